@@ -1,0 +1,3 @@
+//! Hashes, key derivation, anti-forensic merging, and ciphers that decrypt a run of sectors a call.
+
+pub mod hash;
