@@ -1,3 +1,8 @@
 //! Hashes, key derivation, anti-forensic merging, and ciphers that decrypt a run of sectors a call.
 
+#[cfg(feature = "unlock")]
+pub mod cipher;
 pub mod hash;
+#[cfg(feature = "unlock")]
+mod iv;
+pub mod spec;
