@@ -2,6 +2,11 @@
 
 #[cfg(feature = "unlock")]
 pub mod af;
+#[cfg(feature = "unlock")]
+pub mod cipher;
 pub mod hash;
 #[cfg(feature = "unlock")]
+mod iv;
+#[cfg(feature = "unlock")]
 pub mod kdf;
+pub mod spec;
