@@ -16,7 +16,7 @@ pub mod target;
 use std::io::Write;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::{Pipe, ReadAt};
@@ -40,7 +40,7 @@ pub struct Options {
 #[derive(Debug, Default)]
 pub struct Progress {
     bytes: AtomicU64,
-    cancelled: AtomicBool,
+    cancelled: Arc<AtomicBool>,
 }
 
 impl Progress {
@@ -57,6 +57,11 @@ impl Progress {
     /// Stops the stream at the next chunk.
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::Relaxed);
+    }
+
+    /// What [`Progress::cancel`] sets, for a signal handler to set.
+    pub fn cancel_flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.cancelled)
     }
 
     /// Whether somebody stopped the stream.
@@ -143,7 +148,14 @@ impl Job<'_> {
 /// # Errors
 /// The first error of reading, decrypting or writing; [`ErrorKind::Corrupt`] with the rule `truncated` where a pipe ends
 /// early; [`ErrorKind::Io`] with the rule `cancelled` where somebody stopped it.
-pub fn run(job: &Job<'_>, skip: u64, sink: &dyn Sink, lanes: &Lanes, options: Options, progress: &Progress) -> Result<u64> {
+pub fn run(
+    job: &Job<'_>,
+    skip: u64,
+    sink: &dyn Sink,
+    lanes: &Lanes,
+    options: Options,
+    progress: &Progress,
+) -> Result<u64> {
     let threads = options.threads.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
     let pool = Pool::new(CHUNK);
     let begin = job.start.saturating_add(skip);
@@ -165,13 +177,15 @@ pub fn run(job: &Job<'_>, skip: u64, sink: &dyn Sink, lanes: &Lanes, options: Op
         failed: AtomicBool::new(false),
     };
     std::thread::scope(|scope| {
-        let feeds = lanes.start(scope, &line.failed);
+        // The lanes come to their end when the last worker has dropped its share of the feeds.
+        let feeds = Arc::new(lanes.start(scope, &line.failed));
         let line = &line;
-        let feeds = &feeds;
         for _ in 1..threads {
-            scope.spawn(move || line.work(feeds));
+            let feeds = Arc::clone(&feeds);
+            scope.spawn(move || line.work(&feeds));
         }
-        line.work(feeds);
+        line.work(&feeds);
+        drop(feeds);
     });
     if let Some(e) = lock(&line.failure).take() {
         return Err(e);

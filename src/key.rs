@@ -263,10 +263,10 @@ mod tests {
 
     #[test]
     fn a_binary_key_gives_two_guesses() {
-        assert_eq!(guesses(&[0, 0x9f, 0xa0, 0xff]), [
-            (KeyRule::AsIs, vec![0, 0x9f, 0xa0, 0xff]),
-            (KeyRule::Hexlified, b"009fa0ff".to_vec())
-        ]);
+        assert_eq!(
+            guesses(&[0, 0x9f, 0xa0, 0xff]),
+            [(KeyRule::AsIs, vec![0, 0x9f, 0xa0, 0xff]), (KeyRule::Hexlified, b"009fa0ff".to_vec())]
+        );
     }
 
     #[test]

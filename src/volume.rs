@@ -61,7 +61,12 @@ impl Volume {
     /// # Errors
     /// [`ErrorKind::Corrupt`] where the data file is cut off and that is not allowed; [`ErrorKind::Unsupported`] for a
     /// cipher, a sector size or a segment type that is not known here.
-    pub fn new(metadata: &Metadata, data: Arc<dyn ReadAt>, unlocked: &Unlocked, options: VolumeOptions) -> Result<Self> {
+    pub fn new(
+        metadata: &Metadata,
+        data: Arc<dyn ReadAt>,
+        unlocked: &Unlocked,
+        options: VolumeOptions,
+    ) -> Result<Self> {
         let mut volume = Self { data, parts: Vec::new(), len: 0, missing: 0, open_ended: false };
         for (id, segment) in metadata.live_segments() {
             let cipher = match &segment.kind {
@@ -92,8 +97,15 @@ impl Volume {
         let gap = segment.offset.saturating_sub(self.data.len());
         if (missing > 0 || gap > 0) && !options.allow_truncated {
             let message = match gap {
-                0 => format!("the data ends at byte {}, {missing} bytes before the end of a sector or of segment {id}", self.data.len()),
-                _ => format!("segment {id} starts at byte {}, but the data ends at byte {}: {gap} bytes are missing before it", segment.offset, self.data.len()),
+                0 => format!(
+                    "the data ends at byte {}, {missing} bytes before the end of a sector or of segment {id}",
+                    self.data.len()
+                ),
+                _ => format!(
+                    "segment {id} starts at byte {}, but the data ends at byte {}: {gap} bytes are missing before it",
+                    segment.offset,
+                    self.data.len()
+                ),
             };
             return Err(Error::corrupt("truncated", message)
                 .at(self.data.len())

@@ -176,7 +176,8 @@ impl Lane {
     fn run(&self, from: &Receiver<Piece<'_>>, failed: &AtomicBool) -> Result<String> {
         let mut hasher = self.algorithm.hasher();
         if let Some((file, len)) = &self.written {
-            let read = |buf: &mut [u8], at| file.read_exact_at(buf, at).map_err(|e| Error::io("reading the output back", e));
+            let read =
+                |buf: &mut [u8], at| file.read_exact_at(buf, at).map_err(|e| Error::io("reading the output back", e));
             hash_range(&mut hasher, 0..*len, read, failed)?;
         }
         let mut position = 0;

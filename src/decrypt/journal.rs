@@ -118,9 +118,15 @@ struct Line {
 /// # Errors
 /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) where there is nothing to go on with, or the image or the
 /// options are not what they were; it says which.
-pub fn resume(output: &Path, identity: &Identity, plaintext: &dyn ReadAt, options: TargetOptions) -> Result<(Target, Journal)> {
+pub fn resume(
+    output: &Path,
+    identity: &Identity,
+    plaintext: &dyn ReadAt,
+    options: TargetOptions,
+) -> Result<(Target, Journal)> {
     let path = journal_path(output)?;
-    let refuse = |why: String| Error::invalid(format!("cannot resume: {why}")).with_hint("start again without --resume");
+    let refuse =
+        |why: String| Error::invalid(format!("cannot resume: {why}")).with_hint("start again without --resume");
     let file = OpenOptions::new().read(true).append(true).open(&path).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => refuse("there is no journal of an unfinished output".into()),
         _ => Error::io("reading the journal", e),
@@ -173,7 +179,8 @@ fn difference(was: &Identity, is: &Identity) -> Option<&'static str> {
     if (was.image_len, was.image_changed) != (is.image_len, is.image_changed) {
         return Some("the image was changed since, or is another one");
     }
-    ((was.start, was.len) != (is.start, is.len)).then_some("--skip, --length or --allow-truncated are not what they were")
+    ((was.start, was.len) != (is.start, is.len))
+        .then_some("--skip, --length or --allow-truncated are not what they were")
 }
 
 /// Whether the output from `from` to `to` is what decrypting gives.

@@ -245,7 +245,9 @@ impl Target {
     fn writing(&self, e: std::io::Error) -> Error {
         let error = Error::io(format!("writing {}", shown(&self.path)), e);
         match error.io_error().map(std::io::Error::kind) {
-            Some(std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded) => error.with_hint("make room, or write elsewhere"),
+            Some(std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded) => {
+                error.with_hint("make room, or write elsewhere")
+            }
             _ => error,
         }
     }
@@ -253,7 +255,9 @@ impl Target {
     fn write_run(&self, run: &[u8], at: u64) -> std::io::Result<()> {
         let aligned = run.len() / DIRECT_ALIGN * DIRECT_ALIGN;
         match &self.direct {
-            Some(direct) if at.is_multiple_of(4096) && aligned > 0 && run.as_ptr().addr().is_multiple_of(DIRECT_ALIGN) => {
+            Some(direct)
+                if at.is_multiple_of(4096) && aligned > 0 && run.as_ptr().addr().is_multiple_of(DIRECT_ALIGN) =>
+            {
                 direct.write_all_at(&run[..aligned], at)?;
                 self.file.write_all_at(&run[aligned..], at + u64::try_from(aligned).unwrap_or(0))
             }
@@ -348,6 +352,19 @@ fn is_zero(data: &[u8]) -> bool {
     data.chunks(64).all(|c| c.iter().fold(0, |all, b| all | b) == 0)
 }
 
+/// A block device, or anything else that is there already and is written in place.
+pub struct InPlace(pub File);
+
+impl Sink for InPlace {
+    fn in_order(&self) -> bool {
+        false
+    }
+
+    fn write(&self, plaintext: &[u8], offset: u64) -> Result<()> {
+        self.0.write_all_at(plaintext, offset).map_err(|e| Error::io("writing the output", e).at(offset))
+    }
+}
+
 /// Where the output really goes: through a link, where one may be replaced.
 fn resolve(path: &Path, force: bool) -> Result<PathBuf> {
     match std::fs::symlink_metadata(path) {
@@ -438,7 +455,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("out");
         let first = Target::create(&path, 10, TargetOptions::default()).unwrap();
-        assert!(Target::create(&path, 10, TargetOptions::default()).err().unwrap().to_string().contains("another unluks"));
+        assert!(
+            Target::create(&path, 10, TargetOptions::default()).err().unwrap().to_string().contains("another unluks")
+        );
         std::fs::write(&path, "theirs").unwrap();
         assert_eq!(first.commit().unwrap_err().kind(), ErrorKind::InvalidInput);
         assert_eq!(std::fs::read(&path).unwrap(), b"theirs");

@@ -124,7 +124,8 @@ impl ReadAt for Pipe {
         let mut s = self.lock();
         let end = offset.saturating_add(u64::try_from(buf.len()).unwrap_or(u64::MAX));
         if end > HEAD_MAX {
-            let message = format!("byte {end} of a pipe is wanted; only the first {HEAD_MAX} can be read at any position");
+            let message =
+                format!("byte {end} of a pipe is wanted; only the first {HEAD_MAX} can be read at any position");
             return Err(Error::invalid(message).with_hint("save the image to a file first"));
         }
         let end = usize::try_from(end).map_err(|_| Error::invalid("too large for this machine"))?;
@@ -137,7 +138,8 @@ impl ReadAt for Pipe {
             let got = s.fill(&mut more)?;
             s.head.extend_from_slice(&more[..got]);
             if s.head.len() < end {
-                return Err(Error::new(ErrorKind::Corrupt, format!("the pipe ended at byte {}", s.position)).with_rule("length"));
+                return Err(Error::new(ErrorKind::Corrupt, format!("the pipe ended at byte {}", s.position))
+                    .with_rule("length"));
             }
         }
         buf.copy_from_slice(&s.head[end - buf.len()..end]);

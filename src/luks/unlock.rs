@@ -128,7 +128,9 @@ fn check_requirements(metadata: &Metadata) -> Result<()> {
             _ => "which is not known here",
         };
         let message = format!("the header demands \"{}\": {why}", escape(r));
-        return Err(Error::unsupported("config.requirements", message).with_hint("use the cryptsetup that wrote the header"));
+        return Err(
+            Error::unsupported("config.requirements", message).with_hint("use the cryptsetup that wrote the header")
+        );
     }
     Ok(())
 }
@@ -163,7 +165,10 @@ fn slots_to_try(metadata: &Metadata, wanted: &[u32], options: &UnlockOptions) ->
             return Err(Error::invalid(format!("there is no keyslot {id}; there are {}", slots.join(", "))));
         };
         if let KeyslotKind::Unknown { kind } = &slot.kind {
-            return Err(Error::unsupported(format!("keyslots.{id}.type"), format!("found \"{}\"; luks2 is known", escape(kind))));
+            return Err(Error::unsupported(
+                format!("keyslots.{id}.type"),
+                format!("found \"{}\"; luks2 is known", escape(kind)),
+            ));
         }
         return Ok(vec![id]);
     }
@@ -220,7 +225,8 @@ impl Plan {
         }
         let area_cipher = CipherSpec::parse(&slot.encryption).map_err(|e| e.with_rule(field("area.encryption")))?;
         // The cipher is made once before the costly derivation, so that an unknown one is refused at once.
-        SectorCipher::new(&area_cipher, &vec![0x5a; area_key_size], 512).map_err(|e| e.with_rule(field("area.encryption")))?;
+        SectorCipher::new(&area_cipher, &vec![0x5a; area_key_size], 512)
+            .map_err(|e| e.with_rule(field("area.encryption")))?;
         let derivation = derivation(&slot.kdf, id)?;
         derivation.check(limits, area_key_size).map_err(|e| e.within(format_args!("keyslot {id}")))?;
         let (digest, _) = metadata
@@ -322,10 +328,16 @@ impl DigestCheck {
         let expected = expected.get(&field("digest"))?.to_vec();
         let legal = (expected.len() == 20 || expected.len() == hash.output_len()) && expected.len() <= DIGEST_LEN_MAX;
         if !legal {
-            let message = format!("found {} bytes; 20 or the {} of {} are allowed", expected.len(), hash.output_len(), hash.name());
+            let message = format!(
+                "found {} bytes; 20 or the {} of {} are allowed",
+                expected.len(),
+                hash.output_len(),
+                hash.name()
+            );
             return Err(Error::corrupt(field("digest"), message));
         }
-        let too_many = |_| Error::limit(field("iterations"), format!("found {iterations}; at most {} is allowed", u32::MAX));
+        let too_many =
+            |_| Error::limit(field("iterations"), format!("found {iterations}; at most {} is allowed", u32::MAX));
         let iterations = u32::try_from(iterations).map_err(too_many)?;
         let derivation = Derivation::Pbkdf2 { hash, iterations, salt: salt_of(salt, &field("salt"))? };
         derivation.check(limits, expected.len()).map_err(|e| e.within(format_args!("digest {id}")))?;
@@ -468,7 +480,10 @@ impl<'a> Queue<'a> {
                 self.jobs.len(),
                 self.limits.kdf_time.as_secs()
             );
-            refused.push(Error::limit("kdf.time", message).with_hint("name the keyslot with --key-slot, or raise --max-kdf-time"));
+            refused.push(
+                Error::limit("kdf.time", message)
+                    .with_hint("name the keyslot with --key-slot, or raise --max-kdf-time"),
+            );
         }
         match s.error {
             Some(e) if found.is_empty() => Err(e),
@@ -481,7 +496,9 @@ impl<'a> Queue<'a> {
 fn nothing_opened(unlocked: &Unlocked, plans: &[Plan], mut refused: Vec<Error>, options: &UnlockOptions) -> Error {
     if !unlocked.keys.is_empty() {
         let message = "the segments have several volume keys, and the passphrase opened only one of them";
-        return Error::new(ErrorKind::WrongKey, message).with_rule("keyslots").with_hint("give the other passphrase too");
+        return Error::new(ErrorKind::WrongKey, message)
+            .with_rule("keyslots")
+            .with_hint("give the other passphrase too");
     }
     // A slot that was never tried might have been the one.
     if let Some(at) = refused.iter().position(|e| e.kind() == ErrorKind::LimitExceeded) {
@@ -506,6 +523,8 @@ fn nothing_opened(unlocked: &Unlocked, plans: &[Plan], mut refused: Vec<Error>, 
     let error = Error::new(ErrorKind::WrongKey, message).with_rule("passphrase");
     match options.keyslot {
         Some(_) => error.with_hint("without --key-slot all keyslots are tried"),
-        None => error.with_hint("is it hexlified, with a newline, or of another image? --key FILE tries the usual forms"),
+        None => {
+            error.with_hint("is it hexlified, with a newline, or of another image? --key FILE tries the usual forms")
+        }
     }
 }
