@@ -48,7 +48,7 @@ impl Products {
     #[inline(always)]
     fn step(&self, ones: u32) -> u128 {
         // The number after all ones is 0 again: the kernel's lrw_next_index takes the last product too.
-        self.0.iter().take(128).nth(usize::try_from(ones.min(127)).unwrap_or(127)).copied().unwrap_or(0)
+        self.0[usize::try_from(ones).map_or(127, |ones| ones.min(127))]
     }
 
     /// The product with any number, bit by bit. A number is no secret.
