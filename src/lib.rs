@@ -1,9 +1,13 @@
 //! Reads LUKS1 and LUKS2 images: parses their headers, unlocks them, and gives their plaintext at any position.
 
+#[cfg(feature = "unlock")]
+pub mod container;
 pub mod crypto;
 pub mod error;
 pub mod io;
 pub mod limits;
+#[cfg(feature = "unlock")]
+pub mod partition;
 #[cfg(feature = "unlock")]
 pub mod secret;
 
