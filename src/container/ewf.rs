@@ -252,7 +252,7 @@ impl Found {
             };
             let body = at + SECTION_HEADER;
             match kind {
-                b"volume" | b"disk" | b"data" => self.read_volume(file, body, kind == b"data")?,
+                b"volume" | b"disk" | b"data" => self.read_volume(file, body, end, kind == b"data")?,
                 b"sectors" => sectors_end = Some(end),
                 b"table" => {
                     // In SMART's files the chunks lie behind the entries, in the table's own section.
@@ -269,8 +269,14 @@ impl Found {
         }
     }
 
-    fn read_volume(&mut self, file: &Arc<dyn ReadAt>, at: u64, copy: bool) -> Result<()> {
+    fn read_volume(&mut self, file: &Arc<dyn ReadAt>, at: u64, end: u64, copy: bool) -> Result<()> {
         let volume: Volume = fields::read(file, at, "ewf.volume", "the volume section")?;
+        // EnCase's volume sections and SMART's are of different lengths; both end with their checksum.
+        let sum_at = end.checked_sub(CHECKSUM).filter(|sum_at| (90..=1048).contains(&sum_at.saturating_sub(at)));
+        let Some(sum_at) = sum_at else {
+            return Err(Error::corrupt("ewf.volume", "the volume section is of a length that is not known").at(at));
+        };
+        check_adler32(file, at, sum_at, "ewf.volume", "the volume section")?;
         let bytes_per_sector = volume.bytes_per_sector.get();
         let chunk_size = u64::from(volume.sectors_per_chunk.get()) * u64::from(bytes_per_sector);
         if !bytes_per_sector.is_power_of_two() || !(512..=4096).contains(&bytes_per_sector) || chunk_size == 0 {
@@ -313,7 +319,7 @@ impl Found {
         }
         // SMART's tables have no checksum of their entries; EnCase's end with it.
         if entries_end + CHECKSUM == end {
-            check_entries(file, entries_at, entries_end)?;
+            check_adler32(file, entries_at, entries_end, "ewf.table", "the table's entries")?;
         }
         let base = start.checked_add(header.base_offset.get());
         let base = base.ok_or_else(|| Error::corrupt("ewf.table", "the base offset overflows").at(at + 8))?;
@@ -326,22 +332,22 @@ impl Found {
     }
 }
 
-/// Compares the Adler-32 of a table's entries, which lie from `at` to `end`, with the one behind them.
-fn check_entries(file: &Arc<dyn ReadAt>, at: u64, end: u64) -> Result<()> {
+/// Compares the Adler-32 of the bytes from `at` to `end` with the one behind them.
+fn check_adler32(file: &Arc<dyn ReadAt>, at: u64, end: u64, rule: &'static str, what: &str) -> Result<()> {
     let mut sum = Adler32::new();
     let mut buf = vec![0; 64 << 10];
     let mut from = at;
     while from < end {
         let len = usize::try_from(end - from).unwrap_or(usize::MAX).min(buf.len());
         let part = &mut buf[..len];
-        fields::fill(file, part, from, "ewf.table", "a table")?;
+        fields::fill(file, part, from, rule, what)?;
         sum.write_slice(part);
         from += u64::try_from(len).unwrap_or(u64::MAX);
     }
-    let stored: U32 = fields::read(file, end, "ewf.table", "a table's checksum")?;
+    let stored: U32 = fields::read(file, end, rule, "an Adler-32")?;
     match stored.get() == sum.checksum() {
         true => Ok(()),
-        false => Err(Error::corrupt("ewf.table", "the Adler-32 of the table's entries is wrong").at(at)),
+        false => Err(Error::corrupt(rule, format!("the Adler-32 of {what} is wrong")).at(at)),
     }
 }
 

@@ -24,24 +24,22 @@
 //! the image could name any file that the reader may read, and find its bytes in the output. Reading stays within the one
 //! file, and every offset is checked against it. Reference counts and internal snapshots are not looked at.
 
+mod extensions;
+
 use std::sync::Arc;
 
 use zerocopy::byteorder::big_endian::{U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
+use self::extensions::Extensions;
 use super::Contents;
 use super::cache::Pages;
 use super::fields;
 use super::map::{Layout, Mapped, Place, Run, run_within};
 use super::unpack::{Packing, unpack};
-use crate::error::{Error, Result, escape};
+use crate::error::{Error, Result};
 use crate::io::{ReadAt, Window};
 use crate::limits::QCOW2_L1_SIZE_MAX;
-
-const EXTENSION_END: u32 = 0;
-const EXTENSION_CRYPT_HEADER: u32 = 0x0537_be77;
-const EXTENSION_DATA_FILE: u32 = 0x4441_5441;
-const EXTENSION_FEATURE_NAMES: u32 = 0x6803_f857;
 
 const FEATURE_DIRTY: u64 = 1 << 0;
 const FEATURE_CORRUPT: u64 = 1 << 1;
@@ -179,7 +177,7 @@ pub(super) fn open(file: Arc<dyn ReadAt>, notes: &mut Vec<String>) -> Result<Con
     }
     let pages = Pages::new(file.clone());
     let extensions = Extensions::read(&pages, &header, header_length, cluster, file.len())?;
-    refuse_other_files(&pages, &header, &v3, &extensions)?;
+    extensions.refuse_other_files(&pages, &header, &v3)?;
 
     let features = v3.incompatible_features.get();
     if features & FEATURE_CORRUPT != 0 {
@@ -209,7 +207,7 @@ pub(super) fn open(file: Arc<dyn ReadAt>, notes: &mut Vec<String>) -> Result<Con
     let size = header.size.get();
     let l1_table_offset = header.l1_table_offset.get();
     let l1_size = u64::from(header.l1_size.get());
-    if l1_table_offset % cluster != 0 {
+    if !l1_table_offset.is_multiple_of(cluster) {
         return Err(Error::corrupt(
             "qcow2.l1_table_offset",
             format!("found {l1_table_offset}; a multiple of the cluster size {cluster} is allowed"),
@@ -314,7 +312,7 @@ fn luks_header(
             ),
         ));
     }
-    if header.size.get() % 512 != 0 {
+    if !header.size.get().is_multiple_of(512) {
         return Err(Error::corrupt(
             "qcow2.size",
             format!("found {}; with encryption a multiple of 512 is allowed", header.size.get()),
@@ -322,106 +320,6 @@ fn luks_header(
         .at(24));
     }
     Ok(Some(Arc::new(Window::new(file.clone(), offset, Some(len))?)))
-}
-
-/// What the reader wants of the header extensions.
-#[derive(Default)]
-struct Extensions {
-    /// Offset and length in the file.
-    crypt_header: Option<(u64, u64)>,
-    /// Offset of the name, and its length.
-    data_file: Option<(u64, u64)>,
-    feature_names: Option<(u64, u64)>,
-}
-
-impl Extensions {
-    /// Walks the extensions, which end with an empty one, with the backing file's name, or with the first cluster.
-    fn read(pages: &Pages, header: &Header, header_length: u64, cluster: u64, file_len: u64) -> Result<Self> {
-        let mut found = Self::default();
-        let backing = header.backing_file_offset.get();
-        let end = if (1..cluster).contains(&backing) { backing } else { cluster }.min(file_len);
-        let mut at = header_length;
-        while at.saturating_add(8) <= end {
-            let [t0, t1, t2, t3, l0, l1, l2, l3] = pages.entry::<8>(at)?;
-            let kind = u32::from_be_bytes([t0, t1, t2, t3]);
-            let len = u64::from(u32::from_be_bytes([l0, l1, l2, l3]));
-            let data = at + 8;
-            if kind == EXTENSION_END {
-                break;
-            }
-            if len > end - data {
-                return Err(Error::corrupt(
-                    "qcow2.extension",
-                    format!(
-                        "header extension {kind:#010x} of {len} bytes reaches beyond the header's end at byte {end}"
-                    ),
-                )
-                .at(at));
-            }
-            let slot = match kind {
-                EXTENSION_CRYPT_HEADER if len == 16 => {
-                    let offset = u64::from_be_bytes(pages.entry(data)?);
-                    found.crypt_header.replace((offset, u64::from_be_bytes(pages.entry(data + 8)?)))
-                }
-                EXTENSION_CRYPT_HEADER => {
-                    let wrong = format!("header extension 0x0537be77 has {len} bytes; 16 are allowed");
-                    return Err(Error::corrupt("qcow2.crypt_header", wrong).at(at));
-                }
-                EXTENSION_DATA_FILE => found.data_file.replace((data, len)),
-                EXTENSION_FEATURE_NAMES => found.feature_names.replace((data, len)),
-                _ => None,
-            };
-            if slot.is_some() {
-                return Err(
-                    Error::corrupt("qcow2.extension", format!("header extension {kind:#010x} occurs twice")).at(at)
-                );
-            }
-            at = data + len.next_multiple_of(8);
-        }
-        Ok(found)
-    }
-
-    /// ` (NAME)` of an incompatible feature, where the image carries it: 48-byte entries of kind, bit and name.
-    fn feature_name(&self, pages: &Pages, bit: u32) -> Option<String> {
-        let (offset, len) = self.feature_names?;
-        for n in 0..(len / 48).min(256) {
-            let entry: [u8; 48] = pages.entry(offset + n * 48).ok()?;
-            if entry[0] == 0 && u32::from(entry[1]) == bit {
-                let name = entry[2..].split(|b| *b == 0).next().unwrap_or_default();
-                return Some(format!(" ({})", escape(&String::from_utf8_lossy(name))));
-            }
-        }
-        None
-    }
-}
-
-/// Refuses images whose bytes lie, all or in part, in files that they name.
-fn refuse_other_files(pages: &Pages, header: &Header, v3: &HeaderV3, extensions: &Extensions) -> Result<()> {
-    const WHY: &str = "only the image itself is read: an image can name any file, and its maker would get to see it";
-    let name = |offset: u64, len: u64| {
-        let bytes: Vec<u8> =
-            (0..len.min(1023)).map_while(|n| pages.entry::<1>(offset.checked_add(n)?).ok()).flatten().collect();
-        escape(&String::from_utf8_lossy(&bytes))
-    };
-    if v3.incompatible_features.get() & FEATURE_DATA_FILE != 0 || extensions.data_file.is_some() {
-        let named = extensions.data_file.map(|(offset, len)| format!(", {},", name(offset, len))).unwrap_or_default();
-        return Err(Error::unsupported(
-            "qcow2.data_file",
-            format!("the disk's bytes lie in an external data file{named} which is not followed; {WHY}"),
-        )
-        .at(72)
-        .with_hint("if you trust the image: qemu-img convert -O raw IMAGE DISK.raw makes one file of both"));
-    }
-    if let offset @ 1.. = header.backing_file_offset.get() {
-        let named = name(offset, u64::from(header.backing_file_size.get()));
-        return Err(Error::unsupported(
-            "qcow2.backing_file",
-            format!("the image builds on a backing file, {named}, which is not followed; {WHY}"),
-        )
-        .at(8)
-        .with_hint("if you trust the image: qemu-img convert -O raw IMAGE DISK.raw makes one file of both"));
-    }
-    Ok(())
 }
 
 /// Where one cluster, or subcluster, lies.
@@ -453,7 +351,7 @@ impl Qcow2 {
             return Ok(Unit::Compressed);
         }
         let host = entry & OFFSET;
-        if host % self.cluster() != 0 {
+        if !host.is_multiple_of(self.cluster()) {
             return wrong(&format!(
                 "its cluster is said to lie at byte {host}, which is not a multiple of {}",
                 self.cluster()
@@ -563,7 +461,7 @@ impl Layout for Qcow2 {
         if l2_table == 0 {
             return Ok(Run { len: self.l1_entry_span() - in_l1, place: Place::Zero });
         }
-        if l2_table % self.cluster() != 0 {
+        if !l2_table.is_multiple_of(self.cluster()) {
             return Err(Error::corrupt(
                 "qcow2.l1_entry",
                 format!("the L2 table of byte {offset} of the disk is said to lie at byte {l2_table}, not at a cluster's start"),
