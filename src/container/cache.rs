@@ -158,7 +158,12 @@ mod tests {
         assert!(pages.entry::<8>(PAGE + 96).is_err());
         assert!(pages.entry::<8>(u64::MAX).is_err());
         let mut seen = Vec::new();
-        pages.each::<4>(PAGE + 80, 9, |e| Ok(seen.push(e)).map(|()| true)).unwrap();
+        pages
+            .each::<4>(PAGE + 80, 9, |entry| {
+                seen.push(entry);
+                Ok(true)
+            })
+            .unwrap();
         assert_eq!(seen.concat(), bytes[65616..65636], "5 whole entries are left in the file");
         assert!(pages.each::<4>(PAGE + 100, 1, |_| Ok(true)).is_err());
     }
