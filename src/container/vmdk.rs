@@ -132,7 +132,16 @@ fn refuse_other_files(file: &Arc<dyn ReadAt>, header: &Header) -> Result<()> {
     let (Some(offset), Some(size)) = (sectors(header.descriptor_offset), sectors(header.descriptor_size)) else {
         return Err(Error::corrupt("vmdk.descriptor", "its place or its size overflows").at(28));
     };
-    if offset == 0 || size == 0 {
+    if size > VMDK_DESCRIPTOR_MAX {
+        let found = format!("found {size} bytes; {VMDK_DESCRIPTOR_MAX} are allowed");
+        return Err(Error::limit("vmdk.descriptor", found).at(36));
+    }
+    // An extent of a split disk has no descriptor, or an empty one.
+    let descriptor = match offset {
+        0 => Descriptor::parse(""),
+        offset => Descriptor::read(file, offset, size)?,
+    };
+    if descriptor.extents.is_empty() {
         return Err(Error::unsupported(
             "vmdk.descriptor",
             format!("this is one extent of a disk that is split into several files, which are not followed; {WHY}"),
@@ -140,11 +149,6 @@ fn refuse_other_files(file: &Arc<dyn ReadAt>, header: &Header) -> Result<()> {
         .at(28)
         .with_hint("if you trust the image: qemu-img convert -O raw IMAGE.vmdk DISK.raw makes one file of them"));
     }
-    if size > VMDK_DESCRIPTOR_MAX {
-        let found = format!("found {size} bytes; {VMDK_DESCRIPTOR_MAX} are allowed");
-        return Err(Error::limit("vmdk.descriptor", found).at(36));
-    }
-    let descriptor = Descriptor::read(file, offset, size)?;
     if let Some(parent) = &descriptor.parent {
         return Err(Error::unsupported(
             "vmdk.parent",
@@ -187,16 +191,10 @@ impl Descriptor {
         let mut descriptor = Self { extents: Vec::new(), parent: None };
         let mut has_parent = false;
         for line in text.lines().map(str::trim) {
-            if let Some((name, value)) = line.split_once('=')
-                && !line.contains(' ')
-            {
-                match name.trim().to_ascii_lowercase().as_str() {
-                    "parentcid" => has_parent = !value.trim().eq_ignore_ascii_case("ffffffff"),
-                    _ => continue,
-                }
-            }
-            if let Some(name) = line.strip_prefix("parentFileNameHint=") {
-                descriptor.parent = Some(name.trim_matches('"').to_owned());
+            match line.split_once('=').map(|(name, value)| (name.trim(), value.trim())) {
+                Some(("parentCID", cid)) => has_parent = !cid.eq_ignore_ascii_case("ffffffff"),
+                Some(("parentFileNameHint", name)) => descriptor.parent = Some(name.trim_matches('"').to_owned()),
+                _ => (),
             }
             let mut words = line.split_whitespace();
             if let (Some("RW" | "RDONLY" | "NOACCESS"), Some(_sectors), Some(kind)) =
@@ -206,10 +204,11 @@ impl Descriptor {
                 descriptor.extents.push(Extent { kind: kind.to_owned(), name });
             }
         }
-        match has_parent {
-            true => descriptor.parent.get_or_insert_with(|| "a parent that it does not name".into()),
-            false => return Self { parent: None, ..descriptor },
-        };
+        if has_parent {
+            descriptor.parent.get_or_insert_with(|| "a parent that it does not name".into());
+        } else {
+            descriptor.parent = None;
+        }
         descriptor
     }
 
