@@ -203,8 +203,7 @@ const VMDK_DESCRIPTOR: &[u8] = b"# Disk Descriptor";
 
 /// The formats that are read, by the bytes at their start.
 const KNOWN: &[(&[u8], Format)] = &[
-    (b"QFI\xfb\0\0\0\x02", Format::Qcow2),
-    (b"QFI\xfb\0\0\0\x03", Format::Qcow2),
+    (b"QFI\xfb", Format::Qcow2),
     (b"conectix", Format::Vhd),
     (b"vhdxfile", Format::Vhdx),
     (b"KDMV", Format::Vmdk),
@@ -251,11 +250,7 @@ pub fn detect(file: &dyn ReadAt) -> Result<Format> {
             return Ok(Format::Raw);
         }
     }
-    for (magic, format) in KNOWN {
-        if starts_with(file, magic)? {
-            return Ok(*format);
-        }
-    }
+    // These come first: qcow's version 1 has the magic of version 2.
     for (offset, magic, name, hint) in LEFT_OUT {
         if has_at(file, *offset, magic)? {
             return Err(Error::unsupported(
@@ -264,6 +259,11 @@ pub fn detect(file: &dyn ReadAt) -> Result<Format> {
             )
             .at(*offset)
             .with_hint(format!("{hint}; --format raw reads the file as it is")));
+        }
+    }
+    for (magic, format) in KNOWN {
+        if starts_with(file, magic)? {
+            return Ok(*format);
         }
     }
     Ok(Format::Raw)
@@ -319,6 +319,7 @@ mod tests {
             let raw = open(file, Options { format: Some(Format::Raw), ..Options::default() }).unwrap();
             assert_eq!(raw.format, Format::Raw);
         }
+        assert_eq!(detect(&b"QFI\xfb\0\0\0\x09".to_vec()).unwrap(), Format::Qcow2, "a later version is no raw disk");
         for short in [0, 1, 4, 63, 66] {
             assert_eq!(detect(&vec![0u8; short]).unwrap(), Format::Raw);
         }

@@ -1,5 +1,6 @@
 //! Images that QEMU and libewf make, read back and compared with what went in and with what `qemu-img convert` gives.
 #![cfg(feature = "unlock")]
+#![allow(clippy::unwrap_used)] // What does not go as it should fails the test.
 
 mod container_common;
 
@@ -449,6 +450,20 @@ fn a_vhdx_log_that_was_not_played_back_is_refused() {
     }
     let e = open_bytes(bytes, None).err().unwrap();
     assert_eq!((e.kind(), e.rule()), (ErrorKind::Unsupported, "vhdx.log"));
+}
+
+#[test]
+fn a_vhdx_on_top_of_a_parent_is_refused() {
+    let bench = Bench::new(test_disk(1 << 20, 15));
+    let mut bytes = std::fs::read(bench.convert("vhdx", "", &[])).unwrap();
+    // The file parameters' entry in the metadata table places 8 bytes from the region's start on: block size and flags.
+    let table = (0..bytes.len()).step_by(1 << 20).find(|at| bytes[*at..].starts_with(b"metadata")).unwrap();
+    let guid = [0x37, 0x67, 0xa1, 0xca, 0x36, 0xfa, 0x43, 0x4d];
+    let entry = (table..table + 65536).find(|at| bytes[*at..].starts_with(&guid)).unwrap();
+    let place = u32::from_le_bytes(bytes[entry + 16..entry + 20].try_into().unwrap());
+    bytes[table + usize::try_from(place).unwrap() + 4] |= 2;
+    let e = open_bytes(bytes, None).err().unwrap();
+    assert_eq!((e.kind(), e.rule()), (ErrorKind::Unsupported, "vhdx.parent"));
 }
 
 #[test]

@@ -77,7 +77,7 @@ pub(super) fn run_within(layout: &(impl Layout + ?Sized), offset: u64, wanted: u
 /// A layout as a source of the disk's bytes.
 pub(super) struct Mapped<L> {
     layout: L,
-    units: Cache<Arc<[u8]>>,
+    units: Cache<Arc<Vec<u8>>>,
 }
 
 impl<L: Layout> Mapped<L> {
@@ -109,7 +109,10 @@ impl<L: Layout> ReadAt for Mapped<L> {
                 Place::Stored(at) => self.layout.file().read_exact_at(part, at)?,
                 Place::Packed { unit, skip } => {
                     let unpacked = self.units.get_or_make(unit, || {
-                        Ok(self.layout.unpack(unit).map_err(|e| e.within(format!("byte {offset} of the disk")))?.into())
+                        self.layout
+                            .unpack(unit)
+                            .map(Arc::new)
+                            .map_err(|e| e.within(format!("byte {offset} of the disk")))
                     })?;
                     unpacked.read_exact_at(part, skip).map_err(|_| {
                         Error::corrupt(
