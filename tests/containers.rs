@@ -495,7 +495,7 @@ fn xts_decrypt(key: &[u8], first_sector: u64, data: &mut [u8]) {
             let mut mixed = aes::Block::from(mixed.to_le_bytes());
             cipher.decrypt_block(&mut mixed);
             block.copy_from_slice(&(u128::from_le_bytes(mixed.into()) ^ tweak).to_le_bytes());
-            tweak = tweak << 1 ^ (tweak >> 127) * 0x87;
+            tweak = (tweak << 1) ^ ((tweak >> 127) * 0x87);
         }
     }
 }
