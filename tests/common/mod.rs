@@ -51,7 +51,11 @@ impl Golden {
             to
         };
         let image = unpack(sidecar["image"].as_str().unwrap());
-        assert_eq!(sha256_file(&image), sidecar["image_sha256"].as_str().unwrap(), "{name}: the stored image is another");
+        assert_eq!(
+            sha256_file(&image),
+            sidecar["image_sha256"].as_str().unwrap(),
+            "{name}: the stored image is another"
+        );
         let header = sidecar["header"].as_str().map(unpack);
         let key = dir.path().join("key");
         fs::write(&key, latin1(sidecar["passphrase"].as_str().unwrap())).unwrap();
@@ -232,7 +236,11 @@ pub fn text(path: &Path) -> String {
 /// Runs `check` for each item on a few threads, and fails once, with everything that went wrong.
 ///
 /// `check` gives the fault it found, or panics.
-pub fn check_all<T: Sync>(items: &[T], name: impl Fn(&T) -> String + Sync, check: impl Fn(&T) -> Option<String> + Sync) {
+pub fn check_all<T: Sync>(
+    items: &[T],
+    name: impl Fn(&T) -> String + Sync,
+    check: impl Fn(&T) -> Option<String> + Sync,
+) {
     assert!(!items.is_empty(), "there is nothing to check");
     let next = std::sync::atomic::AtomicUsize::new(0);
     let faults = std::sync::Mutex::new(Vec::new());
@@ -242,7 +250,8 @@ pub fn check_all<T: Sync>(items: &[T], name: impl Fn(&T) -> String + Sync, check
                 while let Some(item) = items.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
                     let fault = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| check(item)));
                     let fault = fault.unwrap_or_else(|p| {
-                        let words = p.downcast_ref::<String>().map(String::as_str).or(p.downcast_ref::<&str>().copied());
+                        let words =
+                            p.downcast_ref::<String>().map(String::as_str).or(p.downcast_ref::<&str>().copied());
                         Some(words.unwrap_or("panicked").to_owned())
                     });
                     if let Some(fault) = fault {
