@@ -23,7 +23,7 @@ pub enum ErrorKind {
 /// A `Result` whose error is [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What went wrong, in one line: `RULE: MESSAGE (at byte OFFSET); HINT`.
+/// What went wrong, in one line: `CONTEXT: RULE: MESSAGE (at byte OFFSET); HINT`.
 ///
 /// The rule is a stable code such as `segments.0.sector_size` that programs may match on; the message says what
 /// was found and what is allowed. Text that came out of an image is escaped before it gets here.
@@ -33,6 +33,7 @@ pub struct Error {
 
 struct Inner {
     kind: ErrorKind,
+    context: String,
     rule: Cow<'static, str>,
     message: String,
     offset: Option<u64>,
@@ -43,8 +44,15 @@ struct Inner {
 impl Error {
     /// An error of `kind`, without a rule, a position or a hint.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        let inner =
-            Inner { kind, rule: Cow::Borrowed(""), message: message.into(), offset: None, hint: None, source: None };
+        let inner = Inner {
+            kind,
+            context: String::new(),
+            rule: Cow::Borrowed(""),
+            message: message.into(),
+            offset: None,
+            hint: None,
+            source: None,
+        };
         Self { inner: Box::new(inner) }
     }
 
@@ -96,10 +104,10 @@ impl Error {
         self
     }
 
-    /// The same error, with `prefix: ` in front of its message: the file or the part it happened in.
+    /// The same error, with `prefix: ` in front of it: the file or the part it happened in.
     #[must_use]
     pub fn within(mut self, prefix: impl fmt::Display) -> Self {
-        self.inner.message = format!("{prefix}: {}", self.inner.message);
+        self.inner.context = format!("{prefix}: {}", self.inner.context);
         self
     }
 
@@ -137,6 +145,7 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let i = &self.inner;
+        f.write_str(&i.context)?;
         if !i.rule.is_empty() {
             write!(f, "{}: ", i.rule)?;
         }

@@ -1,10 +1,15 @@
 //! Positioned reads: the one trait that every stage of the data flow takes and gives.
 
+#[cfg(feature = "unlock")]
+mod pipe;
+
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
+#[cfg(feature = "unlock")]
+pub use pipe::{Pipe, Tap};
 
 /// A run of bytes that reads alike, as [`ReadAt::extent_at`] reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,12 +1,69 @@
-//! Reads LUKS1 and LUKS2 images: parses their headers, unlocks them, and gives their plaintext at any position.
+//! Reads LUKS1 and LUKS2 images without cryptsetup, root or device-mapper: parses their headers, unlocks them, and
+//! gives their plaintext at any position.
+//!
+//! ```text
+//!  file ──► luks::open ──► Metadata ───────────────► reports, findings
+//!                             │
+//!    Key ──────────────► luks::unlock ──► Unlocked (volume keys)
+//!                                              │
+//!                                           Volume: ReadAt over plaintext
+//!                                              │
+//!                                   decrypt: to a file, a pipe, a hasher
+//! ```
+//!
+//! Every stage takes and gives [`ReadAt`], positioned reads that any number of threads may make at once. Images are
+//! opened read-only and are taken to be hostile: see [`limits`].
+//!
+//! ```
+//! use std::sync::Arc;
+//! use unluks::{Image, Key, ReadAt, SecretBytes};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // Any `ReadAt` will do; here it is a whole image in memory.
+//! # let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata");
+//! let image = std::fs::read(format!("{dir}/openstack-volume.img"))?;
+//! let payload = SecretBytes::copy_of(&std::fs::read(format!("{dir}/openstack-volume.key"))?)?;
+//!
+//! let image = Image::open(Arc::new(image))?;
+//! let unlocked = image.unlock(&Key::barbican(&payload)?, &Default::default())?;
+//! let volume = image.volume(&unlocked, Default::default())?;
+//!
+//! let mut start = [0u8; 16];
+//! volume.read_exact_at(&mut start, 0)?;
+//! assert!(start.is_ascii());
+//! # Ok(()) }
+//! ```
+//!
+//! # Features
+//! `unlock` is key derivation, unlocking and the volume; `cli` (on by default) is the program. Without either, with
+//! `default-features = false`, the crate is the header parsers alone: [`open`] and [`luks`].
 
 pub mod crypto;
+#[cfg(feature = "unlock")]
+pub mod decrypt;
 pub mod error;
+#[cfg(feature = "unlock")]
+mod image;
 pub mod io;
+#[cfg(feature = "unlock")]
+pub mod key;
 pub mod limits;
+pub mod luks;
 #[cfg(feature = "unlock")]
 pub mod secret;
+#[cfg(feature = "unlock")]
+pub mod volume;
 
 pub use error::{Error, ErrorKind, Result};
-pub use io::ReadAt;
+#[cfg(feature = "unlock")]
+pub use image::Image;
+pub use io::{FileSource, ReadAt};
+#[cfg(feature = "unlock")]
+pub use key::Key;
 pub use limits::Limits;
+pub use luks::metadata::Metadata;
+pub use luks::open;
+#[cfg(feature = "unlock")]
+pub use secret::{Passphrase, SecretBytes, VolumeKey};
+#[cfg(feature = "unlock")]
+pub use volume::Volume;

@@ -1,0 +1,343 @@
+//! `unluks decrypt`: the plaintext to a file, a pipe, or a block device.
+
+use std::fs::File;
+use std::io::{IsTerminal, Write};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use unluks::crypto::hash::Hash;
+use unluks::decrypt::hash::{Hashed, Lanes, Of, PipeHashes};
+use unluks::decrypt::journal::{Identity, Journal, resume};
+use unluks::decrypt::target::{Direct, InPlace, Sparse, Target, TargetOptions, is_same_file};
+use unluks::decrypt::{Job, Options, Progress, Sink, Stream, run as stream};
+use unluks::luks::findings::{Severity, findings};
+use unluks::volume::VolumeOptions;
+use unluks::{Error, ErrorKind, Image, ReadAt, Result, Volume};
+
+use crate::args::{DecryptArgs, When};
+use crate::hashes;
+use crate::key;
+use crate::progress::Shown;
+use crate::source::{Source, WithinFile, is_dash, shown};
+
+/// An output below this is not worth a journal.
+const JOURNAL_FROM: u64 = 64 << 20;
+
+pub fn run(args: &DecryptArgs) -> Result<ExitCode> {
+    let source = Source::open(&args.source)?;
+    let wanted = hashes::parse(&args.out.hash)?;
+    let output = Output::look(args, &source)?;
+    let image = source.image(&args.source)?;
+    let material = key::read(&args.key, is_dash(&args.source.image))?;
+    let unlocked = key::unlock(&image, material, &args.key, &args.limits, args.out.quiet);
+    let unlocked = unlocked.map_err(|e| e.within_file(&args.source.image))?;
+    let options = VolumeOptions { allow_truncated: args.part.allow_truncated, length_unknown: source.pipe.is_some() };
+    let volume = image.volume(&unlocked, options).map_err(|e| e.within_file(&args.source.image))?;
+    drop(unlocked);
+    warn(args, &image, &volume);
+    let part = Part::of(args, &volume)?;
+    let work = Work {
+        args,
+        source: &source,
+        image: &image,
+        volume: &volume,
+        part,
+        wanted: &wanted,
+        progress: Progress::default(),
+    };
+    work.catch_signals()?;
+    let hashes = match output {
+        Output::Stream(to) => work.to_stream(to),
+        Output::Device(file) => work.to_device(file),
+        Output::File => work.to_file(),
+    };
+    let hashes = hashes.map_err(|e| match e.rule() {
+        "cancelled" => e,
+        _ => e.within_file(&args.source.image),
+    })?;
+    hashes::report(&hashes, args)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Says what a user must not overlook.
+fn warn(args: &DecryptArgs, image: &Image, volume: &Volume) {
+    if args.out.quiet {
+        return;
+    }
+    let mut err = anstream::stderr();
+    for f in findings(image.metadata(), None).iter().filter(|f| f.severity == Severity::Critical) {
+        let _ = writeln!(err, "warning: {}: {}", f.about, f.message);
+    }
+    if volume.missing() > 0 {
+        let message = "bytes are missing at the end of the image; the whole sectors that are there are decrypted";
+        let _ = writeln!(err, "warning: {} {message}", volume.missing());
+    }
+}
+
+/// The plaintext that is wanted.
+struct Part {
+    start: u64,
+    /// `None` is to the end, which nobody knows for a pipe.
+    len: Option<u64>,
+}
+
+impl Part {
+    fn of(args: &DecryptArgs, volume: &Volume) -> Result<Self> {
+        let start = args.part.skip.unwrap_or(0);
+        if volume.is_open_ended() {
+            return Ok(Self { start, len: args.part.length });
+        }
+        let rest = volume.len().checked_sub(start);
+        let too_far = || Error::invalid(format!("--skip {start} is beyond the plaintext's {} bytes", volume.len()));
+        let rest = rest.ok_or_else(too_far)?;
+        let len = args.part.length.unwrap_or(rest);
+        if len > rest {
+            let message =
+                format!("--length {len} from byte {start} on is beyond the plaintext's {} bytes", volume.len());
+            return Err(Error::invalid(message));
+        }
+        Ok(Self { start, len: Some(len) })
+    }
+}
+
+/// What kind of output it is.
+enum Output {
+    Stream(File),
+    Device(File),
+    File,
+}
+
+impl Output {
+    /// Looks at the output before any work is done, and refuses what would do harm.
+    fn look(args: &DecryptArgs, source: &Source) -> Result<Self> {
+        let path = &args.output;
+        let failed = |e| Error::io(format!("opening {}", shown(path)), e);
+        if is_dash(path) {
+            return Self::stdout(args);
+        }
+        for file in &source.files {
+            if is_same_file(file, path)? {
+                return Err(Error::invalid(format!("the output {} is the input itself", shown(path))));
+            }
+        }
+        let Ok(meta) = std::fs::metadata(path) else { return Ok(Self::File) };
+        let kind = meta.file_type();
+        if kind.is_char_device() || kind.is_fifo() {
+            return no_resume(args, File::options().write(true).open(path).map_err(failed)?).map(Self::Stream);
+        }
+        if kind.is_block_device() {
+            if !args.out.force {
+                return Err(Error::invalid(format!("{} is a block device", shown(path)))
+                    .with_hint("use --force to overwrite it"));
+            }
+            return no_resume(args, File::options().write(true).open(path).map_err(failed)?).map(Self::Device);
+        }
+        if !args.out.force {
+            return Err(
+                Error::invalid(format!("{} is there already", shown(path))).with_hint("use --force to replace it")
+            );
+        }
+        Ok(Self::File)
+    }
+
+    fn stdout(args: &DecryptArgs) -> Result<Self> {
+        use std::os::fd::AsFd;
+        let stdout = std::io::stdout();
+        if stdout.is_terminal() && !args.out.force {
+            return Err(
+                Error::invalid("the plaintext would go to the terminal").with_hint("redirect it, or use --force")
+            );
+        }
+        let file = stdout.as_fd().try_clone_to_owned().map_err(|e| Error::io("opening the standard output", e))?;
+        no_resume(args, File::from(file)).map(Self::Stream)
+    }
+}
+
+fn no_resume(args: &DecryptArgs, file: File) -> Result<File> {
+    match args.out.resume {
+        true => Err(Error::invalid("--resume wants an output file; a pipe or a device cannot be gone on with")),
+        false => Ok(file),
+    }
+}
+
+/// All that a decryption works with.
+struct Work<'a> {
+    args: &'a DecryptArgs,
+    source: &'a Source,
+    image: &'a Image,
+    volume: &'a Volume,
+    part: Part,
+    wanted: &'a [hashes::Wanted],
+    progress: Progress,
+}
+
+impl Work<'_> {
+    /// The first signal stops the stream in good order; a second one ends the program at once.
+    fn catch_signals(&self) -> Result<()> {
+        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+        let failed = |e| Error::io("catching signals", e);
+        let flag = self.progress.cancel_flag();
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            signal_hook::flag::register_conditional_default(signal, Arc::clone(&flag)).map_err(failed)?;
+            signal_hook::flag::register(signal, Arc::clone(&flag)).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    fn to_stream(&self, to: File) -> Result<Vec<Hashed>> {
+        if to.metadata().is_ok_and(|m| m.file_type().is_fifo()) {
+            // A larger pipe means fewer turns between the two ends. It is advice: the system may not allow it.
+            let _ = rustix::pipe::fcntl_setpipe_size(&to, 1 << 20);
+        }
+        let (_, hashes) = self.stream(0, &Stream::new(to), None, None)?;
+        Ok(hashes)
+    }
+
+    fn to_device(&self, file: File) -> Result<Vec<Hashed>> {
+        let sink = InPlace(file);
+        let (_, hashes) = self.stream(0, &sink, None, None)?;
+        sink.0.sync_all().map_err(|e| Error::io("syncing the output", e))?;
+        Ok(hashes)
+    }
+
+    fn to_file(&self) -> Result<Vec<Hashed>> {
+        let out = &self.args.out;
+        let path = &self.args.output;
+        let options = TargetOptions {
+            force: out.force,
+            sparse: if out.sparse == When::Never { Sparse::Never } else { Sparse::Auto },
+            direct: match out.direct {
+                When::Auto => Direct::Auto,
+                When::Always => Direct::Always,
+                When::Never => Direct::Never,
+            },
+        };
+        let len = self.part.len.unwrap_or(0);
+        let (mut target, mut journal) = match out.resume {
+            true => resume(path, &self.identity(len)?, self.volume, options).map(|(t, j)| (t, Some(j)))?,
+            false => {
+                let target = Target::create(path, len, options)?;
+                let journal = (len >= JOURNAL_FROM).then(|| Journal::create(path, &self.identity(len)?)).transpose()?;
+                (target, journal)
+            }
+        };
+        let before = target.done();
+        if before > 0 && !out.quiet {
+            let _ = writeln!(anstream::stderr(), "resuming at byte {before} of {len}");
+        }
+        let result = self.stream(before, &target, Some(&target), journal.as_mut());
+        let (written, hashes) = match result {
+            Ok(done) => done,
+            Err(e) => return Err(give_up(target, journal, e)),
+        };
+        if self.part.len.is_none() {
+            target.truncate(written)?;
+        }
+        if let Err(e) = target.sync() {
+            target.keep();
+            return Err(e);
+        }
+        target.commit()?;
+        if let Some(journal) = journal {
+            journal.remove();
+        }
+        Ok(hashes)
+    }
+
+    /// Runs the stream, with progress, hashes and the journal beside it.
+    fn stream(
+        &self,
+        skip: u64,
+        sink: &dyn Sink,
+        target: Option<&Target>,
+        journal: Option<&mut Journal>,
+    ) -> Result<(u64, Vec<Hashed>)> {
+        let mut lanes = Lanes::default();
+        let mut of_pipe = Vec::new();
+        for w in self.wanted {
+            match (w.of, &self.source.pipe) {
+                (Of::Plaintext, _) => {
+                    let written = target.filter(|_| skip > 0).map(|t| t.reader().map(|f| (f, skip))).transpose()?;
+                    lanes.plaintext(w.algorithm, written);
+                }
+                (Of::Image, Some(_)) => of_pipe.push(w.algorithm),
+                (Of::Image, None) => lanes.image(w.algorithm, Arc::clone(&self.source.data)),
+            }
+        }
+        let tapped =
+            self.source.pipe.as_ref().filter(|_| !of_pipe.is_empty()).map(|p| (p, PipeHashes::tap(p, &of_pipe)));
+        let job =
+            Job { volume: self.volume, pipe: self.source.pipe.as_deref(), start: self.part.start, len: self.part.len };
+        let options = Options { threads: self.args.out.threads, allow_truncated: self.args.part.allow_truncated };
+        let out = &self.args.out;
+        let shown = Shown::new(out.progress, out.quiet, self.part.len, skip);
+        self.progress.add(skip);
+        let start = Instant::now();
+        let stop = AtomicBool::new(false);
+        let written = std::thread::scope(|scope| {
+            scope.spawn(|| shown.follow(&self.progress, &stop));
+            let scribe = journal.zip(target).map(|(j, t)| {
+                let stop = &stop;
+                scope.spawn(move || j.follow(t, stop))
+            });
+            let written = stream(&job, skip, sink, &lanes, options, &self.progress);
+            stop.store(true, Ordering::Relaxed);
+            let noted = scribe.map_or(Ok(()), |s| s.join().unwrap_or(Ok(())));
+            written.and_then(|n| noted.map(|()| n))
+        });
+        shown.finish(self.progress.bytes());
+        let written = written?;
+        let mut hashes = lanes.results()?;
+        if let Some((pipe, tapped)) = tapped {
+            hashes.extend(tapped.finish(pipe)?);
+        }
+        if !out.quiet {
+            let seconds = start.elapsed().as_secs_f64();
+            let _ = writeln!(anstream::stderr(), "{written} bytes of plaintext in {seconds:.1} s");
+        }
+        Ok((written, hashes))
+    }
+
+    /// What a journal must be of.
+    fn identity(&self, len: u64) -> Result<Identity> {
+        let metadata = self.image.metadata();
+        let mut header = vec![0u8; usize::try_from(metadata.header_size).unwrap_or(0)];
+        self.source.header.read_exact_at(&mut header, 0)?;
+        let changed = self.source.files.first().and_then(|f| f.metadata().ok());
+        let changed = changed.map(|m| i128::from(m.mtime()) * 1_000_000_000 + i128::from(m.mtime_nsec()));
+        let sha256 = Hash::Sha256.digest(&[&header]);
+        Ok(Identity {
+            unluks_journal: 1,
+            image_len: self.source.data.len(),
+            image_changed: changed,
+            header_sha256: sha256.iter().map(|b| format!("{b:02x}")).collect(),
+            start: self.part.start,
+            len,
+        })
+    }
+}
+
+/// Keeps what can be gone on with, removes what cannot, and says so.
+fn give_up(mut target: Target, journal: Option<Journal>, e: Error) -> Error {
+    let Some(mut journal) = journal else { return e };
+    let worth = e.kind() == ErrorKind::Io && journal.note(&target, JOURNAL_FROM).is_ok() && journal.done() > 0;
+    if !worth {
+        journal.remove();
+        return e;
+    }
+    target.keep();
+    let (done, temp) = (journal.done(), shown(target.temp_path()));
+    e.with_hint(format!("{done} bytes are kept in {temp}: go on with --resume"))
+}
+
+/// Whether two names are one file, for outputs beside the main one.
+pub fn refuse_input(source: &Path, output: &Path) -> Result<()> {
+    match File::open(source).is_ok_and(|f| is_same_file(&f, output).unwrap_or(false)) {
+        true => Err(Error::invalid(format!("the output {} is the input itself", shown(output)))),
+        false => Ok(()),
+    }
+}

@@ -1,0 +1,126 @@
+//! Key material from the command line, a prompt, or the standard input.
+
+use std::fs::File;
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+
+use unluks::key::{read_first_line, read_key_file};
+use unluks::luks::unlock::{UnlockOptions, Unlocked, derivations};
+use unluks::{Error, Image, Key, Limits, Result, SecretBytes, VolumeKey};
+use zeroize::Zeroize;
+
+use crate::args::{KeyArgs, LimitArgs};
+use crate::source::{is_dash, shown};
+
+/// What the user gave to open the image with.
+pub enum Material {
+    Passphrases { key: Key, guessed: bool },
+    VolumeKey(VolumeKey),
+}
+
+/// Reads the key. `stdin_is_image` says that the standard input is taken.
+pub fn read(args: &KeyArgs, stdin_is_image: bool) -> Result<Material> {
+    let all = |path: &Path| with_file(path, stdin_is_image, |f| read_key_file(f, 0, None));
+    let plain = |bytes| Material::Passphrases { key: Key::passphrase(bytes), guessed: false };
+    if let Some(path) = &args.barbican_key {
+        return Ok(Material::Passphrases { key: Key::barbican(&all(path)?)?, guessed: false });
+    }
+    if let Some(path) = &args.key_file {
+        let size = args.keyfile_size.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+        let offset = args.keyfile_offset.unwrap_or(0);
+        return with_file(path, stdin_is_image, |f| read_key_file(f, offset, size)).map(plain);
+    }
+    if let Some(path) = &args.passphrase_file {
+        return with_file(path, stdin_is_image, read_first_line).map(plain);
+    }
+    if let Some(path) = &args.key {
+        return Ok(Material::Passphrases { key: Key::guess(&all(path)?)?, guessed: true });
+    }
+    if let Some(path) = &args.volume_key_file {
+        return Ok(Material::VolumeKey(VolumeKey(all(path)?)));
+    }
+    match std::io::stdin().is_terminal() || stdin_is_image {
+        true => prompt().map(plain),
+        false => read_first_line(&mut unbuffered_stdin()?).map(plain),
+    }
+}
+
+/// The standard input without a buffer, which would keep a copy of the secret.
+fn unbuffered_stdin() -> Result<File> {
+    use std::os::fd::AsFd;
+    let fd = std::io::stdin().as_fd().try_clone_to_owned().map_err(|e| Error::io("opening the standard input", e))?;
+    Ok(File::from(fd))
+}
+
+fn with_file(
+    path: &Path,
+    stdin_is_image: bool,
+    read: impl FnOnce(&mut File) -> Result<SecretBytes>,
+) -> Result<SecretBytes> {
+    let mut file = match is_dash(path) {
+        true if stdin_is_image => {
+            return Err(Error::invalid("the standard input cannot be both the image and the key"));
+        }
+        true => unbuffered_stdin()?,
+        false => File::open(path).map_err(|e| Error::io(format!("opening the key {}", shown(path)), e))?,
+    };
+    read(&mut file).map_err(|e| e.within(shown(path)))
+}
+
+/// Asks on the terminal, without echo. A signal at the prompt puts the terminal back before it ends the program.
+fn prompt() -> Result<SecretBytes> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    let no_terminal = |e| {
+        Error::io("asking for the passphrase", e)
+            .with_hint("give a key with --barbican-key, --key-file, --passphrase-file or --key")
+    };
+    let tty = File::open("/dev/tty").map_err(no_terminal)?;
+    let before = rustix::termios::tcgetattr(&tty).map_err(|e| no_terminal(e.into()))?;
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(no_terminal)?;
+    let handle = signals.handle();
+    let watch = std::thread::spawn(move || {
+        if let Some(signal) = signals.forever().next() {
+            let _ = rustix::termios::tcsetattr(&tty, rustix::termios::OptionalActions::Now, &before);
+            let _ = signal_hook::low_level::emulate_default_handler(signal);
+        }
+    });
+    let mut text = rpassword::prompt_password("Passphrase: ").map_err(no_terminal)?;
+    handle.close();
+    let _ = watch.join();
+    let secret = SecretBytes::copy_of(text.as_bytes());
+    text.zeroize();
+    secret
+}
+
+pub fn limits(args: &LimitArgs) -> Limits {
+    let mut limits = Limits::for_memory(unluks::decrypt::target::memory());
+    limits.kdf_memory = args.max_kdf_memory.unwrap_or(limits.kdf_memory);
+    limits.kdf_time = args.max_kdf_time.unwrap_or(limits.kdf_time);
+    limits
+}
+
+/// Opens the image, and says on the standard error how.
+pub fn unlock(image: &Image, material: Material, args: &KeyArgs, limits: &LimitArgs, quiet: bool) -> Result<Unlocked> {
+    let options = UnlockOptions { keyslot: args.key_slot, limits: self::limits(limits) };
+    let mut err = anstream::stderr();
+    match material {
+        Material::VolumeKey(key) => image.unlock_with_volume_key(key, &options),
+        Material::Passphrases { key, guessed } => {
+            if guessed && !quiet {
+                let n = derivations(image.metadata(), &key, &options)?;
+                let _ = writeln!(err, "trying {} forms of the key: up to {n} key derivations", key.candidates().len());
+            }
+            let empty = key.candidates().iter().all(|c| c.passphrase.expose().is_empty());
+            let unlocked =
+                image.unlock(&key, &options).map_err(|e| match empty && e.kind() == unluks::ErrorKind::WrongKey {
+                    true => e.with_hint("the passphrase is empty: was a key given?"),
+                    false => e,
+                })?;
+            for opened in unlocked.opened.iter().filter(|_| !quiet) {
+                let rule = key.candidates().get(opened.candidate).map_or("", |c| c.rule.describe());
+                let _ = writeln!(err, "keyslot {} opened with the key: {rule}", opened.keyslot);
+            }
+            Ok(unlocked)
+        }
+    }
+}

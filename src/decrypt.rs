@@ -1,0 +1,358 @@
+//! The plaintext of a volume as a stream: read, decrypted in place and written in chunks that stay in the cache, on all
+//! cores, with memory that does not grow with the image.
+//!
+//! ```text
+//!  worker 1: claim chunk ─► fetch ─► decipher ─► write at its offset ─┐   (a file: in any order)
+//!  worker 2: claim chunk ─► fetch ─► decipher ─► wait its turn, write ─┤   (a pipe: in order)
+//!                                                                       ▼
+//!                                              in order to the hash lanes, a thread each
+//! ```
+
+mod buffer;
+pub mod hash;
+pub mod journal;
+pub mod target;
+
+use std::io::Write;
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::io::{Pipe, ReadAt};
+use crate::volume::Volume;
+use buffer::{Chunk, Pool};
+use hash::Lanes;
+
+/// Bytes that a worker reads, decrypts and writes at a time: they fit the second-level cache of one core.
+pub const CHUNK: usize = 512 << 10;
+
+/// How a stream runs.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// How many threads decrypt; as many as the machine has cores where it is `None`.
+    pub threads: Option<NonZeroUsize>,
+    /// A source that ends early is taken as far as it has whole sectors.
+    pub allow_truncated: bool,
+}
+
+/// How far a stream is; shared with whoever shows it or stops it.
+#[derive(Debug, Default)]
+pub struct Progress {
+    bytes: AtomicU64,
+    cancelled: Arc<AtomicBool>,
+}
+
+impl Progress {
+    /// Bytes of plaintext that were written.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Counts bytes that need not be written again.
+    pub fn add(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Stops the stream at the next chunk.
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+    }
+
+    /// What [`Progress::cancel`] sets, for a signal handler to set.
+    pub fn cancel_flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.cancelled)
+    }
+
+    /// Whether somebody stopped the stream.
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+}
+
+/// Where plaintext goes.
+pub trait Sink: Sync {
+    /// Whether chunks must come in order.
+    fn in_order(&self) -> bool;
+
+    /// Takes plaintext that belongs at `offset` of the output.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`] where it cannot be written.
+    fn write(&self, plaintext: &[u8], offset: u64) -> Result<()>;
+}
+
+/// A pipe, a terminal or anything else that takes bytes one after the other.
+pub struct Stream<W: Write + Send> {
+    to: Mutex<W>,
+}
+
+impl<W: Write + Send> Stream<W> {
+    /// Takes a writer; it should not buffer.
+    pub fn new(to: W) -> Self {
+        Self { to: Mutex::new(to) }
+    }
+}
+
+impl<W: Write + Send> Sink for Stream<W> {
+    fn in_order(&self) -> bool {
+        true
+    }
+
+    fn write(&self, plaintext: &[u8], offset: u64) -> Result<()> {
+        let mut to = lock(&self.to);
+        to.write_all(plaintext).and_then(|()| to.flush()).map_err(|e| match e.kind() {
+            std::io::ErrorKind::BrokenPipe => Error::io("whoever read the output went away", e).at(offset),
+            _ => Error::io("writing the output", e).at(offset),
+        })
+    }
+}
+
+/// Nowhere: for hashes alone.
+pub struct Discard;
+
+impl Sink for Discard {
+    fn in_order(&self) -> bool {
+        false
+    }
+
+    fn write(&self, _: &[u8], _: u64) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// The part of a volume to stream, and where its ciphertext comes from.
+pub struct Job<'a> {
+    /// The volume.
+    pub volume: &'a Volume,
+    /// The pipe below the volume, where its data comes through one.
+    pub pipe: Option<&'a Pipe>,
+    /// The first byte of plaintext.
+    pub start: u64,
+    /// Bytes of plaintext from `start` on; `None` is all.
+    pub len: Option<u64>,
+}
+
+impl Job<'_> {
+    /// The end of the plaintext to stream; with a pipe whose length is not known, the most that it can be.
+    fn end(&self) -> u64 {
+        self.len.map_or(self.volume.len(), |len| self.start.saturating_add(len))
+    }
+}
+
+/// Streams a part of a volume, and says how many bytes of plaintext there were.
+///
+/// The output's offset 0 is the plaintext's `job.start`. The first `skip` bytes of the output are there already: they
+/// are neither read nor written.
+///
+/// # Errors
+/// The first error of reading, decrypting or writing; [`ErrorKind::Corrupt`] with the rule `truncated` where a pipe ends
+/// early; [`ErrorKind::Io`] with the rule `cancelled` where somebody stopped it.
+pub fn run(
+    job: &Job<'_>,
+    skip: u64,
+    sink: &dyn Sink,
+    lanes: &Lanes,
+    options: Options,
+    progress: &Progress,
+) -> Result<u64> {
+    let threads = options.threads.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
+    let pool = Pool::new(CHUNK);
+    let begin = job.start.saturating_add(skip);
+    let chunk = u64::try_from(CHUNK).unwrap_or(u64::MAX);
+    let line = Line {
+        job,
+        sink,
+        lanes,
+        options,
+        progress,
+        pool: &pool,
+        begin,
+        end: Mutex::new(job.end()),
+        first: begin / chunk,
+        claim: Mutex::new(begin / chunk),
+        turn: Mutex::new(begin / chunk),
+        turned: Condvar::new(),
+        failure: Mutex::new(None),
+        failed: AtomicBool::new(false),
+    };
+    std::thread::scope(|scope| {
+        // The lanes come to their end when the last worker has dropped its share of the feeds.
+        let feeds = Arc::new(lanes.start(scope, &line.failed));
+        let line = &line;
+        for _ in 1..threads {
+            let feeds = Arc::clone(&feeds);
+            scope.spawn(move || line.work(&feeds));
+        }
+        line.work(&feeds);
+        drop(feeds);
+    });
+    if let Some(e) = lock(&line.failure).take() {
+        return Err(e);
+    }
+    let end = *lock(&line.end);
+    Ok(end.saturating_sub(job.start))
+}
+
+/// What the workers share.
+struct Line<'a> {
+    job: &'a Job<'a>,
+    sink: &'a dyn Sink,
+    lanes: &'a Lanes,
+    options: Options,
+    progress: &'a Progress,
+    pool: &'a Pool,
+    begin: u64,
+    /// The end of the plaintext; a pipe may bring it nearer.
+    end: Mutex<u64>,
+    first: u64,
+    claim: Mutex<u64>,
+    turn: Mutex<u64>,
+    turned: Condvar,
+    failure: Mutex<Option<Error>>,
+    failed: AtomicBool,
+}
+
+/// A chunk of ciphertext, claimed and read.
+struct Claimed<'p> {
+    index: u64,
+    /// The plaintext offset of the chunk's first byte.
+    offset: u64,
+    chunk: Chunk<'p>,
+}
+
+impl<'a> Line<'a> {
+    fn work<'s>(&'s self, feeds: &hash::Feeds<'s>)
+    where
+        'a: 's,
+    {
+        loop {
+            if self.progress.is_cancelled() {
+                self.fail(Error::new(ErrorKind::Io, "stopped before the end").with_rule("cancelled"));
+            }
+            if self.failed.load(Ordering::Relaxed) {
+                return;
+            }
+            match self.claim() {
+                Ok(Some(claimed)) => {
+                    if let Err(e) = self.process(claimed, feeds) {
+                        self.fail(e);
+                    }
+                }
+                Ok(None) => return,
+                Err(e) => self.fail(e),
+            }
+        }
+    }
+
+    fn fail(&self, e: Error) {
+        lock(&self.failure).get_or_insert(e);
+        self.failed.store(true, Ordering::Relaxed);
+        self.turned.notify_all();
+    }
+
+    /// Takes the next chunk and reads its ciphertext. From a file, workers read side by side; from a pipe, in turn.
+    fn claim(&self) -> Result<Option<Claimed<'a>>> {
+        let size = u64::try_from(self.pool.size()).unwrap_or(u64::MAX);
+        let mut next = lock(&self.claim);
+        let index = *next;
+        let offset = index.saturating_mul(size);
+        if offset >= *lock(&self.end) {
+            return Ok(None);
+        }
+        *next += 1;
+        let mut chunk = self.pool.take()?;
+        if let Some(pipe) = self.job.pipe {
+            self.fill_from_pipe(pipe, &mut chunk, offset)?;
+            return Ok((!chunk.is_empty()).then_some(Claimed { index, offset, chunk }));
+        }
+        drop(next);
+        let len = self.job.volume.len().saturating_sub(offset).min(size);
+        chunk.resize(usize::try_from(len).unwrap_or(usize::MAX));
+        self.job.volume.fetch(&mut chunk, offset)?;
+        Ok(Some(Claimed { index, offset, chunk }))
+    }
+
+    /// Reads a chunk as far as the pipe goes, and takes note where it ends.
+    fn fill_from_pipe(&self, pipe: &Pipe, chunk: &mut Chunk<'_>, offset: u64) -> Result<()> {
+        let (at, run) = self.job.volume.locate(offset)?;
+        let wanted = usize::try_from(run).unwrap_or(usize::MAX).min(self.pool.size());
+        chunk.resize(wanted);
+        let got = pipe.read_on(chunk, at)?;
+        if got == wanted {
+            return Ok(());
+        }
+        let sector = usize::try_from(self.job.volume.sector_size()).unwrap_or(512);
+        let whole = got / sector * sector;
+        let ends = offset + u64::try_from(got).unwrap_or(0);
+        let mut end = lock(&self.end);
+        // Where the segment has no size of its own, the pipe's end is its end; a length that was asked for is a promise.
+        let promised = self.job.len.is_some() || !self.job.volume.is_open_ended();
+        if !self.options.allow_truncated && (whole != got || promised && ends < *end) {
+            let missing = match promised {
+                true => end.saturating_sub(ends),
+                false => u64::try_from(sector - (got - whole)).unwrap_or(0),
+            };
+            return Err(Error::corrupt("truncated", format!("the pipe ended {missing} bytes too early"))
+                .at(at + u64::try_from(got).unwrap_or(0))
+                .with_hint("get a whole copy, or take the whole sectors that are there with --allow-truncated"));
+        }
+        *end = (*end).min(offset + u64::try_from(whole).unwrap_or(0));
+        chunk.resize(whole);
+        Ok(())
+    }
+
+    fn process<'s>(&'s self, claimed: Claimed<'s>, feeds: &hash::Feeds<'s>) -> Result<()> {
+        let Claimed { index, offset, mut chunk } = claimed;
+        let ciphertext = match self.lanes.want_ciphertext() {
+            true => Some((self.pool.copy_of(&chunk)?, self.job.volume.locate(offset)?.0)),
+            false => None,
+        };
+        self.job.volume.decipher(&mut chunk, offset)?;
+        let end = *lock(&self.end);
+        let from = self.begin.saturating_sub(offset);
+        let to = end.saturating_sub(offset).min(u64::try_from(chunk.len()).unwrap_or(0));
+        let range = usize::try_from(from).unwrap_or(usize::MAX)..usize::try_from(to).unwrap_or(usize::MAX);
+        let plaintext = chunk.get(range.clone()).unwrap_or_default();
+        let place = offset.saturating_add(from).saturating_sub(self.job.start);
+        let in_order = self.sink.in_order();
+        if !in_order {
+            self.sink.write(plaintext, place)?;
+            self.progress.add(u64::try_from(plaintext.len()).unwrap_or(0));
+        }
+        if in_order || !feeds.is_empty() {
+            let Some(mut turn) = self.wait_turn(index) else { return Ok(()) };
+            if in_order {
+                self.sink.write(plaintext, place)?;
+                self.progress.add(u64::try_from(plaintext.len()).unwrap_or(0));
+            }
+            feeds.send(chunk, range, ciphertext);
+            *turn += 1;
+            drop(turn);
+            self.turned.notify_all();
+        }
+        Ok(())
+    }
+
+    /// Waits until all chunks before `index` are through; `None` where the stream has failed meanwhile.
+    fn wait_turn(&self, index: u64) -> Option<MutexGuard<'_, u64>> {
+        debug_assert!(index >= self.first);
+        let mut turn = lock(&self.turn);
+        while *turn != index {
+            if self.failed.load(Ordering::Relaxed) {
+                return None;
+            }
+            // A failure may be noted between the look and the wait, so the wait is not for ever.
+            let wait = self.turned.wait_timeout(turn, std::time::Duration::from_millis(100));
+            turn = wait.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        match self.failed.load(Ordering::Relaxed) {
+            true => None,
+            false => Some(turn),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,305 @@
+//! Hashes on the way: of the plaintext that is written and of the image that it comes from, each on a thread of its own.
+
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::thread::Scope;
+
+use digest::DynDigest;
+
+use super::buffer::Chunk;
+use super::lock;
+use crate::error::{Error, Result, escape};
+use crate::io::{Pipe, ReadAt};
+
+/// Chunks that may wait for a lane: enough that it never runs dry, and few enough that they stay in the cache.
+const WAITING: usize = 2;
+
+/// A hash that examiners and checksum files use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub enum Algorithm {
+    Md5,
+    Sha1,
+    Sha256,
+    Sha512,
+    Blake3,
+}
+
+impl Algorithm {
+    /// All of them, by name.
+    pub const ALL: [(&'static str, Self); 5] = [
+        ("md5", Self::Md5),
+        ("sha1", Self::Sha1),
+        ("sha256", Self::Sha256),
+        ("sha512", Self::Sha512),
+        ("blake3", Self::Blake3),
+    ];
+
+    /// The name, in lower case.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, a)| *a == self).map_or("", |(n, _)| n)
+    }
+
+    fn hasher(self) -> Hasher {
+        match self {
+            Self::Md5 => Hasher::Other(Box::new(md5::Md5::default())),
+            Self::Sha1 => Hasher::Other(Box::new(sha1::Sha1::default())),
+            Self::Sha256 => Hasher::Other(Box::new(sha2::Sha256::default())),
+            Self::Sha512 => Hasher::Other(Box::new(sha2::Sha512::default())),
+            Self::Blake3 => Hasher::Blake3(Box::default()),
+        }
+    }
+}
+
+impl FromStr for Algorithm {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        let known = || Self::ALL.map(|(n, _)| n).join(", ");
+        let found = Self::ALL.iter().find(|(n, _)| *n == name).map(|(_, a)| *a);
+        found.ok_or_else(|| Error::invalid(format!("no hash is named \"{}\"; there are {}", escape(name), known())))
+    }
+}
+
+enum Hasher {
+    Other(Box<dyn DynDigest + Send>),
+    Blake3(Box<blake3::Hasher>),
+}
+
+impl Hasher {
+    fn update(&mut self, data: &[u8]) {
+        match self {
+            Self::Other(d) => d.update(data),
+            Self::Blake3(h) => {
+                h.update(data);
+            }
+        }
+    }
+
+    fn finish(self) -> String {
+        let bytes = match self {
+            Self::Other(d) => d.finalize().into_vec(),
+            Self::Blake3(h) => h.finalize().as_bytes().to_vec(),
+        };
+        bytes.iter().map(|b| format!("{b:02x}")).collect()
+    }
+}
+
+/// What is hashed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Of {
+    /// The plaintext that is written.
+    Plaintext,
+    /// The whole data file, byte for byte.
+    Image,
+}
+
+/// A hash that came out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hashed {
+    /// Of what.
+    pub of: Of,
+    /// Which hash.
+    pub algorithm: Algorithm,
+    /// The hash in lower-case hex.
+    pub hex: String,
+}
+
+/// The hashes to make of one stream.
+#[derive(Default)]
+pub struct Lanes {
+    lanes: Vec<Lane>,
+}
+
+struct Lane {
+    of: Of,
+    algorithm: Algorithm,
+    /// The image, to read what the stream itself does not: its header, and what lies behind the data.
+    image: Option<Arc<dyn ReadAt>>,
+    /// The output as far as it was there before the stream started.
+    written: Option<(File, u64)>,
+    result: Mutex<Option<Result<String>>>,
+}
+
+impl Lanes {
+    /// Hashes the plaintext that the stream writes. Where the stream goes on with an output, its first bytes are read
+    /// back from `written`.
+    pub fn plaintext(&mut self, algorithm: Algorithm, written: Option<(File, u64)>) {
+        let lane = Lane { of: Of::Plaintext, algorithm, image: None, written, result: Mutex::default() };
+        self.lanes.push(lane);
+    }
+
+    /// Hashes the whole data file: the bytes that the stream decrypts as it reads them, the others besides.
+    pub fn image(&mut self, algorithm: Algorithm, image: Arc<dyn ReadAt>) {
+        let lane = Lane { of: Of::Image, algorithm, image: Some(image), written: None, result: Mutex::default() };
+        self.lanes.push(lane);
+    }
+
+    pub(super) fn want_ciphertext(&self) -> bool {
+        self.lanes.iter().any(|l| l.of == Of::Image)
+    }
+
+    /// The hashes, once the stream is through.
+    ///
+    /// # Errors
+    /// The error that kept a lane from reading what the stream does not.
+    pub fn results(&self) -> Result<Vec<Hashed>> {
+        let mut all = Vec::new();
+        for lane in &self.lanes {
+            if let Some(hex) = lock(&lane.result).take() {
+                all.push(Hashed { of: lane.of, algorithm: lane.algorithm, hex: hex? });
+            }
+        }
+        Ok(all)
+    }
+
+    /// Starts a thread a lane.
+    pub(super) fn start<'s, 'env>(&'s self, scope: &'s Scope<'s, 'env>, failed: &'s AtomicBool) -> Feeds<'s> {
+        let start = |lane: &'s Lane| {
+            let (send, receive) = sync_channel(WAITING);
+            scope.spawn(move || {
+                let hex = lane.run(&receive, failed);
+                *lock(&lane.result) = Some(hex);
+            });
+            (lane.of, send)
+        };
+        Feeds { feeds: self.lanes.iter().map(start).collect() }
+    }
+}
+
+impl Lane {
+    fn run(&self, from: &Receiver<Piece<'_>>, failed: &AtomicBool) -> Result<String> {
+        let mut hasher = self.algorithm.hasher();
+        if let Some((file, len)) = &self.written {
+            let read =
+                |buf: &mut [u8], at| file.read_exact_at(buf, at).map_err(|e| Error::io("reading the output back", e));
+            hash_range(&mut hasher, 0..*len, read, failed)?;
+        }
+        let mut position = 0;
+        let image = |buf: &mut [u8], at| self.image.as_ref().map_or(Ok(()), |i| i.read_exact_at(buf, at));
+        for piece in from {
+            if self.image.is_some() {
+                // A piece that lies before what was hashed cannot be used: the rest is read at the end instead.
+                if piece.offset < position {
+                    continue;
+                }
+                hash_range(&mut hasher, position..piece.offset, image, failed)?;
+                position = piece.offset.saturating_add(u64::try_from(piece.range.len()).unwrap_or(0));
+            }
+            hasher.update(piece.chunk.get(piece.range.clone()).unwrap_or_default());
+        }
+        if let Some(source) = &self.image {
+            hash_range(&mut hasher, position..source.len(), image, failed)?;
+        }
+        Ok(hasher.finish())
+    }
+}
+
+/// Hashes bytes that the stream does not pass by.
+fn hash_range(
+    hasher: &mut Hasher,
+    range: Range<u64>,
+    read: impl Fn(&mut [u8], u64) -> Result<()>,
+    failed: &AtomicBool,
+) -> Result<()> {
+    let mut buf = vec![0u8; 256 << 10];
+    let mut at = range.start;
+    while at < range.end && !failed.load(Ordering::Relaxed) {
+        let n = usize::try_from(range.end - at).unwrap_or(usize::MAX).min(buf.len());
+        read(&mut buf[..n], at)?;
+        hasher.update(&buf[..n]);
+        at += u64::try_from(n).unwrap_or(0);
+    }
+    Ok(())
+}
+
+/// A part of a chunk, on its way to a lane.
+#[derive(Clone)]
+struct Piece<'s> {
+    chunk: Arc<Chunk<'s>>,
+    range: Range<usize>,
+    /// Where it lies in the data file.
+    offset: u64,
+}
+
+/// The workers' ends of the lanes.
+pub(super) struct Feeds<'s> {
+    feeds: Vec<(Of, SyncSender<Piece<'s>>)>,
+}
+
+impl<'s> Feeds<'s> {
+    pub fn is_empty(&self) -> bool {
+        self.feeds.is_empty()
+    }
+
+    /// Hands a chunk on. It waits while a lane is behind; a lane that failed is passed over, and says so at the end.
+    pub fn send(&self, chunk: Chunk<'s>, range: Range<usize>, ciphertext: Option<(Chunk<'s>, u64)>) {
+        let plain = Piece { chunk: Arc::new(chunk), range, offset: 0 };
+        let cipher = ciphertext.map(|(chunk, offset)| {
+            let range = 0..chunk.len();
+            Piece { chunk: Arc::new(chunk), range, offset }
+        });
+        for (of, feed) in &self.feeds {
+            let piece = match of {
+                Of::Plaintext => Some(plain.clone()),
+                Of::Image => cipher.clone(),
+            };
+            if let Some(piece) = piece {
+                let _ = feed.send(piece);
+            }
+        }
+    }
+}
+
+/// Hashes all that comes through a pipe, on a thread an algorithm.
+pub struct PipeHashes {
+    threads: Vec<(Algorithm, std::thread::JoinHandle<String>)>,
+}
+
+impl PipeHashes {
+    /// Taps `pipe`.
+    pub fn tap(pipe: &Pipe, algorithms: &[Algorithm]) -> Self {
+        let mut feeds = Vec::new();
+        let mut threads = Vec::new();
+        for a in algorithms {
+            let (send, receive) = sync_channel::<Arc<[u8]>>(2 * WAITING);
+            feeds.push(send);
+            let mut hasher = a.hasher();
+            let hash = move || {
+                for block in receive {
+                    hasher.update(&block);
+                }
+                hasher.finish()
+            };
+            threads.push((*a, std::thread::spawn(hash)));
+        }
+        pipe.set_tap(Box::new(move |bytes| {
+            let block: Arc<[u8]> = bytes.into();
+            for feed in &feeds {
+                let _ = feed.send(Arc::clone(&block));
+            }
+        }));
+        Self { threads }
+    }
+
+    /// Reads the pipe to its end and gives the hashes.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) where the pipe cannot be read.
+    pub fn finish(self, pipe: &Pipe) -> Result<Vec<Hashed>> {
+        pipe.drain()?;
+        // Without the tap, the lanes come to their end.
+        pipe.set_tap(Box::new(|_| {}));
+        let mut all = Vec::new();
+        for (algorithm, thread) in self.threads {
+            let hex = thread.join().map_err(|_| Error::invalid("a hash thread ended early"))?;
+            all.push(Hashed { of: Of::Image, algorithm, hex });
+        }
+        Ok(all)
+    }
+}

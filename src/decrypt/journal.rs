@@ -1,0 +1,196 @@
+//! The journal beside an unfinished output: with it, a decryption that was killed goes on where it stopped.
+//!
+//! A line of JSON says which image and which part of it, as [`Identity`]; each further line says how many bytes from the
+//! output's start were on the disk by then. Data is synced before the line that speaks of it.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::target::{Target, TargetOptions, journal_path, wipe};
+use crate::error::{Error, Result};
+use crate::io::ReadAt;
+
+/// How often the journal is brought up to date.
+const EVERY: Duration = Duration::from_secs(2);
+/// A journal line is not worth its sync for less than this.
+const STEP: u64 = 64 << 20;
+/// How much of the output is compared with the image again before a journal is trusted, at both ends.
+const CHECK: u64 = 1 << 20;
+/// The longest line that is read.
+const LINE_MAX: u64 = 4096;
+
+/// What must not have changed when an output is gone on with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The journal's own format.
+    pub unluks_journal: u32,
+    /// Bytes of the data file.
+    pub image_len: u64,
+    /// When the data file was last changed, in nanoseconds since 1970, where that is known.
+    pub image_changed: Option<i128>,
+    /// SHA-256 of the header area.
+    pub header_sha256: String,
+    /// The first byte of plaintext in the output.
+    pub start: u64,
+    /// Bytes of the output.
+    pub len: u64,
+}
+
+/// A journal that is being written.
+pub struct Journal {
+    path: PathBuf,
+    file: File,
+    done: u64,
+}
+
+impl Journal {
+    /// Starts the journal of a new output.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) where it cannot be written.
+    pub fn create(output: &Path, identity: &Identity) -> Result<Self> {
+        let path = journal_path(output)?;
+        let failed = |e| Error::io("writing the journal", e);
+        let _ = std::fs::remove_file(&path);
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;
+        let mut line = serde_json::to_string(identity).map_err(|e| failed(e.into()))?;
+        line.push('\n');
+        file.write_all(line.as_bytes()).map_err(failed)?;
+        Ok(Self { path, file, done: 0 })
+    }
+
+    /// Writes down how far `target` is, every two seconds, until `stop`.
+    pub fn follow(&mut self, target: &Target, stop: &AtomicBool) -> Result<()> {
+        let mut waited = Duration::ZERO;
+        let nap = Duration::from_millis(20);
+        while !stop.load(Ordering::Relaxed) {
+            std::thread::sleep(nap);
+            waited += nap;
+            if waited >= EVERY {
+                waited = Duration::ZERO;
+                self.note(target, STEP)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes down how far `target` is, if that is at least `step` bytes more than last time.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) where data or journal cannot be synced.
+    pub fn note(&mut self, target: &Target, step: u64) -> Result<()> {
+        let done = target.done();
+        if done < self.done.saturating_add(step) {
+            return Ok(());
+        }
+        target.sync()?;
+        let failed = |e| Error::io("writing the journal", e);
+        self.file.write_all(format!("{{\"done\":{done}}}\n").as_bytes()).map_err(failed)?;
+        self.file.sync_data().map_err(failed)?;
+        self.done = done;
+        Ok(())
+    }
+
+    /// How many bytes are known to be on the disk.
+    pub fn done(&self) -> u64 {
+        self.done
+    }
+
+    /// Removes the journal: its output is finished, or given up.
+    pub fn remove(self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+#[derive(Deserialize)]
+struct Line {
+    done: u64,
+}
+
+/// Goes on with an output that was left behind, if its journal is there, fits, and tells the truth.
+///
+/// # Errors
+/// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) where there is nothing to go on with, or the image or the
+/// options are not what they were; it says which.
+pub fn resume(
+    output: &Path,
+    identity: &Identity,
+    plaintext: &dyn ReadAt,
+    options: TargetOptions,
+) -> Result<(Target, Journal)> {
+    let path = journal_path(output)?;
+    let refuse =
+        |why: String| Error::invalid(format!("cannot resume: {why}")).with_hint("start again without --resume");
+    let file = OpenOptions::new().read(true).append(true).open(&path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => refuse("there is no journal of an unfinished output".into()),
+        _ => Error::io("reading the journal", e),
+    })?;
+    let (was, done) = read(&file).ok_or_else(|| refuse("the journal is damaged".into()))?;
+    if let Some(what) = difference(&was, identity) {
+        return Err(refuse(format!("{what}")));
+    }
+    if done > identity.len {
+        return Err(refuse("the journal is damaged".into()));
+    }
+    let target = Target::reopen(output, done, identity.len, options)?;
+    let there = target.reader()?.metadata().map_err(|e| Error::io("looking at the unfinished output", e))?.len();
+    if there != identity.len {
+        return Err(refuse(format!("the unfinished output has {there} bytes, not {}", identity.len)));
+    }
+    for at in [0, done.saturating_sub(CHECK)] {
+        if !same(&target.reader()?, plaintext, identity.start, at, done.min(at + CHECK))? {
+            return Err(refuse("the unfinished output is not what this key and image give".into()));
+        }
+    }
+    Ok((target, Journal { path, file, done }))
+}
+
+/// The identity and the last whole `done` line. A line that was cut off by a crash does not count.
+fn read(file: &File) -> Option<(Identity, u64)> {
+    use std::io::Read;
+    let mut lines = BufReader::new(file);
+    let mut next = || {
+        let mut line = Vec::new();
+        (&mut lines).take(LINE_MAX).read_until(b'\n', &mut line).ok()?;
+        line.ends_with(b"\n").then_some(line)
+    };
+    let identity = serde_json::from_slice(&next()?).ok()?;
+    let mut done = 0;
+    while let Some(line) = next() {
+        done = serde_json::from_slice::<Line>(&line).ok()?.done.max(done);
+    }
+    Some((identity, done))
+}
+
+/// What is not as it was, if anything.
+fn difference(was: &Identity, is: &Identity) -> Option<&'static str> {
+    if was.unluks_journal != is.unluks_journal {
+        return Some("the journal is of another version of unluks");
+    }
+    if was.header_sha256 != is.header_sha256 {
+        return Some("the header is not the one that it was");
+    }
+    if (was.image_len, was.image_changed) != (is.image_len, is.image_changed) {
+        return Some("the image was changed since, or is another one");
+    }
+    ((was.start, was.len) != (is.start, is.len))
+        .then_some("--skip, --length or --allow-truncated are not what they were")
+}
+
+/// Whether the output from `from` to `to` is what decrypting gives.
+fn same(output: &File, plaintext: &dyn ReadAt, start: u64, from: u64, to: u64) -> Result<bool> {
+    let len = usize::try_from(to.saturating_sub(from)).unwrap_or(0);
+    let (mut written, mut wanted) = (vec![0u8; len], vec![0u8; len]);
+    output.read_exact_at(&mut written, from).map_err(|e| Error::io("reading the unfinished output", e))?;
+    plaintext.read_exact_at(&mut wanted, start.saturating_add(from))?;
+    let same = written == wanted;
+    wipe(&mut written);
+    wipe(&mut wanted);
+    Ok(same)
+}

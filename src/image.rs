@@ -1,0 +1,85 @@
+//! An image as a whole: where its header is, where its data is, and what the header says.
+
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::io::ReadAt;
+use crate::key::Key;
+use crate::luks::metadata::Metadata;
+use crate::luks::unlock::{self, UnlockOptions, Unlocked};
+use crate::secret::VolumeKey;
+use crate::volume::{Volume, VolumeOptions};
+
+/// A LUKS image whose header was read and validated.
+///
+/// ```no_run
+/// use std::sync::Arc;
+/// use unluks::{FileSource, Image, Key, ReadAt, SecretBytes};
+///
+/// # fn main() -> unluks::Result<()> {
+/// let image = Image::open(Arc::new(FileSource::open("volume.img")?))?;
+/// let payload = SecretBytes::copy_of(&std::fs::read("barbican-payload").unwrap())?;
+/// let unlocked = image.unlock(&Key::barbican(&payload)?, &Default::default())?;
+/// let volume = image.volume(&unlocked, Default::default())?;
+/// let mut superblock = [0u8; 1024];
+/// volume.read_exact_at(&mut superblock, 1024)?;
+/// # Ok(()) }
+/// ```
+pub struct Image {
+    header: Arc<dyn ReadAt>,
+    data: Arc<dyn ReadAt>,
+    metadata: Metadata,
+}
+
+impl Image {
+    /// Opens an image that starts with its header.
+    ///
+    /// # Errors
+    /// As [`crate::open`].
+    pub fn open(image: Arc<dyn ReadAt>) -> Result<Self> {
+        Self::open_detached(Arc::clone(&image), image)
+    }
+
+    /// Opens an image whose header is elsewhere: a detached header, or a header backup in place of a damaged one.
+    ///
+    /// # Errors
+    /// As [`crate::open`].
+    pub fn open_detached(header: Arc<dyn ReadAt>, data: Arc<dyn ReadAt>) -> Result<Self> {
+        let metadata = crate::luks::open(&*header)?;
+        Ok(Self { header, data, metadata })
+    }
+
+    /// What the header says.
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// The file that holds the data.
+    pub fn data(&self) -> &Arc<dyn ReadAt> {
+        &self.data
+    }
+
+    /// Finds the volume key with a passphrase.
+    ///
+    /// # Errors
+    /// As [`unlock::unlock`].
+    pub fn unlock(&self, key: &Key, options: &UnlockOptions) -> Result<Unlocked> {
+        unlock::unlock(&*self.header, &self.metadata, key, options)
+    }
+
+    /// Takes a volume key as it is, where its digest proves it.
+    ///
+    /// # Errors
+    /// As [`unlock::with_volume_key`].
+    pub fn unlock_with_volume_key(&self, key: VolumeKey, options: &UnlockOptions) -> Result<Unlocked> {
+        unlock::with_volume_key(&self.metadata, key, options)
+    }
+
+    /// The plaintext.
+    ///
+    /// # Errors
+    /// As [`Volume::new`].
+    pub fn volume(&self, unlocked: &Unlocked, options: VolumeOptions) -> Result<Volume> {
+        Volume::new(&self.metadata, Arc::clone(&self.data), unlocked, options)
+    }
+}

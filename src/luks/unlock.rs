@@ -1,0 +1,530 @@
+//! From a passphrase to the volume key: keyslots in order of priority, derived, decrypted, merged, and proved.
+
+use std::collections::BTreeMap;
+use std::sync::{Condvar, Mutex};
+use std::time::Duration;
+
+use subtle::ConstantTimeEq;
+
+use super::metadata::*;
+use crate::crypto::cipher::SectorCipher;
+use crate::crypto::hash::Hash;
+use crate::crypto::kdf::{Argon2Variant, Kdf as Derivation};
+use crate::crypto::{af, spec::CipherSpec};
+use crate::error::{Error, ErrorKind, Result, escape};
+use crate::io::ReadAt;
+use crate::key::Key;
+use crate::limits::{KEY_SIZE_MAX, Limits, STRIPES};
+use crate::secret::{SecretBytes, VolumeKey};
+
+/// Keyslot salts have this length (`LUKS_SALTSIZE`).
+const SALT_LEN: usize = 32;
+/// A digest has 20 bytes, or as many as its hash gives, up to this.
+const DIGEST_LEN_MAX: usize = 64;
+
+/// What to try.
+#[derive(Clone, Debug, Default)]
+pub struct UnlockOptions {
+    /// Only this keyslot, whatever its priority.
+    pub keyslot: Option<u32>,
+    /// What key derivations may cost.
+    pub limits: Limits,
+}
+
+/// What opened.
+pub struct Unlocked {
+    /// The keyslots that opened, each with the index of the passphrase among [`Key::candidates`]. Empty where a volume
+    /// key was given.
+    pub opened: Vec<Opened>,
+    /// The volume keys by the digest that proves them.
+    pub keys: BTreeMap<u32, VolumeKey>,
+}
+
+/// A keyslot that opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// The keyslot.
+    pub keyslot: u32,
+    /// The passphrase, as an index into [`Key::candidates`].
+    pub candidate: usize,
+}
+
+/// Finds the volume keys that the live segments want.
+///
+/// Keyslots of priority 2 are tried first, then those of 1; those of 0 only when named. A slot whose key opens no
+/// segment is left out. Slots are tried side by side as far as the memory limit allows.
+///
+/// # Errors
+/// [`ErrorKind::WrongKey`] where no keyslot opens; [`ErrorKind::LimitExceeded`] where none opens and one was passed
+/// over because of its cost; [`ErrorKind::Unsupported`] for what cannot be opened at all; [`ErrorKind::Corrupt`] for
+/// keyslots that break a rule.
+pub fn unlock(header: &dyn ReadAt, metadata: &Metadata, key: &Key, options: &UnlockOptions) -> Result<Unlocked> {
+    check_requirements(metadata)?;
+    let wanted = wanted_digests(metadata)?;
+    let slots = slots_to_try(metadata, &wanted, options)?;
+    let mut refused = Vec::new();
+    let mut plans = Vec::new();
+    for id in slots {
+        match Plan::new(metadata, id, &options.limits) {
+            Ok(plan) => plans.push(plan),
+            Err(e) => refused.push(e),
+        }
+    }
+    let found = try_all(header, &plans, key, &wanted, &options.limits, &mut refused)?;
+    let mut unlocked = Unlocked { opened: Vec::new(), keys: BTreeMap::new() };
+    for Found { opened, digest, key } in found {
+        unlocked.opened.push(opened);
+        unlocked.keys.entry(digest).or_insert(key);
+    }
+    match wanted.iter().all(|d| unlocked.keys.contains_key(d)) {
+        true => Ok(unlocked),
+        false => Err(nothing_opened(&unlocked, &plans, refused, options)),
+    }
+}
+
+/// How many key derivations [`unlock`] may have to make.
+///
+/// # Errors
+/// As [`unlock`], for what cannot be tried at all.
+pub fn derivations(metadata: &Metadata, key: &Key, options: &UnlockOptions) -> Result<usize> {
+    Ok(slots_to_try(metadata, &wanted_digests(metadata)?, options)?.len() * key.candidates().len())
+}
+
+/// Takes a volume key as it is, where its digest proves it.
+///
+/// # Errors
+/// [`ErrorKind::WrongKey`] where no digest of a live segment matches it.
+pub fn with_volume_key(metadata: &Metadata, key: VolumeKey, options: &UnlockOptions) -> Result<Unlocked> {
+    check_requirements(metadata)?;
+    let wanted = wanted_digests(metadata)?;
+    let len = key.expose().len();
+    for id in &wanted {
+        let digest = DigestCheck::new(metadata, *id, &options.limits)?;
+        if digest.matches(key.expose())? {
+            return match wanted.len() {
+                1 => Ok(Unlocked { opened: Vec::new(), keys: BTreeMap::from([(*id, key)]) }),
+                n => Err(Error::unsupported("volume-key", format!("the segments have {n} volume keys; one was given"))
+                    .with_hint("give the passphrase instead")),
+            };
+        }
+    }
+    let sizes: Vec<_> = metadata.keyslots.values().map(|k| k.key_size.to_string()).collect();
+    let message = format!("the volume key of {len} bytes is not this image's: its digest does not match");
+    let error = Error::new(ErrorKind::WrongKey, message).with_rule("volume-key");
+    Err(match sizes.first() {
+        Some(size) if *size != len.to_string() => error.with_hint(format!("this image's volume key has {size} bytes")),
+        _ => error,
+    })
+}
+
+/// Refuses a header that demands what is not known here.
+fn check_requirements(metadata: &Metadata) -> Result<()> {
+    for r in &metadata.requirements {
+        let why = match r.as_str() {
+            "offline-reencrypt" => "an old offline reencryption was not finished",
+            "opal" => "the data is encrypted by the drive itself (OPAL)",
+            "inline-hw-tags" => "the integrity tags are kept by the drive itself",
+            r if super::validate::is_online_reencrypt(r) => "a reencryption was not finished",
+            _ => "which is not known here",
+        };
+        let message = format!("the header demands \"{}\": {why}", escape(r));
+        return Err(
+            Error::unsupported("config.requirements", message).with_hint("use the cryptsetup that wrote the header")
+        );
+    }
+    Ok(())
+}
+
+/// The digests of the keys that the live segments are encrypted with.
+fn wanted_digests(metadata: &Metadata) -> Result<Vec<u32>> {
+    let mut wanted = Vec::new();
+    for (id, segment) in metadata.live_segments() {
+        match &segment.kind {
+            SegmentKind::Crypt(_) => {
+                let digest = metadata.segment_digest(id).map(|(d, _)| d);
+                let missing = || Error::corrupt(format!("segments.{id}.digest"), "no digest names this segment");
+                wanted.push(digest.ok_or_else(missing)?);
+            }
+            SegmentKind::Linear => {}
+            SegmentKind::Unknown { kind } => {
+                let message = format!("found \"{}\"; crypt is known", escape(kind));
+                return Err(Error::unsupported(format!("segments.{id}.type"), message));
+            }
+        }
+    }
+    wanted.sort_unstable();
+    wanted.dedup();
+    Ok(wanted)
+}
+
+/// The keyslots to try, in order.
+fn slots_to_try(metadata: &Metadata, wanted: &[u32], options: &UnlockOptions) -> Result<Vec<u32>> {
+    if let Some(id) = options.keyslot {
+        let slots: Vec<_> = metadata.keyslots.keys().map(u32::to_string).collect();
+        let Some(slot) = metadata.keyslots.get(&id) else {
+            return Err(Error::invalid(format!("there is no keyslot {id}; there are {}", slots.join(", "))));
+        };
+        if let KeyslotKind::Unknown { kind } = &slot.kind {
+            return Err(Error::unsupported(
+                format!("keyslots.{id}.type"),
+                format!("found \"{}\"; luks2 is known", escape(kind)),
+            ));
+        }
+        return Ok(vec![id]);
+    }
+    let proves_wanted = |id: &u32| metadata.keyslot_digest(*id).is_some_and(|(d, _)| wanted.contains(&d));
+    let mut slots: Vec<_> = metadata
+        .keyslots
+        .iter()
+        .filter(|(id, k)| matches!(k.kind, KeyslotKind::Luks2(_)) && proves_wanted(id))
+        .filter(|(_, k)| matches!(k.priority, Priority::Normal | Priority::Prefer))
+        .map(|(id, k)| (std::cmp::Reverse(k.priority), *id))
+        .collect();
+    slots.sort_unstable();
+    if slots.is_empty() {
+        return Err(Error::new(ErrorKind::WrongKey, "no keyslot may be tried: none is left, or all have priority 0")
+            .with_rule("keyslots")
+            .with_hint("name one with --key-slot, or give the volume key with --volume-key-file"));
+    }
+    Ok(slots.into_iter().map(|(_, id)| id).collect())
+}
+
+/// All that is needed to try a keyslot, checked before anything is derived.
+struct Plan {
+    id: u32,
+    key_size: usize,
+    area: Area,
+    material_len: usize,
+    derivation: Derivation,
+    area_key_size: usize,
+    area_cipher: CipherSpec,
+    af_hash: Hash,
+    digest: DigestCheck,
+    cost: Duration,
+}
+
+impl Plan {
+    fn new(metadata: &Metadata, id: u32, limits: &Limits) -> Result<Self> {
+        let field = |name: &str| format!("keyslots.{id}.{name}");
+        let missing = || Error::corrupt(field("type"), "the keyslot is gone");
+        let keyslot = metadata.keyslots.get(&id).ok_or_else(missing)?;
+        let KeyslotKind::Luks2(slot) = &keyslot.kind else {
+            return Err(Error::invalid(format!("keyslot {id} holds no volume key")));
+        };
+        let size = |name: &str, n: u32| match n {
+            1..=KEY_SIZE_MAX => usize::try_from(n).map_err(|_| Error::limit(field(name), "is too large")),
+            _ => Err(Error::limit(field(name), format!("found {n} bytes; 1 to {KEY_SIZE_MAX} are allowed"))),
+        };
+        let key_size = size("key_size", keyslot.key_size)?;
+        let area_key_size = size("area.key_size", slot.area_key_size)?;
+        // Stored stripes are ignored: cryptsetup always splits into 4000.
+        let material_len = (u64::from(keyslot.key_size) * u64::from(STRIPES)).next_multiple_of(512);
+        if material_len > keyslot.area.size {
+            let message = format!("found {}; a key of {key_size} bytes takes {material_len}", keyslot.area.size);
+            return Err(Error::corrupt(field("area.size"), message));
+        }
+        let area_cipher = CipherSpec::parse(&slot.encryption).map_err(|e| e.with_rule(field("area.encryption")))?;
+        // The cipher is made once before the costly derivation, so that an unknown one is refused at once.
+        SectorCipher::new(&area_cipher, &vec![0x5a; area_key_size], 512)
+            .map_err(|e| e.with_rule(field("area.encryption")))?;
+        let derivation = derivation(&slot.kdf, id)?;
+        derivation.check(limits, area_key_size).map_err(|e| e.within(format_args!("keyslot {id}")))?;
+        let (digest, _) = metadata
+            .keyslot_digest(id)
+            .ok_or_else(|| Error::corrupt(field("digest"), "no digest names this keyslot"))?;
+        let digest = DigestCheck::new(metadata, digest, limits)?;
+        let cost = derivation.estimate(area_key_size) + digest.cost;
+        Ok(Self {
+            id,
+            key_size,
+            area: keyslot.area,
+            material_len: usize::try_from(material_len).map_err(|_| Error::limit(field("key_size"), "is too large"))?,
+            derivation,
+            area_key_size,
+            area_cipher,
+            af_hash: Hash::from_name(&slot.af_hash).map_err(|e| e.with_rule(field("af.hash")))?,
+            digest,
+            cost,
+        })
+    }
+
+    /// Derives, decrypts, merges and proves. `None` where the passphrase is not this slot's.
+    fn open(&self, header: &dyn ReadAt, passphrase: &[u8]) -> Result<Option<VolumeKey>> {
+        // A header that somebody changed must not talk us into a null cipher: CVE-2025-59054.
+        if self.area_cipher.is_null() && !passphrase.is_empty() {
+            return Ok(None);
+        }
+        let mut area_key = SecretBytes::zeroed(self.area_key_size)?;
+        self.derivation.derive(passphrase, &mut area_key).map_err(|e| e.within(format_args!("keyslot {}", self.id)))?;
+        let cipher = SectorCipher::new(&self.area_cipher, area_key.expose(), 512)?;
+        drop(area_key);
+        let mut material = SecretBytes::zeroed(self.material_len)?;
+        header.read_exact_at(material.expose_mut(), self.area.offset)?;
+        cipher.decrypt(material.expose_mut(), 0)?;
+        let mut key = SecretBytes::zeroed(self.key_size)?;
+        let stripes = usize::try_from(STRIPES).unwrap_or_default();
+        af::merge(self.af_hash, &material.expose()[..self.key_size * stripes], STRIPES, &mut key)?;
+        match self.digest.matches(key.expose())? {
+            true => Ok(Some(VolumeKey(key))),
+            false => Ok(None),
+        }
+    }
+}
+
+/// The checked form of a header's KDF.
+fn derivation(kdf: &Kdf, id: u32) -> Result<Derivation> {
+    let field = |name: &str| format!("keyslots.{id}.kdf.{name}");
+    let number = |name: &str, n: u64| {
+        u32::try_from(n).map_err(|_| Error::limit(field(name), format!("found {n}; at most {} is allowed", u32::MAX)))
+    };
+    match kdf {
+        Kdf::Pbkdf2 { hash, iterations, salt } => Ok(Derivation::Pbkdf2 {
+            hash: Hash::from_name(hash).map_err(|e| e.with_rule(field("hash")))?,
+            iterations: number("iterations", *iterations)?,
+            salt: salt_of(salt, &field("salt"))?,
+        }),
+        Kdf::Argon2 { variant, time, memory, cpus, salt } => Ok(Derivation::Argon2 {
+            variant: if variant == "argon2i" { Argon2Variant::I } else { Argon2Variant::Id },
+            time: number("time", *time)?,
+            memory_kib: number("memory", *memory)?,
+            cpus: number("cpus", *cpus)?,
+            salt: salt_of(salt, &field("salt"))?,
+        }),
+        Kdf::Unknown { kind } => {
+            let message = format!("found \"{}\"; pbkdf2, argon2i and argon2id are known", escape(kind));
+            Err(Error::unsupported(field("type"), message))
+        }
+    }
+}
+
+fn salt_of(salt: &Bytes, field: &str) -> Result<Vec<u8>> {
+    match salt.get(field)? {
+        salt if salt.len() == SALT_LEN => Ok(salt.to_vec()),
+        salt => Err(Error::corrupt(field.to_owned(), format!("found {} bytes; {SALT_LEN} are wanted", salt.len()))),
+    }
+}
+
+/// A digest, ready to prove a key.
+struct DigestCheck {
+    id: u32,
+    derivation: Derivation,
+    expected: Vec<u8>,
+    cost: Duration,
+}
+
+impl DigestCheck {
+    fn new(metadata: &Metadata, id: u32, limits: &Limits) -> Result<Self> {
+        let field = |name: &str| format!("digests.{id}.{name}");
+        let gone = || Error::corrupt(field("type"), "the digest is gone");
+        let digest = metadata.digests.get(&id).ok_or_else(gone)?;
+        let (hash, iterations, salt, expected) = match &digest.kind {
+            DigestKind::Pbkdf2 { hash, iterations, salt, digest } => (hash, *iterations, salt, digest),
+            DigestKind::Malformed { error } => return Err(Error::corrupt(field("type"), error.clone())),
+            DigestKind::Unknown { kind } => {
+                return Err(Error::unsupported(field("type"), format!("found \"{}\"; pbkdf2 is known", escape(kind))));
+            }
+        };
+        let hash = Hash::from_name(hash).map_err(|e| e.with_rule(field("hash")))?;
+        let expected = expected.get(&field("digest"))?.to_vec();
+        let legal = (expected.len() == 20 || expected.len() == hash.output_len()) && expected.len() <= DIGEST_LEN_MAX;
+        if !legal {
+            let message = format!(
+                "found {} bytes; 20 or the {} of {} are allowed",
+                expected.len(),
+                hash.output_len(),
+                hash.name()
+            );
+            return Err(Error::corrupt(field("digest"), message));
+        }
+        let too_many =
+            |_| Error::limit(field("iterations"), format!("found {iterations}; at most {} is allowed", u32::MAX));
+        let iterations = u32::try_from(iterations).map_err(too_many)?;
+        let derivation = Derivation::Pbkdf2 { hash, iterations, salt: salt_of(salt, &field("salt"))? };
+        derivation.check(limits, expected.len()).map_err(|e| e.within(format_args!("digest {id}")))?;
+        let cost = derivation.estimate(expected.len());
+        Ok(Self { id, derivation, expected, cost })
+    }
+
+    fn matches(&self, key: &[u8]) -> Result<bool> {
+        let mut found = SecretBytes::zeroed(self.expected.len())?;
+        self.derivation.derive(key, &mut found)?;
+        Ok(bool::from(found.expose().ct_eq(&self.expected)))
+    }
+}
+
+struct Found {
+    opened: Opened,
+    digest: u32,
+    key: VolumeKey,
+}
+
+/// Tries each passphrase with each keyslot, the likeliest first, several at once.
+fn try_all(
+    header: &dyn ReadAt,
+    plans: &[Plan],
+    key: &Key,
+    wanted: &[u32],
+    limits: &Limits,
+    refused: &mut Vec<Error>,
+) -> Result<Vec<Found>> {
+    let jobs: Vec<(usize, &Plan)> =
+        (0..key.candidates().len()).flat_map(|c| plans.iter().map(move |p| (c, p))).collect();
+    let queue = Queue::new(&jobs, wanted, limits);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(jobs.len());
+    let work = || {
+        while let Some((index, candidate, plan)) = queue.next() {
+            let passphrase = &key.candidates()[candidate].passphrase;
+            queue.done(index, plan, candidate, plan.open(header, passphrase.expose()));
+        }
+    };
+    match threads {
+        0 | 1 => work(),
+        _ => std::thread::scope(|s| {
+            for _ in 0..threads {
+                s.spawn(work);
+            }
+        }),
+    }
+    queue.finish(refused)
+}
+
+/// The jobs of one unlock, handed out as memory and time allow.
+struct Queue<'a> {
+    jobs: &'a [(usize, &'a Plan)],
+    wanted: &'a [u32],
+    limits: &'a Limits,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    next: usize,
+    running: usize,
+    memory: u64,
+    spent: Duration,
+    found: Vec<(usize, Found)>,
+    error: Option<Error>,
+    /// The first job that the time budget did not allow.
+    out_of_time: bool,
+}
+
+impl<'a> Queue<'a> {
+    fn new(jobs: &'a [(usize, &'a Plan)], wanted: &'a [u32], limits: &'a Limits) -> Self {
+        Self { jobs, wanted, limits, state: Mutex::default(), changed: Condvar::new() }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// The next job, as soon as there is memory for it; `None` when there is nothing more to do.
+    fn next(&self) -> Option<(usize, usize, &'a Plan)> {
+        let mut s = self.lock();
+        loop {
+            let has = |digest: u32| s.found.iter().any(|(_, f)| f.digest == digest);
+            if s.error.is_some() || s.out_of_time || self.wanted.iter().all(|d| has(*d)) {
+                return None;
+            }
+            let (index, (candidate, plan)) = (s.next, *self.jobs.get(s.next)?);
+            if has(plan.digest.id) {
+                s.next += 1;
+                continue;
+            }
+            let memory = plan.derivation.memory();
+            if s.running > 0 && s.memory.saturating_add(memory) > self.limits.kdf_memory {
+                s = self.changed.wait(s).unwrap_or_else(std::sync::PoisonError::into_inner);
+                continue;
+            }
+            s.spent = s.spent.saturating_add(plan.cost);
+            if s.spent > self.limits.kdf_time {
+                s.out_of_time = true;
+                return None;
+            }
+            s.next += 1;
+            s.running += 1;
+            s.memory += memory;
+            return Some((index, candidate, plan));
+        }
+    }
+
+    fn done(&self, index: usize, plan: &Plan, candidate: usize, result: Result<Option<VolumeKey>>) {
+        let mut s = self.lock();
+        s.running -= 1;
+        s.memory -= plan.derivation.memory();
+        match result {
+            Ok(Some(key)) => {
+                let opened = Opened { keyslot: plan.id, candidate };
+                s.found.push((index, Found { opened, digest: plan.digest.id, key }));
+            }
+            Ok(None) => {}
+            Err(e) => s.error = s.error.take().or(Some(e)),
+        }
+        self.changed.notify_all();
+    }
+
+    fn finish(self, refused: &mut Vec<Error>) -> Result<Vec<Found>> {
+        let mut s = self.state.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        // Where several slots opened at once, the first in order counts, so that reports do not vary.
+        s.found.sort_by_key(|(index, _)| *index);
+        let mut found: Vec<Found> = Vec::new();
+        for (_, f) in s.found {
+            if found.iter().all(|g| g.digest != f.digest) {
+                found.push(f);
+            }
+        }
+        if s.out_of_time {
+            let message = format!(
+                "{} of {} key derivations were made; the next would take the unlock beyond the {} s that it may take",
+                s.next,
+                self.jobs.len(),
+                self.limits.kdf_time.as_secs()
+            );
+            refused.push(
+                Error::limit("kdf.time", message)
+                    .with_hint("name the keyslot with --key-slot, or raise --max-kdf-time"),
+            );
+        }
+        match s.error {
+            Some(e) if found.is_empty() => Err(e),
+            _ => Ok(found),
+        }
+    }
+}
+
+/// Why the image stays closed.
+fn nothing_opened(unlocked: &Unlocked, plans: &[Plan], mut refused: Vec<Error>, options: &UnlockOptions) -> Error {
+    if !unlocked.keys.is_empty() {
+        let message = "the segments have several volume keys, and the passphrase opened only one of them";
+        return Error::new(ErrorKind::WrongKey, message)
+            .with_rule("keyslots")
+            .with_hint("give the other passphrase too");
+    }
+    // A slot that was never tried might have been the one.
+    if let Some(at) = refused.iter().position(|e| e.kind() == ErrorKind::LimitExceeded) {
+        return refused.swap_remove(at);
+    }
+    if plans.is_empty() && !refused.is_empty() {
+        return refused.swap_remove(0);
+    }
+    let tried: Vec<_> = plans.iter().map(|p| p.id.to_string()).collect();
+    let which = match tried.len() {
+        1 => format!("keyslot {}", tried[0]),
+        _ => format!("any of the keyslots {}", tried.join(", ")),
+    };
+    let mut message = format!("the passphrase does not open {which}");
+    if plans.iter().any(|p| p.area_cipher.is_null()) {
+        message += "; a keyslot with the null cipher is taken only with an empty passphrase";
+    }
+    if !refused.is_empty() {
+        let why: Vec<_> = refused.iter().map(ToString::to_string).collect();
+        message += &format!(" ({} not tried: {})", refused.len(), why.join("; "));
+    }
+    let error = Error::new(ErrorKind::WrongKey, message).with_rule("passphrase");
+    match options.keyslot {
+        Some(_) => error.with_hint("without --key-slot all keyslots are tried"),
+        None => {
+            error.with_hint("is it hexlified, with a newline, or of another image? --key FILE tries the usual forms")
+        }
+    }
+}
