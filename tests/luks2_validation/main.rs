@@ -32,8 +32,10 @@ pub enum Verdict {
     Accept,
     /// Exit 4.
     Refuse,
+    /// Exit 5: nothing is broken, but nobody knows it. cryptsetup has one answer for this and for what is broken.
+    Unknown,
 }
-pub use Verdict::{Accept, Refuse};
+pub use Verdict::{Accept, Refuse, Unknown};
 
 /// One changed header.
 pub struct Case {
@@ -265,6 +267,7 @@ fn check(case: &Case, version: (u32, u32)) -> Option<String> {
         Accept if run.code == Some(0) && !run.stdout.is_empty() => {}
         Accept => faults.push(format!("must be accepted; exit {:?}: {}", run.code, run.stderr.trim_end())),
         Refuse => faults.extend(run.refusal_fault(&[4]).map(|f| format!("must be refused; {f}"))),
+        Unknown => faults.extend(run.refusal_fault(&[5]).map(|f| format!("must be refused; {f}"))),
     }
     (!faults.is_empty()).then(|| faults.join("\n    "))
 }
