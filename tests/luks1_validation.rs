@@ -202,9 +202,11 @@ fn check(case: &Case) -> Option<String> {
     draft.write(&theirs);
     let mut faults = Vec::new();
 
-    let run = peer("cryptsetup", "cryptsetup-bin", &["luksDump", "--disable-locks", &text(&theirs)]);
-    if (run.code == Some(0)) != (case.verdict == Accept) {
-        faults.push(format!("cryptsetup exits {:?}: {}", run.code, run.stderr.trim_end()));
+    if cfg!(feature = "peer-tests") {
+        let run = peer("cryptsetup", "cryptsetup-bin", &["luksDump", "--disable-locks", &text(&theirs)]);
+        if (run.code == Some(0)) != (case.verdict == Accept) {
+            faults.push(format!("cryptsetup exits {:?}: {}", run.code, run.stderr.trim_end()));
+        }
     }
 
     let run = unluks(&["inspect", &text(&ours)]);

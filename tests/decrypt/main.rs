@@ -50,6 +50,6 @@ fn names(dir: &Path) -> Vec<String> {
 
 /// Runs a line of shell with `$1`, `$2` and so on.
 fn sh(line: &str, args: &[&str]) -> Run {
-    let line = format!("PATH=$PATH:{}; {line}", text(Path::new(common::UNLUKS).parent().unwrap()));
+    let line = format!("PATH={}:$PATH; {line}", text(Path::new(common::UNLUKS).parent().unwrap()));
     common::peer("sh", "dash", &[&["-c", &line, "sh"], args].concat())
 }

@@ -240,7 +240,7 @@ fn cryptsetup_version() -> (u32, u32) {
     (parts.next().unwrap(), parts.next().unwrap())
 }
 
-fn check(case: &Case, version: (u32, u32)) -> Option<String> {
+fn check(case: &Case, version: Option<(u32, u32)>) -> Option<String> {
     let stored = match case.start {
         Start::Plain => &*PLAIN,
         Start::Reencrypting => &*REENCRYPTING,
@@ -253,13 +253,15 @@ fn check(case: &Case, version: (u32, u32)) -> Option<String> {
     draft.write(&theirs);
     let mut faults = Vec::new();
 
-    let run = peer("cryptsetup", "cryptsetup-bin", &["luksDump", "--disable-locks", &text(&theirs)]);
-    let new_enough = version >= case.since;
-    let accepted = case.stricter || (case.verdict == Accept) == new_enough;
-    if (run.code == Some(0)) != accepted {
-        let words = String::from_utf8_lossy(&run.stdout);
-        let words = words.lines().chain(run.stderr.lines()).last().unwrap_or_default();
-        faults.push(format!("cryptsetup {version:?} exits {:?}: {words}", run.code));
+    if let Some(version) = version {
+        let run = peer("cryptsetup", "cryptsetup-bin", &["luksDump", "--disable-locks", &text(&theirs)]);
+        let new_enough = version >= case.since;
+        let accepted = case.stricter || (case.verdict == Accept) == new_enough;
+        if (run.code == Some(0)) != accepted {
+            let words = String::from_utf8_lossy(&run.stdout);
+            let words = words.lines().chain(run.stderr.lines()).last().unwrap_or_default();
+            faults.push(format!("cryptsetup {version:?} exits {:?}: {words}", run.code));
+        }
     }
 
     let run = unluks(&["inspect", &text(&ours)]);
@@ -277,7 +279,7 @@ fn check_table(cases: &[Case]) {
     names.sort();
     names.dedup();
     assert_eq!(names.len(), cases.len(), "two cases have one name");
-    let version = cryptsetup_version();
+    let version = cfg!(feature = "peer-tests").then(cryptsetup_version);
     check_all(cases, |case| case.name.clone(), |case| check(case, version));
 }
 
