@@ -67,14 +67,14 @@ impl Golden {
         self.dir.path().join(file)
     }
 
-    /// `unluks decrypt IMAGE [--header H] --key-file K --output OUT` and the sidecar's own arguments.
-    pub fn decrypt(&self, out: &Path) -> Run {
+    /// `unluks decrypt IMAGE [--header H] --key-file K --output OUT`, with the sidecar's own arguments if `own_args`.
+    pub fn decrypt(&self, out: &Path, own_args: bool) -> Run {
         let mut args = vec!["decrypt".to_owned(), text(&self.image)];
         if let Some(header) = &self.header {
             args.extend(["--header".to_owned(), text(header)]);
         }
         args.extend(["--key-file".to_owned(), text(&self.key), "--output".to_owned(), text(out)]);
-        let more = self.sidecar["expect"]["args"].as_array().into_iter().flatten();
+        let more = self.sidecar["expect"]["args"].as_array().into_iter().flatten().filter(|_| own_args);
         args.extend(more.map(|a| a.as_str().unwrap().to_owned()));
         unluks(&args)
     }
@@ -131,13 +131,18 @@ impl Run {
         Self { code: output.status.code(), stdout: output.stdout, stderr }
     }
 
-    /// Why this run is not a decent refusal with one of the exit codes: a crash, no words, or more than one line.
+    /// Why this run is not a decent refusal with one of the exit codes: a crash, no word, or more than one line that
+    /// says why. What the program told before it came to the error may stand above that line.
     pub fn refusal_fault(&self, codes: &[i32]) -> Option<String> {
-        let lines = self.stderr.lines().count();
+        let last = self.stderr.lines().last().unwrap_or_default();
+        let errors = self.stderr.lines().filter(|l| l.starts_with("unluks: ")).count();
         match self.code {
-            Some(code) if codes.contains(&code) && lines == 1 => None,
-            Some(code) if codes.contains(&code) => Some(format!("{lines} lines on stderr, not one: {:?}", self.stderr)),
-            _ => Some(format!("exit {:?}, not {codes:?}: {:?}", self.code, self.stderr.trim_end())),
+            Some(code) if !codes.contains(&code) => Some(format!("exit {code}, not {codes:?}: {last:?}")),
+            None => Some(format!("ended by a signal: {:?}", self.stderr)),
+            Some(_) if errors != 1 || !last.starts_with("unluks: ") => {
+                Some(format!("the last line of stderr is not the one that says why: {:?}", self.stderr))
+            }
+            Some(_) => None,
         }
     }
 }
