@@ -43,6 +43,8 @@ pub mod container;
 pub mod crypto;
 #[cfg(feature = "unlock")]
 pub mod decrypt;
+#[cfg(feature = "unlock")]
+pub mod disk;
 pub mod error;
 #[cfg(feature = "unlock")]
 mod image;

@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io::{IsTerminal, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,6 +28,9 @@ const JOURNAL_FROM: u64 = 64 << 20;
 
 pub fn run(args: &DecryptArgs) -> Result<ExitCode> {
     let source = Source::open(&args.source)?;
+    for note in source.notes.iter().filter(|_| !args.out.quiet) {
+        let _ = writeln!(anstream::stderr(), "{note}");
+    }
     let wanted = hashes::parse(&args.out.hash)?;
     hashes::check_file(args, &source)?;
     let output = Output::look(args, &source)?;
@@ -268,7 +270,9 @@ impl Work<'_> {
                     lanes.plaintext(w.algorithm, written);
                 }
                 (Of::Image, Some(_)) => of_pipe.push(w.algorithm),
-                (Of::Image, None) => lanes.image(w.algorithm, Arc::clone(&self.source.data)),
+                (Of::Image, None) => {
+                    lanes.image(w.algorithm, Arc::clone(&self.source.file), self.source.is_plain_file())
+                }
             }
         }
         let tapped =
@@ -309,13 +313,13 @@ impl Work<'_> {
     fn identity(&self, len: u64) -> Result<Identity> {
         let metadata = self.image.metadata();
         let mut header = vec![0u8; usize::try_from(metadata.header_size).unwrap_or(0)];
-        self.source.header.read_exact_at(&mut header, 0)?;
+        self.source.header().read_exact_at(&mut header, 0)?;
         let changed = self.source.files.first().and_then(|f| f.metadata().ok());
         let changed = changed.map(|m| i128::from(m.mtime()) * 1_000_000_000 + i128::from(m.mtime_nsec()));
         let sha256 = Hash::Sha256.digest(&[&header]);
         Ok(Identity {
             unluks_journal: 1,
-            image_len: self.source.data.len(),
+            image_len: self.source.file.len(),
             image_changed: changed,
             header_sha256: sha256.iter().map(|b| format!("{b:02x}")).collect(),
             start: self.part.start,
