@@ -334,7 +334,7 @@ mod peers {
                 }};
             }
             wide!("serpent", serpent::Serpent);
-            wide!("twofish", twofish::Twofish);
+            wide!("twofish", ::twofish::Twofish);
             wide!("camellia", camellia::Camellia256);
             wide!("cast6", cast6::Cast6);
             let data = cbc::<cast5::Cast5>(&key[..16], 1024, &plain, |n| n.to_le_bytes().to_vec(), first);
