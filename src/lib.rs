@@ -4,6 +4,8 @@ pub mod crypto;
 pub mod error;
 pub mod io;
 pub mod limits;
+#[cfg(feature = "nbd")]
+pub mod nbd;
 #[cfg(feature = "unlock")]
 pub mod secret;
 
