@@ -42,8 +42,8 @@ pub(super) mod option {
     pub(in super::super) const INFO: u32 = 6;
     pub(in super::super) const GO: u32 = 7;
     pub(in super::super) const STRUCTURED_REPLY: u32 = 8;
-    pub(in super::super) const LIST_META_CONTEXT: u32 = 10;
-    pub(in super::super) const SET_META_CONTEXT: u32 = 11;
+    pub(in super::super) const LIST_META_CONTEXT: u32 = 9;
+    pub(in super::super) const SET_META_CONTEXT: u32 = 10;
 }
 
 pub(super) mod reply {
