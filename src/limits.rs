@@ -50,7 +50,8 @@ pub const NBD_HELPERS_MAX: usize = 512;
 /// What is over it is sent piece by piece.
 pub const NBD_WHOLE_REPLIES_MAX: usize = 256 << 20;
 /// NBD: how long outstanding requests may take once the server was told to stop.
-pub const NBD_SHUTDOWN_TIME: Duration = Duration::from_secs(10);
+/// Service managers kill after ten seconds and more.
+pub const NBD_SHUTDOWN_TIME: Duration = Duration::from_secs(5);
 /// NBD: the most sockets that are taken over by socket activation.
 pub const NBD_ACTIVATED_MAX: usize = 64;
 

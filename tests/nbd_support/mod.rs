@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -35,9 +35,19 @@ pub fn known(offset: u64, len: usize) -> Vec<u8> {
 }
 
 fn fill(buf: &mut [u8], offset: u64) {
-    for (at, byte) in (offset..).zip(buf) {
-        *byte = if HOLE.contains(&at) { 0 } else { (at ^ (at >> 9) ^ (at >> 18)) as u8 | 1 };
+    /// Bytes that repeat after a prime number: a piece in the wrong place is told from the right one.
+    static PATTERN: OnceLock<Vec<u8>> = OnceLock::new();
+    let pattern = PATTERN.get_or_init(|| (0..1_000_003u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect());
+    let mut done = 0;
+    while done < buf.len() {
+        let from = ((offset + done as u64) % pattern.len() as u64) as usize;
+        let part = (buf.len() - done).min(pattern.len() - from);
+        buf[done..done + part].copy_from_slice(&pattern[from..from + part]);
+        done += part;
     }
+    let end = offset + buf.len() as u64;
+    let (from, to) = (HOLE.start.clamp(offset, end), HOLE.end.clamp(offset, end));
+    buf[(from - offset) as usize..(to - offset) as usize].fill(0);
 }
 
 impl ReadAt for Known {
@@ -402,18 +412,25 @@ pub fn command<'a>(words: impl IntoIterator<Item = &'a str>) -> Command {
 
 /// A folder with an authority, a server's certificate for localhost and 127.0.0.1, and a client's, made by certtool.
 /// `stranger` holds a client certificate of another authority, beside the ca-cert.pem of the first.
-pub fn certificates() -> (tempfile::TempDir, PathBuf) {
-    let dir = tempfile::tempdir().unwrap();
-    let (stranger, stranger_ca) = (dir.path().join("stranger"), dir.path().join("stranger-ca"));
-    std::fs::create_dir_all(&stranger).unwrap();
-    std::fs::create_dir_all(&stranger_ca).unwrap();
-    authority(dir.path());
-    authority(&stranger_ca);
-    signed(dir.path(), dir.path(), "server", "tls_www_server\ndns_name = localhost\nip_address = 127.0.0.1\n");
-    signed(dir.path(), dir.path(), "client", "tls_www_client\n");
-    signed(&stranger_ca, &stranger, "client", "tls_www_client\n");
-    std::fs::copy(dir.path().join("ca-cert.pem"), stranger.join("ca-cert.pem")).unwrap();
-    (dir, stranger)
+/// They are made once for all tests of a binary, in the build folder.
+pub fn certificates() -> (&'static Path, &'static Path) {
+    static MADE: OnceLock<(PathBuf, PathBuf)> = OnceLock::new();
+    let made = MADE.get_or_init(|| {
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(concat!("certificates-", env!("CARGO_CRATE_NAME")));
+        // What an earlier run left; there may be nothing.
+        let _ = std::fs::remove_dir_all(&dir);
+        let (stranger, stranger_ca) = (dir.join("stranger"), dir.join("stranger-ca"));
+        std::fs::create_dir_all(&stranger).unwrap();
+        std::fs::create_dir_all(&stranger_ca).unwrap();
+        authority(&dir);
+        authority(&stranger_ca);
+        signed(&dir, &dir, "server", "tls_www_server\ndns_name = localhost\nip_address = 127.0.0.1\n");
+        signed(&dir, &dir, "client", "tls_www_client\n");
+        signed(&stranger_ca, &stranger, "client", "tls_www_client\n");
+        std::fs::copy(dir.join("ca-cert.pem"), stranger.join("ca-cert.pem")).unwrap();
+        (dir, stranger)
+    });
+    (&made.0, &made.1)
 }
 
 fn certtool(dir: &Path, words: &[&str]) {
@@ -422,16 +439,16 @@ fn certtool(dir: &Path, words: &[&str]) {
 
 fn authority(dir: &Path) {
     std::fs::write(dir.join("ca.info"), "cn = authority\nca\ncert_signing_key\nexpiration_days = 2\n").unwrap();
-    certtool(dir, &["--generate-privkey", "--key-type", "ecdsa", "--outfile", "ca-key.pem"]);
+    certtool(dir, &["--generate-privkey", "--bits", "2048", "--outfile", "ca-key.pem"]);
     let sign = ["--generate-self-signed", "--load-privkey", "ca-key.pem", "--template", "ca.info"];
     certtool(dir, &[&sign[..], &["--outfile", "ca-cert.pem"]].concat());
 }
 
 fn signed(ca: &Path, dir: &Path, who: &str, template: &str) {
     let (info, key, cert) = (format!("{who}.info"), format!("{who}-key.pem"), format!("{who}-cert.pem"));
-    let template = format!("cn = {who}\nexpiration_days = 2\nsigning_key\n{template}");
+    let template = format!("cn = {who}\nexpiration_days = 2\nsigning_key\nencryption_key\n{template}");
     std::fs::write(dir.join(&info), template).unwrap();
-    certtool(dir, &["--generate-privkey", "--key-type", "ecdsa", "--outfile", &key]);
+    certtool(dir, &["--generate-privkey", "--bits", "2048", "--outfile", &key]);
     let (ca_cert, ca_key) = (ca.join("ca-cert.pem"), ca.join("ca-key.pem"));
     let authority = ["--load-ca-certificate", ca_cert.to_str().unwrap(), "--load-ca-privkey", ca_key.to_str().unwrap()];
     let own = ["--generate-certificate", "--load-privkey", &key, "--template", &info, "--outfile", &cert];
