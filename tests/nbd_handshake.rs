@@ -1,5 +1,7 @@
 //! The handshake, line by line of the protocol, by a client that sends raw bytes. After each probe the server must
 //! still serve.
+// Clippy takes only functions with #[test] for tests.
+#![allow(clippy::as_conversions, clippy::unwrap_used)]
 #![cfg(feature = "nbd")]
 
 mod nbd_support;

@@ -1,5 +1,7 @@
 //! Real clients against the server: each program's own idea of the protocol. A program that is missing fails its test,
 //! which names the Debian package.
+// Clippy takes only functions with #[test] for tests.
+#![allow(clippy::as_conversions, clippy::unwrap_used)]
 #![cfg(feature = "nbd")]
 
 mod nbd_support;
@@ -61,7 +63,9 @@ fn nbdcopy_copies_the_whole_disk() {
     let dir = tempfile::tempdir().unwrap();
     let (image, copy) = (image(dir.path()), dir.path().join("copy"));
     let s = serve(&image);
-    for extra in [&[][..], &["--connections=1", "--requests=1"], &["--connections=8"], &["--request-size=4096"], &["-S", "0"]] {
+    for extra in
+        [&[][..], &["--connections=1", "--requests=1"], &["--connections=8"], &["--request-size=4096"], &["-S", "0"]]
+    {
         let words = [&["nbdcopy"], extra, &[&s.uri, copy.to_str().unwrap()]].concat();
         peer_ok("libnbd-bin", &mut command(words));
         assert!(std::fs::read(&image).unwrap() == std::fs::read(&copy).unwrap(), "{extra:?}");
@@ -82,12 +86,14 @@ fn qemu_reads_compares_and_maps_over_unix_and_tcp() {
         assert!(info.contains(&format!("\"virtual-size\": {}", (20 << 20) + 1536)), "{info}");
         let plain = image.to_str().unwrap();
         peer_ok("qemu-utils", &mut command(["qemu-img", "compare", "-f", "raw", "-F", "raw", &s.uri, plain]));
-        let convert = ["qemu-img", "convert", "-f", "raw", "-O", "raw", "-m", "8", "-W", &s.uri, copy.to_str().unwrap()];
+        let convert =
+            ["qemu-img", "convert", "-f", "raw", "-O", "raw", "-m", "8", "-W", &s.uri, copy.to_str().unwrap()];
         peer_ok("qemu-utils", &mut command(convert));
         assert!(std::fs::read(&image).unwrap() == std::fs::read(&copy).unwrap());
         let map = peer_ok("qemu-utils", &mut command(["qemu-img", "map", "-f", "raw", "--output=json", &s.uri]));
         assert!(map.contains("\"data\": true") && !map.contains("\"zero\": true"), "{map}");
-        let reads = ["qemu-io", "-r", "-f", "raw", "-c", "aio_read 0 2M", "-c", "aio_read 5M 64k", "-c", "aio_flush", &s.uri];
+        let reads =
+            ["qemu-io", "-r", "-f", "raw", "-c", "aio_read 0 2M", "-c", "aio_read 5M 64k", "-c", "aio_flush", &s.uri];
         let out = peer_ok("qemu-utils", &mut command(reads));
         assert!(!out.contains("failed"), "{out}");
         let write = peer("qemu-utils", &mut command(["qemu-io", "-f", "raw", "-c", "write 0 512", &s.uri]));
@@ -127,7 +133,8 @@ fn nbdkit_passes_it_on_and_makes_it_writable() {
     let s = serve(&image);
     let (path, uri) = (socket.to_str().unwrap(), format!("uri={}", s.uri));
     let plain = image.to_str().unwrap();
-    let compare = |uri: &str| peer("qemu-utils", &mut command(["qemu-img", "compare", "-f", "raw", "-F", "raw", uri, plain]));
+    let compare =
+        |uri: &str| peer("qemu-utils", &mut command(["qemu-img", "compare", "-f", "raw", "-F", "raw", uri, plain]));
     {
         let (_kit, front) = front("nbdkit", &socket, &["nbdkit", "-f", "-U", path, "nbd", &uri]);
         assert!(compare(&front).status.success());
@@ -232,7 +239,10 @@ h.shutdown()
 
 #[test]
 fn nbdfuse_mounts_it() {
-    assert!(Path::new("/dev/fuse").exists(), "there is no /dev/fuse: load the module fuse, or give it to the container");
+    assert!(
+        Path::new("/dev/fuse").exists(),
+        "there is no /dev/fuse: load the module fuse, or give it to the container"
+    );
     let dir = tempfile::tempdir().unwrap();
     let image = image(dir.path());
     let s = serve(&image);

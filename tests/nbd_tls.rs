@@ -1,4 +1,6 @@
 //! TLS: what must not be said without it, what it forgets, and which clients it lets in.
+// Clippy takes only functions with #[test] for tests.
+#![allow(clippy::as_conversions, clippy::unwrap_used)]
 #![cfg(feature = "nbd")]
 
 mod nbd_support;
@@ -22,7 +24,12 @@ fn server(dir: &Path, verify_peer: bool) -> Running {
 type TlsClient = Raw<StreamOwned<ClientConnection, std::os::unix::net::UnixStream>>;
 
 /// A client whose STARTTLS was acknowledged. The TLS handshake is done with the first byte that is sent.
-fn upgrade(s: &Running, dir: &Path, versions: &[&'static SupportedProtocolVersion], with_cert: Option<&Path>) -> TlsClient {
+fn upgrade(
+    s: &Running,
+    dir: &Path,
+    versions: &[&'static SupportedProtocolVersion],
+    with_cert: Option<&Path>,
+) -> TlsClient {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(dir.join("ca-cert.pem")).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());

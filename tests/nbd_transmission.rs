@@ -1,5 +1,7 @@
 //! The transmission phase, line by line of the protocol, by a client that sends raw bytes. After each probe the server
 //! must still serve.
+// Clippy takes only functions with #[test] for tests.
+#![allow(clippy::as_conversions, clippy::unwrap_used)]
 #![cfg(feature = "nbd")]
 
 mod nbd_support;
@@ -35,7 +37,8 @@ fn simple_reads_carry_the_cookie_and_the_bytes() {
 fn structured_reads_are_whole_in_range_and_do_not_overlap() {
     let s = start();
     let mut c = s.structured();
-    let cases = [(0, 1), (SIZE - 1, 1), (511, 4097), (8 << 20, 32 << 20), ((8 << 20) + 513, 1_000_001), (900_000, 300_000)];
+    let cases =
+        [(0, 1), (SIZE - 1, 1), (511, 4097), (8 << 20, 32 << 20), ((8 << 20) + 513, 1_000_001), (900_000, 300_000)];
     for flags in [0, 4] {
         for (cookie, (offset, len)) in (100..).zip(cases) {
             c.request(flags, READ, cookie, offset, len as u32);

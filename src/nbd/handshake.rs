@@ -331,11 +331,9 @@ fn option_reply(kind: u32, code: u32, data: &[u8]) -> Vec<u8> {
 /// The reply that names `base:allocation`, where it is `wanted`.
 fn base_allocation_reply(kind: u32, wanted: bool, id: u32) -> Vec<u8> {
     match wanted {
-        true => option_reply(
-            kind,
-            reply::META_CONTEXT,
-            &[&id.to_be_bytes()[..], wire::BASE_ALLOCATION.as_bytes()].concat(),
-        ),
+        true => {
+            option_reply(kind, reply::META_CONTEXT, &[&id.to_be_bytes()[..], wire::BASE_ALLOCATION.as_bytes()].concat())
+        }
         false => Vec::new(),
     }
 }

@@ -37,7 +37,9 @@ impl Export {
         let (name, len) = (name.into(), source.len());
         for (what, text) in [("name", Some(&name)), ("description", description.as_ref())] {
             if text.is_some_and(|text| text.len() > NBD_STRING_MAX || text.contains('\0')) {
-                return Err(Error::invalid(format!("an export's {what} has at most {NBD_STRING_MAX} bytes and no NUL")));
+                return Err(Error::invalid(format!(
+                    "an export's {what} has at most {NBD_STRING_MAX} bytes and no NUL"
+                )));
             }
         }
         if i64::try_from(len).is_err() {
@@ -169,7 +171,10 @@ impl Service {
     /// As [`Service::serve_connection`]; `busy` counts the requests that were read and not answered yet, and `who` is
     /// the connection's name in the log.
     pub(super) fn serve_counted(
-        &self, stream: &dyn Stream, busy: &AtomicUsize, who: &dyn fmt::Display,
+        &self,
+        stream: &dyn Stream,
+        busy: &AtomicUsize,
+        who: &dyn fmt::Display,
     ) -> io::Result<Summary> {
         let outcome = self.talk(stream, busy, who);
         stream.close();
@@ -181,7 +186,8 @@ impl Service {
         let mut client = handshake::greet(stream)?;
         let multi_conn = self.max_connections > 1;
         let stopping = || self.is_stopping();
-        let mut round = Negotiation { stream, export: &self.export, tls: TlsState::Off, multi_conn, stopping: &stopping };
+        let mut round =
+            Negotiation { stream, export: &self.export, tls: TlsState::Off, multi_conn, stopping: &stopping };
         let Some(tls) = &self.tls else {
             return match round.run(&mut client)? {
                 Outcome::Transmit(session) => Ok(self.transmit(stream, session, busy, who, "no TLS")),
@@ -205,7 +211,12 @@ impl Service {
     }
 
     fn transmit(
-        &self, stream: &dyn Stream, session: Session, busy: &AtomicUsize, who: &dyn fmt::Display, tls: &str,
+        &self,
+        stream: &dyn Stream,
+        session: Session,
+        busy: &AtomicUsize,
+        who: &dyn fmt::Display,
+        tls: &str,
     ) -> Summary {
         let replies = if session.structured { "structured" } else { "simple" };
         self.log(format_args!("{who}: {tls}, {replies} replies"));

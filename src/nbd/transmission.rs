@@ -72,7 +72,10 @@ impl Drop for CloseOnPanic<'_> {
 
 impl<'a> Connection<'a> {
     pub(super) fn new(
-        stream: &'a dyn Stream, service: &'a Service, session: Session, busy: &'a AtomicUsize,
+        stream: &'a dyn Stream,
+        service: &'a Service,
+        session: Session,
+        busy: &'a AtomicUsize,
     ) -> Connection<'a> {
         Connection {
             stream,

@@ -1,5 +1,6 @@
 //! What the NBD tests share: a source with a known content, a server around it, and a client that sends raw bytes.
-#![allow(dead_code, clippy::as_conversions)]
+// Clippy takes only functions with #[test] for tests.
+#![allow(dead_code, clippy::as_conversions, clippy::unwrap_used)]
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -37,7 +38,8 @@ pub fn known(offset: u64, len: usize) -> Vec<u8> {
 fn fill(buf: &mut [u8], offset: u64) {
     /// Bytes that repeat after a prime number: a piece in the wrong place is told from the right one.
     static PATTERN: OnceLock<Vec<u8>> = OnceLock::new();
-    let pattern = PATTERN.get_or_init(|| (0..1_000_003u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect());
+    let pattern =
+        PATTERN.get_or_init(|| (0..1_000_003u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect());
     let mut done = 0;
     while done < buf.len() {
         let from = ((offset + done as u64) % pattern.len() as u64) as usize;
