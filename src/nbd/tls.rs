@@ -54,7 +54,13 @@ impl Tls {
             .map_err(|e| Error::invalid(format!("TLS: {e}")))?
             .with_client_cert_verifier(clients)
             .with_single_cert(chain, key)
-            .map_err(|e| refused(&cert, e))?;
+            .map_err(|e| {
+                // GnuTLS pads the number of some EC keys with a zero byte, which the standard and ring do not allow.
+                refused(&cert, format!("with server-key.pem: {e}")).with_hint(
+                    "certificate and key must belong together; an EC key of certtool may need \
+                     `openssl pkcs8 -topk8 -nocrypt`",
+                )
+            })?;
         Ok(Self::from_config(config))
     }
 
