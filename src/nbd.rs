@@ -5,6 +5,7 @@
 //! | `wire` | constants and fixed layouts of the protocol |
 //! | `handshake` | greeting, options, what the client chose |
 //! | `transmission` | commands and replies, and the threads that do them |
+//! | `buffer` | what was read ahead, and replies on their way out |
 //! | `stream`, `tls` | sockets with deadlines, and TLS over them |
 //! | `service` | an export and its settings; one connection from its first byte to its last |
 //! | `listen` | where connections come from: unix sockets, TCP, socket activation |
@@ -35,6 +36,7 @@
 //! # }
 //! ```
 
+mod buffer;
 mod handshake;
 mod listen;
 mod server;

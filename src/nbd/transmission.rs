@@ -15,8 +15,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering:
 use std::thread::{Builder, Scope};
 use std::time::{Duration, Instant};
 
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::IntoBytes;
 
+use super::buffer::{Buffer, HEAD, PIECE, Reader, put};
 use super::handshake::Session;
 use super::service::{Service, Summary};
 use super::stream::{Stream, lock};
@@ -24,10 +25,6 @@ use super::wire::{self, Request, chunk, command, command_flag, errno, len_usize,
 use crate::error::{Error, ErrorKind};
 use crate::limits::{NBD_EXTENTS_MAX, NBD_PAYLOAD_MAX, NBD_STRING_MAX};
 
-/// How much of a read is done at once: what stays in a core's cache from the source to the socket.
-const PIECE: usize = 256 << 10;
-/// Room for a reply's head in front of its data. The data starts where a cache line does.
-const HEAD: usize = 64;
 /// Up to this length, the leader answers a read itself.
 const SMALL: usize = 32 << 10;
 /// A small read that takes longer waited for a device: then it is worth a thread of its own.
@@ -36,8 +33,6 @@ const SLOW: Duration = Duration::from_micros(150);
 const SLOW_WEIGHT: u32 = 8;
 const SLOW_FROM: u32 = 16;
 const SLOW_MOST: u32 = 64;
-/// How much is read from the stream at once: some hundred requests.
-const READ_AHEAD: usize = 16 << 10;
 
 /// One connection in its transmission phase.
 pub(super) struct Connection<'a> {
@@ -565,33 +560,6 @@ fn simple_head(request: &Request, error: u32) -> wire::SimpleReply {
     wire::SimpleReply { magic: wire::SIMPLE_REPLY_MAGIC.into(), error: error.into(), cookie: request.cookie }
 }
 
-/// Copies `parts` one after the other into `out` from `at` on, and says where they end.
-fn put(out: &mut [u8], mut at: usize, parts: &[&[u8]]) -> usize {
-    for part in parts {
-        out[at..at + part.len()].copy_from_slice(part);
-        at += part.len();
-    }
-    at
-}
-
-/// A thread's memory for replies. It is had when it is first needed: a connection that never reads needs none.
-#[derive(Default)]
-struct Buffer(Vec<u8>);
-
-impl Buffer {
-    fn space(&mut self) -> &mut [u8] {
-        if self.0.is_empty() {
-            self.0 = vec![0; HEAD + PIECE];
-        }
-        &mut self.0
-    }
-
-    /// Space for a head of `head` bytes, and data behind it that is well aligned.
-    fn aligned_space(&mut self, head: usize) -> &mut [u8] {
-        &mut self.space()[HEAD - head..]
-    }
-}
-
 /// Replies that wait to be sent together.
 struct Batch<'c, 'b> {
     connection: &'c Connection<'c>,
@@ -626,57 +594,4 @@ impl Batch<'_, '_> {
     }
 }
 
-/// The reading side: bytes that came together are kept for the next request.
-struct Reader {
-    bytes: Vec<u8>,
-    start: usize,
-    end: usize,
-}
-
 const _: () = assert!(Batch::LONGEST <= PIECE && NBD_EXTENTS_MAX * 8 + HEAD <= Batch::LONGEST);
-
-impl Reader {
-    fn new() -> Self {
-        Self { bytes: vec![0; READ_AHEAD], start: 0, end: 0 }
-    }
-
-    fn has_request(&self) -> bool {
-        self.end - self.start >= size_of::<Request>()
-    }
-
-    /// The next request; `None` where the stream ended between two requests.
-    fn next(&mut self, stream: &dyn Stream) -> io::Result<Option<Request>> {
-        while !self.has_request() {
-            self.bytes.copy_within(self.start..self.end, 0);
-            (self.start, self.end) = (0, self.end - self.start);
-            match stream.read(&mut self.bytes[self.end..])? {
-                0 if self.end == 0 => return Ok(None),
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                n => self.end += n,
-            }
-        }
-        let (request, _) = Request::read_from_prefix(&self.bytes[self.start..self.end])
-            .map_err(|_| io::Error::from(io::ErrorKind::UnexpectedEof))?;
-        self.start += size_of::<Request>();
-        match request.magic.get() == wire::REQUEST_MAGIC {
-            true => Ok(Some(request)),
-            false => Err(io::Error::new(io::ErrorKind::InvalidData, "a request without its magic number")),
-        }
-    }
-
-    /// Drops the next `count` bytes of the stream.
-    fn skip(&mut self, stream: &dyn Stream, mut count: usize) -> io::Result<()> {
-        loop {
-            let here = count.min(self.end - self.start);
-            self.start += here;
-            count -= here;
-            if count == 0 {
-                return Ok(());
-            }
-            (self.start, self.end) = (0, stream.read(&mut self.bytes)?);
-            if self.end == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-        }
-    }
-}
