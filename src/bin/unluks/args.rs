@@ -18,6 +18,8 @@ pub struct Cli {
 pub enum Command {
     Inspect(InspectArgs),
     Decrypt(DecryptArgs),
+    #[cfg(feature = "nbd")]
+    Serve(ServeCommand),
 }
 
 /// Shows all that a header says, and what is wrong or weak about it; needs no key
@@ -46,6 +48,26 @@ pub struct DecryptArgs {
     pub part: PartArgs,
     #[command(flatten)]
     pub out: OutArgs,
+}
+
+/// Serves the plaintext of an image over NBD, read-only, and writes it nowhere
+#[cfg(feature = "nbd")]
+#[derive(Args)]
+pub struct ServeCommand {
+    #[command(flatten)]
+    pub source: SourceArgs,
+    #[command(flatten)]
+    pub key: KeyArgs,
+    #[command(flatten)]
+    pub limits: LimitArgs,
+    /// Serve the whole sectors that are there when the image is cut off
+    #[arg(long)]
+    pub allow_truncated: bool,
+    /// Say nothing but errors
+    #[arg(short, long)]
+    pub quiet: bool,
+    #[command(flatten, next_help_heading = "Server")]
+    pub serve: crate::serve::ServeArgs,
 }
 
 /// Where the image is.

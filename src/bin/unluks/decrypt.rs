@@ -28,9 +28,7 @@ const JOURNAL_FROM: u64 = 64 << 20;
 
 pub fn run(args: &DecryptArgs) -> Result<ExitCode> {
     let source = Source::open(&args.source)?;
-    for note in source.notes.iter().filter(|_| !args.out.quiet) {
-        let _ = writeln!(anstream::stderr(), "{note}");
-    }
+    source.print_notes(args.out.quiet);
     let wanted = hashes::parse(&args.out.hash)?;
     hashes::check_file(args, &source)?;
     let output = Output::look(args, &source)?;
@@ -41,7 +39,7 @@ pub fn run(args: &DecryptArgs) -> Result<ExitCode> {
     let options = VolumeOptions { allow_truncated: args.part.allow_truncated, length_unknown: source.pipe.is_some() };
     let volume = image.volume(&unlocked, options).map_err(|e| e.within_file(&args.source.image))?;
     drop(unlocked);
-    warn(args, &image, &volume);
+    warn(args.out.quiet, &image, &volume);
     let part = Part::of(args, &volume)?;
     let work = Work {
         args,
@@ -67,8 +65,8 @@ pub fn run(args: &DecryptArgs) -> Result<ExitCode> {
 }
 
 /// Says what a user must not overlook.
-fn warn(args: &DecryptArgs, image: &Image, volume: &Volume) {
-    if args.out.quiet {
+pub fn warn(quiet: bool, image: &Image, volume: &Volume) {
+    if quiet {
         return;
     }
     let mut err = anstream::stderr();
