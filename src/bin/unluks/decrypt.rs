@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io::{IsTerminal, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,6 +27,7 @@ use crate::source::{Source, WithinFile, is_dash, shown};
 const JOURNAL_FROM: u64 = 64 << 20;
 
 pub fn run(args: &DecryptArgs) -> Result<ExitCode> {
+    key::check(&args.key, is_dash(&args.source.image))?;
     let source = Source::open(&args.source)?;
     let wanted = hashes::parse(&args.out.hash)?;
     hashes::check_file(args, &source)?;
