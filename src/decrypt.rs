@@ -275,7 +275,9 @@ impl<'a> Line<'a> {
 
     /// Reads a chunk as far as the pipe goes, and takes note where it ends.
     fn fill_from_pipe(&self, pipe: &Pipe, chunk: &mut Chunk<'_>, offset: u64) -> Result<()> {
-        let (at, run) = self.job.volume.locate(offset)?;
+        let whole_file =
+            || Error::unsupported("pipe", "this image cannot come through a pipe").with_hint("save it to a file first");
+        let (at, run) = self.job.volume.locate(offset)?.ok_or_else(whole_file)?;
         let wanted = usize::try_from(run).unwrap_or(usize::MAX).min(self.pool.size());
         chunk.resize(wanted);
         let got = pipe.read_on(chunk, at)?;
@@ -305,7 +307,10 @@ impl<'a> Line<'a> {
     fn process<'s>(&'s self, claimed: Claimed<'s>, feeds: &hash::Feeds<'s>) -> Result<()> {
         let Claimed { index, offset, mut chunk } = claimed;
         let ciphertext = match self.lanes.want_ciphertext() {
-            true => Some((self.pool.copy_of(&chunk)?, self.job.volume.locate(offset)?.0)),
+            true => match self.job.volume.locate(offset)? {
+                Some((at, _)) => Some((self.pool.copy_of(&chunk)?, at)),
+                None => None,
+            },
             false => None,
         };
         self.job.volume.decipher(&mut chunk, offset)?;

@@ -269,6 +269,8 @@ fn keyslot(header: &Header, slot: &Slot, hash: &str, encryption: &str) -> Keyslo
 
 #[cfg(test)]
 mod tests {
+    use zerocopy::FromZeros;
+
     use super::*;
 
     /// A header as cryptsetup would write it: aes-xts-plain64, 64-byte key, data at 2 MiB.
