@@ -67,3 +67,8 @@ pub use luks::open;
 pub use secret::{Passphrase, SecretBytes, VolumeKey};
 #[cfg(feature = "unlock")]
 pub use volume::Volume;
+
+/// The README's examples of the library, compiled and run with the other examples.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

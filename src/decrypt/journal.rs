@@ -131,9 +131,9 @@ pub fn resume(
         std::io::ErrorKind::NotFound => refuse("there is no journal of an unfinished output".into()),
         _ => Error::io("reading the journal", e),
     })?;
-    let (was, done) = read(&file).ok_or_else(|| refuse("the journal is damaged".into()))?;
+    let Noted { identity: was, done, len } = read(&file).ok_or_else(|| refuse("the journal is damaged".into()))?;
     if let Some(what) = difference(&was, identity) {
-        return Err(refuse(format!("{what}")));
+        return Err(refuse(what.into()));
     }
     if done > identity.len {
         return Err(refuse("the journal is damaged".into()));
@@ -148,11 +148,22 @@ pub fn resume(
             return Err(refuse("the unfinished output is not what this key and image give".into()));
         }
     }
+    // What is written from here on must not continue a line that a crash cut off.
+    file.set_len(len).map_err(|e| Error::io("writing the journal", e))?;
     Ok((target, Journal { path, file, done }))
 }
 
-/// The identity and the last whole `done` line. A line that was cut off by a crash does not count.
-fn read(file: &File) -> Option<(Identity, u64)> {
+/// What a journal says.
+struct Noted {
+    identity: Identity,
+    /// The last `done`.
+    done: u64,
+    /// Bytes of the whole lines.
+    len: u64,
+}
+
+/// Reads the whole lines. One that was cut off by a crash does not count.
+fn read(file: &File) -> Option<Noted> {
     use std::io::Read;
     let mut lines = BufReader::new(file);
     let mut next = || {
@@ -160,12 +171,14 @@ fn read(file: &File) -> Option<(Identity, u64)> {
         (&mut lines).take(LINE_MAX).read_until(b'\n', &mut line).ok()?;
         line.ends_with(b"\n").then_some(line)
     };
-    let identity = serde_json::from_slice(&next()?).ok()?;
-    let mut done = 0;
+    let first = next()?;
+    let length = |line: &[u8]| u64::try_from(line.len()).unwrap_or(0);
+    let mut noted = Noted { identity: serde_json::from_slice(&first).ok()?, done: 0, len: length(&first) };
     while let Some(line) = next() {
-        done = serde_json::from_slice::<Line>(&line).ok()?.done.max(done);
+        noted.done = serde_json::from_slice::<Line>(&line).ok()?.done.max(noted.done);
+        noted.len += length(&line);
     }
-    Some((identity, done))
+    Some(noted)
 }
 
 /// What is not as it was, if anything.
@@ -193,4 +206,35 @@ fn same(output: &File, plaintext: &dyn ReadAt, start: u64, from: u64, to: u64) -
     wipe(&mut written);
     wipe(&mut wanted);
     Ok(same)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity() -> Identity {
+        let header_sha256 = "00".repeat(32);
+        Identity { unluks_journal: 1, image_len: 9, image_changed: None, header_sha256, start: 0, len: 9 }
+    }
+
+    #[test]
+    fn a_line_that_was_cut_off_is_forgotten_for_good() {
+        let dir = tempfile::tempdir().unwrap();
+        let output = dir.path().join("out");
+        let plaintext = b"plaintext".to_vec();
+        let mut target = Target::create(&output, 9, TargetOptions::default()).unwrap();
+        crate::decrypt::Sink::write(&target, &plaintext, 0).unwrap();
+        let mut journal = Journal::create(&output, &identity()).unwrap();
+        journal.note(&target, 1).unwrap();
+        journal.file.write_all(b"{\"done\":7").unwrap();
+        target.keep();
+        drop((journal, target));
+        for _ in 0..2 {
+            let (mut target, mut journal) = resume(&output, &identity(), &plaintext, TargetOptions::default()).unwrap();
+            assert_eq!((target.done(), journal.done()), (9, 9));
+            journal.note(&target, 0).unwrap();
+            target.keep();
+        }
+        assert_eq!(std::fs::read_to_string(journal_path(&output).unwrap()).unwrap().lines().count(), 4);
+    }
 }

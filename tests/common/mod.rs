@@ -51,7 +51,11 @@ impl Golden {
             to
         };
         let image = unpack(sidecar["image"].as_str().unwrap());
-        assert_eq!(sha256_file(&image), sidecar["image_sha256"].as_str().unwrap(), "{name}: the stored image is another");
+        assert_eq!(
+            sha256_file(&image),
+            sidecar["image_sha256"].as_str().unwrap(),
+            "{name}: the stored image is another"
+        );
         let header = sidecar["header"].as_str().map(unpack);
         let key = dir.path().join("key");
         fs::write(&key, latin1(sidecar["passphrase"].as_str().unwrap())).unwrap();
@@ -63,14 +67,14 @@ impl Golden {
         self.dir.path().join(file)
     }
 
-    /// `unluks decrypt IMAGE [--header H] --key-file K --output OUT` and the sidecar's own arguments.
-    pub fn decrypt(&self, out: &Path) -> Run {
+    /// `unluks decrypt IMAGE [--header H] --key-file K --output OUT`, with the sidecar's own arguments if `own_args`.
+    pub fn decrypt(&self, out: &Path, own_args: bool) -> Run {
         let mut args = vec!["decrypt".to_owned(), text(&self.image)];
         if let Some(header) = &self.header {
             args.extend(["--header".to_owned(), text(header)]);
         }
         args.extend(["--key-file".to_owned(), text(&self.key), "--output".to_owned(), text(out)]);
-        let more = self.sidecar["expect"]["args"].as_array().into_iter().flatten();
+        let more = self.sidecar["expect"]["args"].as_array().into_iter().flatten().filter(|_| own_args);
         args.extend(more.map(|a| a.as_str().unwrap().to_owned()));
         unluks(&args)
     }
@@ -127,13 +131,18 @@ impl Run {
         Self { code: output.status.code(), stdout: output.stdout, stderr }
     }
 
-    /// Why this run is not a decent refusal with one of the exit codes: a crash, no words, or more than one line.
+    /// Why this run is not a decent refusal with one of the exit codes: a crash, no word, or more than one line that
+    /// says why. What the program told before it came to the error may stand above that line.
     pub fn refusal_fault(&self, codes: &[i32]) -> Option<String> {
-        let lines = self.stderr.lines().count();
+        let last = self.stderr.lines().last().unwrap_or_default();
+        let errors = self.stderr.lines().filter(|l| l.starts_with("unluks: ")).count();
         match self.code {
-            Some(code) if codes.contains(&code) && lines == 1 => None,
-            Some(code) if codes.contains(&code) => Some(format!("{lines} lines on stderr, not one: {:?}", self.stderr)),
-            _ => Some(format!("exit {:?}, not {codes:?}: {:?}", self.code, self.stderr.trim_end())),
+            Some(code) if !codes.contains(&code) => Some(format!("exit {code}, not {codes:?}: {last:?}")),
+            None => Some(format!("ended by a signal: {:?}", self.stderr)),
+            Some(_) if errors != 1 || !last.starts_with("unluks: ") => {
+                Some(format!("the last line of stderr is not the one that says why: {:?}", self.stderr))
+            }
+            Some(_) => None,
         }
     }
 }
@@ -232,7 +241,11 @@ pub fn text(path: &Path) -> String {
 /// Runs `check` for each item on a few threads, and fails once, with everything that went wrong.
 ///
 /// `check` gives the fault it found, or panics.
-pub fn check_all<T: Sync>(items: &[T], name: impl Fn(&T) -> String + Sync, check: impl Fn(&T) -> Option<String> + Sync) {
+pub fn check_all<T: Sync>(
+    items: &[T],
+    name: impl Fn(&T) -> String + Sync,
+    check: impl Fn(&T) -> Option<String> + Sync,
+) {
     assert!(!items.is_empty(), "there is nothing to check");
     let next = std::sync::atomic::AtomicUsize::new(0);
     let faults = std::sync::Mutex::new(Vec::new());
@@ -242,7 +255,8 @@ pub fn check_all<T: Sync>(items: &[T], name: impl Fn(&T) -> String + Sync, check
                 while let Some(item) = items.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
                     let fault = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| check(item)));
                     let fault = fault.unwrap_or_else(|p| {
-                        let words = p.downcast_ref::<String>().map(String::as_str).or(p.downcast_ref::<&str>().copied());
+                        let words =
+                            p.downcast_ref::<String>().map(String::as_str).or(p.downcast_ref::<&str>().copied());
                         Some(words.unwrap_or("panicked").to_owned())
                     });
                     if let Some(fault) = fault {

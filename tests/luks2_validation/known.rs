@@ -37,7 +37,9 @@ fn recovery() -> Vec<Case> {
         case(Accept, "checksum wrong: secondary", |d| wrong_checksum(&mut d.secondary)),
         case(Refuse, "checksum wrong: both", |d| d.copies(wrong_checksum)),
         case(Accept, "JSON endless, checksum right: primary", |d| d.primary.area = Some(endless(d.primary.text()))),
-        case(Accept, "JSON endless, checksum right: secondary", |d| d.secondary.area = Some(endless(d.secondary.text()))),
+        case(Accept, "JSON endless, checksum right: secondary", |d| {
+            d.secondary.area = Some(endless(d.secondary.text()))
+        }),
         case(Accept, "JSON fills its area but for one NUL", |d| d.area(|t| filled(t, 1))),
         case(Accept, "pbkdf2 keyslot with argon2's parameters left", |d| {
             d.alone(|j| {
@@ -214,7 +216,11 @@ fn config() -> Vec<Case> {
         case(Refuse, "keyslots_size reaches into the data", {
             set("keyslots_size", |j| number(&j["segments"]["0"]["offset"]) - 2 * 0x4000 + 4096)
         }),
-        case(Refuse, "keyslots_size is not of whole 4 KiB", set("keyslots_size", |j| number(&j["config"]["keyslots_size"]) - 1)),
+        case(
+            Refuse,
+            "keyslots_size is not of whole 4 KiB",
+            set("keyslots_size", |j| number(&j["config"]["keyslots_size"]) - 1),
+        ),
         case(Refuse, "keyslots_size is less than the areas take", {
             set("keyslots_size", |j| {
                 let areas = j["keyslots"].as_object().unwrap().values().map(|k| number(&k["area"]["size"]));

@@ -32,8 +32,10 @@ pub enum Verdict {
     Accept,
     /// Exit 4.
     Refuse,
+    /// Exit 5: nothing is broken, but nobody knows it. cryptsetup has one answer for this and for what is broken.
+    Unknown,
 }
-pub use Verdict::{Accept, Refuse};
+pub use Verdict::{Accept, Refuse, Unknown};
 
 /// One changed header.
 pub struct Case {
@@ -238,7 +240,7 @@ fn cryptsetup_version() -> (u32, u32) {
     (parts.next().unwrap(), parts.next().unwrap())
 }
 
-fn check(case: &Case, version: (u32, u32)) -> Option<String> {
+fn check(case: &Case, version: Option<(u32, u32)>) -> Option<String> {
     let stored = match case.start {
         Start::Plain => &*PLAIN,
         Start::Reencrypting => &*REENCRYPTING,
@@ -251,13 +253,15 @@ fn check(case: &Case, version: (u32, u32)) -> Option<String> {
     draft.write(&theirs);
     let mut faults = Vec::new();
 
-    let run = peer("cryptsetup", "cryptsetup-bin", &["luksDump", "--disable-locks", &text(&theirs)]);
-    let new_enough = version >= case.since;
-    let accepted = case.stricter || (case.verdict == Accept) == new_enough;
-    if (run.code == Some(0)) != accepted {
-        let words = String::from_utf8_lossy(&run.stdout);
-        let words = words.lines().chain(run.stderr.lines()).last().unwrap_or_default();
-        faults.push(format!("cryptsetup {version:?} exits {:?}: {words}", run.code));
+    if let Some(version) = version {
+        let run = peer("cryptsetup", "cryptsetup-bin", &["luksDump", "--disable-locks", &text(&theirs)]);
+        let new_enough = version >= case.since;
+        let accepted = case.stricter || (case.verdict == Accept) == new_enough;
+        if (run.code == Some(0)) != accepted {
+            let words = String::from_utf8_lossy(&run.stdout);
+            let words = words.lines().chain(run.stderr.lines()).last().unwrap_or_default();
+            faults.push(format!("cryptsetup {version:?} exits {:?}: {words}", run.code));
+        }
     }
 
     let run = unluks(&["inspect", &text(&ours)]);
@@ -265,6 +269,7 @@ fn check(case: &Case, version: (u32, u32)) -> Option<String> {
         Accept if run.code == Some(0) && !run.stdout.is_empty() => {}
         Accept => faults.push(format!("must be accepted; exit {:?}: {}", run.code, run.stderr.trim_end())),
         Refuse => faults.extend(run.refusal_fault(&[4]).map(|f| format!("must be refused; {f}"))),
+        Unknown => faults.extend(run.refusal_fault(&[5]).map(|f| format!("must be refused; {f}"))),
     }
     (!faults.is_empty()).then(|| faults.join("\n    "))
 }
@@ -274,7 +279,7 @@ fn check_table(cases: &[Case]) {
     names.sort();
     names.dedup();
     assert_eq!(names.len(), cases.len(), "two cases have one name");
-    let version = cryptsetup_version();
+    let version = cfg!(feature = "peer-tests").then(cryptsetup_version);
     check_all(cases, |case| case.name.clone(), |case| check(case, version));
 }
 

@@ -12,7 +12,7 @@ use std::time::Instant;
 use unluks::crypto::hash::Hash;
 use unluks::decrypt::hash::{Hashed, Lanes, Of, PipeHashes};
 use unluks::decrypt::journal::{Identity, Journal, resume};
-use unluks::decrypt::target::{Direct, InPlace, Sparse, Target, TargetOptions, is_same_file};
+use unluks::decrypt::target::{Direct, InPlace, Sparse, Target, TargetOptions};
 use unluks::decrypt::{Job, Options, Progress, Sink, Stream, run as stream};
 use unluks::luks::findings::{Severity, findings};
 use unluks::volume::VolumeOptions;
@@ -30,6 +30,7 @@ const JOURNAL_FROM: u64 = 64 << 20;
 pub fn run(args: &DecryptArgs) -> Result<ExitCode> {
     let source = Source::open(&args.source)?;
     let wanted = hashes::parse(&args.out.hash)?;
+    hashes::check_file(args, &source)?;
     let output = Output::look(args, &source)?;
     let image = source.image(&args.source)?;
     let material = key::read(&args.key, is_dash(&args.source.image))?;
@@ -119,13 +120,12 @@ impl Output {
         if is_dash(path) {
             return Self::stdout(args);
         }
-        for file in &source.files {
-            if is_same_file(file, path)? {
-                return Err(Error::invalid(format!("the output {} is the input itself", shown(path))));
-            }
-        }
+        source.refuse_as_output(path)?;
         let Ok(meta) = std::fs::metadata(path) else { return Ok(Self::File) };
         let kind = meta.file_type();
+        if kind.is_dir() {
+            return Err(Error::invalid(format!("{} is a directory", shown(path))).with_hint("name a file in it"));
+        }
         if kind.is_char_device() || kind.is_fifo() {
             return no_resume(args, File::options().write(true).open(path).map_err(failed)?).map(Self::Stream);
         }
@@ -178,13 +178,16 @@ struct Work<'a> {
 impl Work<'_> {
     /// The first signal stops the stream in good order; a second one ends the program at once.
     fn catch_signals(&self) -> Result<()> {
-        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
         let failed = |e| Error::io("catching signals", e);
         let flag = self.progress.cancel_flag();
         for signal in [SIGINT, SIGTERM, SIGHUP] {
             signal_hook::flag::register_conditional_default(signal, Arc::clone(&flag)).map_err(failed)?;
             signal_hook::flag::register(signal, Arc::clone(&flag)).map_err(failed)?;
         }
+        // A write beyond the limit on a file's size ends the program by this signal, unless somebody catches it: then
+        // the write fails, which is an error like that of a full disk.
+        signal_hook::flag::register(SIGXFSZ, Arc::default()).map_err(failed)?;
         Ok(())
     }
 
@@ -335,12 +338,4 @@ fn give_up(mut target: Target, journal: Option<Journal>, e: Error) -> Error {
     target.keep();
     let (done, temp) = (journal.done(), shown(target.temp_path()));
     e.with_hint(format!("{done} bytes are kept in {temp}: go on with --resume"))
-}
-
-/// Whether two names are one file, for outputs beside the main one.
-pub fn refuse_input(source: &Path, output: &Path) -> Result<()> {
-    match File::open(source).is_ok_and(|f| is_same_file(&f, output).unwrap_or(false)) {
-        true => Err(Error::invalid(format!("the output {} is the input itself", shown(output)))),
-        false => Ok(()),
-    }
 }

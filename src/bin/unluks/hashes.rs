@@ -1,15 +1,16 @@
 //! `--hash`: which hashes are wanted, and how they are printed.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use unluks::decrypt::hash::{Algorithm, Hashed, Of};
+use unluks::decrypt::target::is_same_file;
 use unluks::{Error, Result};
 
 use crate::args::DecryptArgs;
-use crate::source::{is_dash, shown};
+use crate::source::{Source, is_dash, shown};
 
 /// A hash that the user asked for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -40,6 +41,26 @@ pub fn parse(hashes: &[String]) -> Result<Vec<Wanted>> {
         }
     }
     Ok(all)
+}
+
+/// Refuses a `--hash-file` that would do harm, before hours of work rather than after them.
+pub fn check_file(args: &DecryptArgs, source: &Source) -> Result<()> {
+    let Some(path) = &args.out.hash_file else { return Ok(()) };
+    let refuse = |why: &str| Err(Error::invalid(format!("--hash-file {}: {why}", shown(path))));
+    if is_dash(path) {
+        return refuse("name a file; the hashes are printed anyway");
+    }
+    source.refuse_as_output(path)?;
+    let output = Some(&args.output).filter(|p| p.is_file()).and_then(|p| File::open(p).ok());
+    if *path == args.output || output.is_some_and(|f| is_same_file(&f, path).unwrap_or(false)) {
+        return refuse("it is the output itself");
+    }
+    match path.symlink_metadata() {
+        Ok(_) if !args.out.force => {
+            Err(Error::invalid(format!("{} is there already", shown(path))).with_hint("use --force to replace it"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Prints the hashes, and writes them to `--hash-file`.

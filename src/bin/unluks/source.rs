@@ -4,6 +4,7 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
+use unluks::decrypt::target::is_same_file;
 use unluks::error::escape;
 use unluks::io::Pipe;
 use unluks::{Error, FileSource, Image, ReadAt, Result};
@@ -52,6 +53,16 @@ impl Source {
             None => Arc::clone(&data),
         };
         Ok(Self { data, header, pipe, files })
+    }
+
+    /// Refuses a name of something to write that leads to one of these files, also through links.
+    pub fn refuse_as_output(&self, path: &Path) -> Result<()> {
+        for file in &self.files {
+            if is_same_file(file, path)? {
+                return Err(Error::invalid(format!("the output {} is the input itself", shown(path))));
+            }
+        }
+        Ok(())
     }
 
     /// Reads and validates the header.

@@ -1,0 +1,95 @@
+//! `--hash`: what the usual programs say to its lines.
+
+use std::fs;
+
+use crate::common::{peer, text, unluks_with_stdin};
+use crate::{assert_ok, assert_refused, decrypt, sh, small};
+
+/// Runs `PROGRAM -c LIST` where the lines' names are.
+#[track_caller]
+fn assert_checked(golden: &crate::Golden, program: &str, lines: usize) {
+    let dir = text(golden.image.parent().unwrap());
+    let run = sh(r#"cd "$1" && "$2" --strict --check list"#, &[&dir, program]);
+    assert_ok(&run);
+    let said = String::from_utf8(run.stdout).unwrap();
+    assert_eq!(said.lines().filter(|l| l.ends_with(": OK")).count(), lines, "{said}");
+}
+
+#[test]
+fn sha256sum_agrees_about_image_and_plaintext() {
+    let (golden, _) = small();
+    // A line break and a backslash in the name want sha256sum's escape.
+    for name in ["out", "a\nb\\c"] {
+        let (out, list) = (text(&golden.path(name)), text(&golden.path("list")));
+        let run = decrypt(&golden, &["-o", &out, "--hash", "sha256", "--hash-file", &list, "--force"]);
+        assert_ok(&run);
+        assert_eq!(run.stdout, fs::read(&list).unwrap());
+        assert_checked(&golden, "sha256sum", 2);
+    }
+}
+
+#[test]
+fn several_algorithms_are_told_apart() {
+    let (golden, plaintext) = small();
+    let (out, list) = (text(&golden.path("out")), text(&golden.path("list")));
+    let wanted = ["--hash", "md5", "--hash", "sha1", "--hash", "image:sha512", "--hash", "plaintext:sha256"];
+    let run = decrypt(&golden, &[&["-o", &out, "--hash-file", &list], &wanted[..]].concat());
+    assert_ok(&run);
+    let said = String::from_utf8(run.stdout).unwrap();
+    assert_eq!(said.lines().count(), 6, "{said}");
+    for (program, prefix, lines) in [("md5sum", "MD5 ", 2), ("sha1sum", "SHA1 ", 2), ("sha512sum", "SHA512 ", 1)] {
+        let mine: String = said.lines().filter(|l| l.starts_with(prefix)).map(|l| format!("{l}\n")).collect();
+        fs::write(&list, mine).unwrap();
+        assert_checked(&golden, program, lines);
+    }
+    assert!(said.contains(&format!("SHA256 ({out}) = {}\n", crate::common::sha256(&plaintext))), "{said}");
+}
+
+#[test]
+fn a_part_and_a_pipe_are_hashed_as_what_they_are() {
+    let (golden, plaintext) = small();
+    let wanted = crate::common::sha256(&plaintext[100..1100]);
+    let part = ["--skip", "100", "--length", "1000", "--hash", "sha256", "-q"];
+    let run = decrypt(&golden, &[&["-o", "-"], &part[..]].concat());
+    assert_ok(&run);
+    // The image's hash is that of the whole image, whatever part was wanted.
+    let image = crate::common::sha256_file(&golden.image);
+    assert_eq!(run.stderr, format!("{image}  {}\n{wanted}  -\n", text(&golden.image)));
+    let key = text(&golden.key);
+    let bytes = fs::read(&golden.image).unwrap();
+    let run = unluks_with_stdin(&[&["decrypt", "-", "--key-file", &key, "-o", "-"], &part[..]].concat(), &bytes);
+    assert_ok(&run);
+    let mut lines: Vec<_> = run.stderr.lines().collect();
+    lines.sort_unstable();
+    let mut want = [format!("{image}  -"), format!("{wanted}  -")];
+    want.sort_unstable();
+    assert_eq!(lines, want);
+}
+
+#[test]
+fn blake3_is_what_its_own_program_says() {
+    let (golden, plaintext) = small();
+    let run = decrypt(&golden, &["-o", "-", "-q", "--hash", "plaintext:blake3"]);
+    assert_ok(&run);
+    assert_eq!(run.stderr, format!("{}  -\n", blake3::hash(&plaintext).to_hex()));
+}
+
+#[test]
+fn a_list_of_hashes_replaces_nothing() {
+    let (golden, _) = small();
+    let (out, list) = (text(&golden.path("out")), text(&golden.path("list")));
+    let more = ["-o", &out, "--hash", "sha256", "--hash-file"];
+    fs::write(&list, "mine").unwrap();
+    assert_refused(&decrypt(&golden, &[&more[..], &[&list]].concat()), 2, &["list is there already", "--force"]);
+    assert_refused(&decrypt(&golden, &[&more[..], &[&out]].concat()), 2, &["is the output itself"]);
+    assert_refused(&decrypt(&golden, &[&more[..], &["-"]].concat()), 2, &["name a file"]);
+    assert!(!golden.path("out").exists());
+    assert_eq!(fs::read(&list).unwrap(), b"mine");
+    let refused = [("sha257", "sha257"), ("cipher:md5", "plaintext: and image: are known"), ("", "")];
+    for (hash, says) in refused {
+        assert_refused(&decrypt(&golden, &["-o", &out, "--hash", hash]), 2, &[says]);
+    }
+    // --hash-file alone would write nothing.
+    assert_eq!(decrypt(&golden, &["-o", &out, "--hash-file", &list]).code, Some(2));
+    assert_eq!(peer("sha256sum", "coreutils", &[&list]).code, Some(0));
+}
