@@ -44,7 +44,10 @@ fn run(name: &str) {
             assert!(!accepted, "{name}/{shown} must be refused");
         }
     }
-    assert!(good > 0 && bad > 0, "{name}: {good} good and {bad} bad inputs; without them nothing is known to be reached");
+    assert!(
+        good > 0 && bad > 0,
+        "{name}: {good} good and {bad} bad inputs; without them nothing is known to be reached"
+    );
 }
 
 macro_rules! targets {

@@ -51,14 +51,46 @@ const IMAGES: &[&[u8]] = &[
 
 /// What takes the place of a number in the JSON area.
 const VALUES: &[&str] = &[
-    "0", "1", "-1", "511", "512", "4096", "32", "33", "4294967295", "4294967296", "18446744073709551615",
-    "18446744073709551616", "1e400", "0.5", "null", "true", "[]", "{}", "\"0\"", "\"\"",
+    "0",
+    "1",
+    "-1",
+    "511",
+    "512",
+    "4096",
+    "32",
+    "33",
+    "4294967295",
+    "4294967296",
+    "18446744073709551615",
+    "18446744073709551616",
+    "1e400",
+    "0.5",
+    "null",
+    "true",
+    "[]",
+    "{}",
+    "\"0\"",
+    "\"\"",
 ];
 
 /// What is put into a text.
 const TEXTS: &[&str] = &[
-    "\\u001b[2J", "\u{1b}]0;owned\u{7}", "\\n\\nunluks: all is well\\n", "\u{202e}", "\\u0000", "cipher_null-ecb", "dynamic",
-    "-1", "007", "linear", "reencrypt", "capi:xts(aes)-plain64", "argon2i", "sha1", "%s%n", "../../etc/passwd",
+    "\\u001b[2J",
+    "\u{1b}]0;owned\u{7}",
+    "\\n\\nunluks: all is well\\n",
+    "\u{202e}",
+    "\\u0000",
+    "cipher_null-ecb",
+    "dynamic",
+    "-1",
+    "007",
+    "linear",
+    "reencrypt",
+    "capi:xts(aes)-plain64",
+    "argon2i",
+    "sha1",
+    "%s%n",
+    "../../etc/passwd",
 ];
 
 /// The image number `n`, with up to four changes in its header.
@@ -75,7 +107,8 @@ fn mutated(n: u64) -> Vec<u8> {
             }
             1 => {
                 let at = numbers.below(148) * 4;
-                let value = numbers.pick(&[&[0u8; 4], &[0xff; 4], &[0x7f, 0xff, 0xff, 0xff], &[0, 0, 0, 1], b"\x1b[2J"]);
+                let value =
+                    numbers.pick(&[&[0u8; 4], &[0xff; 4], &[0x7f, 0xff, 0xff, 0xff], &[0, 0, 0, 1], b"\x1b[2J"]);
                 image[at..at + 4].copy_from_slice(value);
             }
             2 => image.truncate(numbers.below(image.len())),
@@ -142,7 +175,8 @@ fn fault(args: &[&str], text_out: bool) -> Option<String> {
     if start.elapsed() > PATIENCE {
         return Some(format!("{shown}: took {:?}", start.elapsed()));
     }
-    let harmful = |c: char| c != '\n' && c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let harmful =
+        |c: char| c != '\n' && c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     let stdout = String::from_utf8_lossy(&run.stdout);
     if run.stderr.contains(harmful) || text_out && stdout.contains(harmful) {
         return Some(format!("{shown}: prints control characters: {:?}{:?}", run.stderr, stdout));
@@ -165,23 +199,38 @@ fn changed_headers_do_no_harm() {
     let key = dir.path().join("key");
     fs::write(&key, "fuzz").unwrap();
     let all: Vec<u64> = (first..first + count).collect();
-    check_all(&all, |n| format!("mutation {n}"), |n| {
-        let path = dir.path().join(n.to_string());
-        let image = mutated(*n);
-        let file = fs::File::create(&path).unwrap();
-        file.write_all_at(&image, 0).unwrap();
-        // One that was cut stays cut; the others have their data, which is a hole.
-        if image.len() >= 0x8000 {
-            file.set_len(IMAGE_LEN).unwrap();
-        }
-        let (path, key) = (text(&path), text(&key));
-        let decrypt = ["decrypt", &path, "--key-file", &key, "--output", "-", "--max-kdf-memory", "1M", "--max-kdf-time", "1s"];
-        let fault = fault(&["inspect", &path], true)
-            .or_else(|| fault(&["inspect", "--json", &path], true))
-            .or_else(|| fault(&decrypt, false));
-        fs::remove_file(&path).unwrap();
-        fault
-    });
+    check_all(
+        &all,
+        |n| format!("mutation {n}"),
+        |n| {
+            let path = dir.path().join(n.to_string());
+            let image = mutated(*n);
+            let file = fs::File::create(&path).unwrap();
+            file.write_all_at(&image, 0).unwrap();
+            // One that was cut stays cut; the others have their data, which is a hole.
+            if image.len() >= 0x8000 {
+                file.set_len(IMAGE_LEN).unwrap();
+            }
+            let (path, key) = (text(&path), text(&key));
+            let decrypt = [
+                "decrypt",
+                &path,
+                "--key-file",
+                &key,
+                "--output",
+                "-",
+                "--max-kdf-memory",
+                "1M",
+                "--max-kdf-time",
+                "1s",
+            ];
+            let fault = fault(&["inspect", &path], true)
+                .or_else(|| fault(&["inspect", "--json", &path], true))
+                .or_else(|| fault(&decrypt, false));
+            fs::remove_file(&path).unwrap();
+            fault
+        },
+    );
 }
 
 #[test]
@@ -192,7 +241,8 @@ fn the_images_open_as_they_are() {
     for image in IMAGES {
         fs::write(&path, image).unwrap();
         fs::File::options().write(true).open(&path).unwrap().set_len(IMAGE_LEN).unwrap();
-        let run = unluks(&["decrypt", &text(&path), "--key-file", &text(&key), "--output", "-", "--max-kdf-memory", "1M"]);
+        let run =
+            unluks(&["decrypt", &text(&path), "--key-file", &text(&key), "--output", "-", "--max-kdf-memory", "1M"]);
         assert_eq!((run.code, run.stdout.len()), (Some(0), 64 * 1024), "{}", run.stderr);
     }
 }

@@ -75,7 +75,9 @@ impl ReadAt for Head {
 
 /// One line, of a bounded length, without anything that a terminal might obey.
 fn check_line(text: &str) {
-    let harmful = |c: char| c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let harmful = |c: char| {
+        c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
     assert!(!text.contains(harmful), "{text:?}");
     assert!(text.len() <= 16 << 10, "{} bytes of message", text.len());
 }
@@ -439,11 +441,15 @@ fn read_volume(volume: &Volume) {
         buf
     };
     let whole = read(0, n);
-    for (from, to) in [(0, 1), (1, 512), (511, 513), (513, 4096), (4095, 8193), (5000, 5000), (8192, 20_000), (19_999, 20_000)] {
+    for (from, to) in
+        [(0, 1), (1, 512), (511, 513), (513, 4096), (4095, 8193), (5000, 5000), (8192, 20_000), (19_999, 20_000)]
+    {
         let (from, to) = (from.min(n), to.min(n));
         assert!(read(from, to) == whole[from..to], "bytes {from} to {to} differ");
     }
-    for (offset, wanted) in [(len, 1), (len.saturating_sub(1), 2), (u64::MAX, 1), (u64::MAX, 4096), (len / 2, n + n + 1)] {
+    for (offset, wanted) in
+        [(len, 1), (len.saturating_sub(1), 2), (u64::MAX, 1), (u64::MAX, 4096), (len / 2, n + n + 1)]
+    {
         if offset.checked_add(wanted as u64).is_none_or(|end| end > len) {
             check_error(&volume.read_exact_at(&mut vec![0; wanted], offset).unwrap_err());
         }

@@ -104,7 +104,8 @@ pub fn with_volume_key(metadata: &Metadata, key: VolumeKey, options: &UnlockOpti
         // The limit is for all digests together: a header may have thousands.
         spent = spent.saturating_add(digest.cost);
         if spent > options.limits.kdf_time {
-            let message = format!("the digests up to {id} would take more than {} s", options.limits.kdf_time.as_secs());
+            let message =
+                format!("the digests up to {id} would take more than {} s", options.limits.kdf_time.as_secs());
             return Err(Error::limit("kdf.time", message).with_hint("--max-kdf-time raises the limit"));
         }
         if digest.matches(key.expose())? {
