@@ -15,10 +15,11 @@ pub const JSON_DEPTH_MAX: usize = 32;
 pub const JSON_VALUES_MAX: usize = 65_536;
 /// The largest volume key: four times the largest that any cipher of dm-crypt takes (`LUKS_MAX_KEY` is 512 bytes too).
 pub const KEY_SIZE_MAX: u32 = 512;
+/// How many keyslots are tried, by their numbers from 0 on: cryptsetup opens no others (`LUKS2_KEYSLOTS_MAX`), and each
+/// that is tried may be measured before it counts against the time limit.
+pub const KEYSLOTS_MAX: u32 = 32;
 /// LUKS has 4000 stripes, whatever a header says (`LUKS_STRIPES`).
 pub const STRIPES: u32 = 4000;
-/// The largest keyslot area that unlocking reads: `KEY_SIZE_MAX` times `STRIPES`, in whole sectors.
-pub const KEYSLOT_AREA_MAX: u64 = 2_048_000;
 /// The largest passphrase or key file, as cryptsetup reads it (`DEFAULT_KEYFILE_SIZE_MAXKB`).
 pub const KEYFILE_SIZE_MAX: usize = 8 << 20;
 /// The most lanes Argon2 may ask for: one thread each. cryptsetup writes 4 at most.

@@ -25,7 +25,7 @@ const NARROW: &[(&str, &[&str])] = &[
 ];
 
 /// Crates of the command line: the library does not print, ask or parse arguments.
-const PROGRAM_ONLY: &[&str] = &["anstream", "anstyle", "clap", "indicatif", "rpassword", "signal_hook"];
+const PROGRAM_ONLY: &[&str] = &["anstream", "anstyle", "clap", "indicatif", "signal_hook"];
 
 /// A file above this many lines wants splitting.
 const LINES_MAX: usize = 600;

@@ -14,7 +14,7 @@ use crate::crypto::{af, spec::CipherSpec};
 use crate::error::{Error, ErrorKind, Result, escape};
 use crate::io::ReadAt;
 use crate::key::Key;
-use crate::limits::{KEY_SIZE_MAX, Limits, STRIPES};
+use crate::limits::{KEY_SIZE_MAX, KEYSLOTS_MAX, Limits, STRIPES};
 use crate::secret::{SecretBytes, VolumeKey};
 
 /// Keyslot salts have this length (`LUKS_SALTSIZE`).
@@ -98,8 +98,16 @@ pub fn with_volume_key(metadata: &Metadata, key: VolumeKey, options: &UnlockOpti
     check_requirements(metadata)?;
     let wanted = wanted_digests(metadata)?;
     let len = key.expose().len();
+    let mut spent = Duration::ZERO;
     for id in &wanted {
         let digest = DigestCheck::new(metadata, *id, &options.limits)?;
+        // The limit is for all digests together: a header may have thousands.
+        spent = spent.saturating_add(digest.cost);
+        if spent > options.limits.kdf_time {
+            let message =
+                format!("the digests up to {id} would take more than {} s", options.limits.kdf_time.as_secs());
+            return Err(Error::limit("kdf.time", message).with_hint("--max-kdf-time raises the limit"));
+        }
         if digest.matches(key.expose())? {
             return match wanted.len() {
                 1 => Ok(Unlocked { opened: Vec::new(), keys: BTreeMap::from([(*id, key)]) }),
@@ -170,13 +178,17 @@ fn slots_to_try(metadata: &Metadata, wanted: &[u32], options: &UnlockOptions) ->
                 format!("found \"{}\"; luks2 is known", escape(kind)),
             ));
         }
+        if id >= KEYSLOTS_MAX {
+            let message = format!("keyslots are numbered 0 to {}; cryptsetup opens no others", KEYSLOTS_MAX - 1);
+            return Err(Error::unsupported(format!("keyslots.{id}"), message));
+        }
         return Ok(vec![id]);
     }
     let proves_wanted = |id: &u32| metadata.keyslot_digest(*id).is_some_and(|(d, _)| wanted.contains(&d));
     let mut slots: Vec<_> = metadata
         .keyslots
         .iter()
-        .filter(|(id, k)| matches!(k.kind, KeyslotKind::Luks2(_)) && proves_wanted(id))
+        .filter(|(id, k)| **id < KEYSLOTS_MAX && matches!(k.kind, KeyslotKind::Luks2(_)) && proves_wanted(id))
         .filter(|(_, k)| matches!(k.priority, Priority::Normal | Priority::Prefer))
         .map(|(id, k)| (std::cmp::Reverse(k.priority), *id))
         .collect();
@@ -380,9 +392,11 @@ fn try_all(
     match threads {
         0 | 1 => work(),
         _ => std::thread::scope(|s| {
-            for _ in 0..threads {
-                s.spawn(work);
+            for n in 1..threads {
+                // Where no thread can be had, the ones there are do its work.
+                let _ = std::thread::Builder::new().name(format!("unlock-{n}")).spawn_scoped(s, work);
             }
+            work();
         }),
     }
     queue.finish(refused)

@@ -27,6 +27,7 @@ use crate::source::{Source, WithinFile, is_dash, shown};
 const JOURNAL_FROM: u64 = 64 << 20;
 
 pub fn run(args: &DecryptArgs) -> Result<ExitCode> {
+    key::check(&args.key, is_dash(&args.source.image))?;
     let source = Source::open(&args.source)?;
     source.print_notes(args.out.quiet);
     let wanted = hashes::parse(&args.out.hash)?;
@@ -310,7 +311,10 @@ impl Work<'_> {
     /// What a journal must be of.
     fn identity(&self, len: u64) -> Result<Identity> {
         let metadata = self.image.metadata();
-        let mut header = vec![0u8; usize::try_from(metadata.header_size).unwrap_or(0)];
+        // Not the keyslots' areas: a LUKS1 header may put them terabytes away, in a file full of holes.
+        let copies = u64::try_from(metadata.copies.len()).unwrap_or(1);
+        let len_of_copies = usize::try_from(metadata.metadata_size * copies).unwrap_or(0);
+        let mut header = vec![0u8; len_of_copies];
         self.source.header().read_exact_at(&mut header, 0)?;
         let changed = self.source.files.first().and_then(|f| f.metadata().ok());
         let changed = changed.map(|m| i128::from(m.mtime()) * 1_000_000_000 + i128::from(m.mtime_nsec()));
