@@ -45,8 +45,12 @@ pub struct Metadata {
     pub header_size: u64,
     /// Bytes of the keyslots area.
     pub keyslots_size: u64,
+    /// What the two header copies say differently; empty in LUKS1.
+    pub differences: Vec<Difference>,
     /// The keyslots by number. LUKS1's disabled ones are left out.
     pub keyslots: BTreeMap<u32, Keyslot>,
+    /// LUKS1's disabled keyslots by number; empty in LUKS2, which has none.
+    pub disabled_keyslots: BTreeMap<u32, DisabledKeyslot>,
     /// The segments in order, backup segments of a reencryption last.
     pub segments: Vec<Segment>,
     /// The digests by number.
@@ -90,6 +94,12 @@ pub struct HeaderCopy {
     pub seqid: Option<u64>,
     /// Its `hdr_size` in bytes, where the binary header could be read.
     pub hdr_size: Option<u64>,
+    /// Its UUID as text; empty where the binary header could not be read.
+    pub uuid: String,
+    /// Its label; empty where there is none, in LUKS1, and where the binary header could not be read.
+    pub label: String,
+    /// Its subsystem label; empty as the label.
+    pub subsystem: String,
     /// Its checksum algorithm; empty in LUKS1 and where the binary header could not be read.
     pub csum_alg: String,
     /// Its salt; empty in LUKS1 and where the binary header could not be read.
@@ -100,6 +110,28 @@ pub struct HeaderCopy {
     pub used: bool,
     /// A KDF's leftover parameters were dropped in memory to make the JSON valid.
     pub repaired: bool,
+}
+
+/// Something that the two header copies say differently.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// The field of the binary header, or the path in the JSON area, such as `keyslots.0.kdf.time`.
+    pub field: String,
+    /// What the primary copy says; `None` where it has no such field.
+    pub primary: Option<String>,
+    /// What the secondary copy says; `None` where it has no such field.
+    pub secondary: Option<String>,
+}
+
+/// A LUKS1 keyslot that is disabled. cryptsetup zeroes iterations and salt when it disables one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DisabledKeyslot {
+    /// Where its key material would lie.
+    pub area: Area,
+    /// PBKDF2's iterations.
+    pub iterations: u32,
+    /// PBKDF2's salt.
+    pub salt: Vec<u8>,
 }
 
 /// A keyslot.
