@@ -344,7 +344,7 @@ impl Findings {
     }
 
     fn disabled(&mut self, id: u32, slot: &DisabledKeyslot) {
-        if slot.iterations != 0 || slot.salt.iter().any(|b| *b != 0) {
+        if slot.was_not_wiped() {
             let message = "disabled, but its salt and iterations were not wiped: its key material may be there still";
             self.add(Severity::Note, "disabled-keyslot-not-wiped", format!("keyslots.{id}"), message);
         }

@@ -128,10 +128,19 @@ pub struct Difference {
 pub struct DisabledKeyslot {
     /// Where its key material would lie.
     pub area: Area,
+    /// Bytes of the key that it would hold.
+    pub key_size: u32,
     /// PBKDF2's iterations.
     pub iterations: u32,
     /// PBKDF2's salt.
     pub salt: Vec<u8>,
+}
+
+impl DisabledKeyslot {
+    /// Whether something is left in it that cryptsetup would have zeroed.
+    pub fn was_not_wiped(&self) -> bool {
+        self.iterations != 0 || self.salt.iter().any(|b| *b != 0)
+    }
 }
 
 /// A keyslot.

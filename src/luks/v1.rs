@@ -206,7 +206,8 @@ fn metadata(header: &Header, hash: &str, encryption: String, uuid: String) -> Me
         .collect();
     let disabled_keyslots = (0u32..).zip(&header.keyslots).filter(|s| !enabled(s)).map(|(id, slot)| {
         let salt = slot.salt.to_vec();
-        (id, DisabledKeyslot { area: header.area(slot), iterations: slot.iterations.get(), salt })
+        let (area, key_size) = (header.area(slot), header.key_bytes.get());
+        (id, DisabledKeyslot { area, key_size, iterations: slot.iterations.get(), salt })
     });
     let disabled_keyslots = disabled_keyslots.collect();
     let digest = Digest {

@@ -135,8 +135,8 @@ const CASES: &[Case] = &[
     case(Note, "detached-header", "data", |m, _| m.segments[0].offset = 0),
     case(Note, "disabled-keyslot-not-wiped", "keyslots.7", |m, _| {
         let area = Area { offset: 4096, size: 4096 };
-        m.disabled_keyslots.insert(6, DisabledKeyslot { area, iterations: 0, salt: vec![0; 32] });
-        m.disabled_keyslots.insert(7, DisabledKeyslot { area, iterations: 0, salt: vec![1; 32] });
+        m.disabled_keyslots.insert(6, DisabledKeyslot { area, key_size: 64, iterations: 0, salt: vec![0; 32] });
+        m.disabled_keyslots.insert(7, DisabledKeyslot { area, key_size: 64, iterations: 0, salt: vec![1; 32] });
     }),
     case(Warning, "ecb", "segments.0", |m, _| crypt(m).encryption = "aes-ecb".into()),
     case(Critical, "few-iterations", "keyslots.0", |m, _| slot(m).kdf = pbkdf2("sha256", 999)),
