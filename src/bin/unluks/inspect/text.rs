@@ -74,7 +74,9 @@ impl Text {
         }
         self.line("plaintext", plaintext(&r.data))?;
         self.line("data", data(r))?;
-        self.line("header copies", copies(r))?;
+        if r.version == 2 {
+            self.line("header copies", copies(r))?;
+        }
         if !r.flags.is_empty() {
             self.line("flags", names(&r.flags))?;
         }
@@ -122,7 +124,7 @@ impl Text {
                 self.sub("flags", names(&s.flags))?;
             }
             let digest = s.digest.map_or("none".to_owned(), |d| d.to_string());
-            self.sub("key", format_args!("in keyslots {}, proved by digest {digest}", ids(&s.keyslots)))?;
+            self.sub("key", format_args!("in {}, proved by digest {digest}", list("keyslot", &s.keyslots)))?;
             if !matches!(s.kind.as_str(), "crypt" | "linear") {
                 self.members(raw(r, "segments", s.id), &["type", "offset", "size", "flags"])?;
             }
@@ -138,7 +140,7 @@ impl Text {
         }
         if !disabled.is_empty() {
             let all: Vec<_> = disabled.iter().map(|k| k.id).collect();
-            writeln!(self.out, "  {DIM}disabled: {}{DIM:#}", ids(&all))?;
+            writeln!(self.out, "  {DIM}disabled: {}{DIM:#}", list("keyslot", &all))?;
         }
         if r.keyslots.is_empty() {
             writeln!(self.out, "  none")?;
@@ -153,16 +155,16 @@ impl Text {
             (None, Some(n)) => format!(", priority {n}"),
         };
         let bound = match (k.state, k.unbound) {
-            ("active", true) => "opens no segment (unbound)".to_owned(),
-            ("active", false) => format!("opens segments {}", ids(&k.segments)),
+            ("active", Some(true)) => "opens no segment (unbound)".to_owned(),
+            ("active", _) => format!("opens {}", list("segment", &k.segments)),
             (state, _) => state.to_owned(),
         };
         writeln!(
             self.out,
-            "  {HEAD}{}{HEAD:#}  {}, key of {} bytes, {bound}{priority}",
+            "  {HEAD}{}{HEAD:#}  {}, key of {}, {bound}{priority}",
             k.id,
             escape(&k.kind),
-            k.key_size
+            count(k.key_size.into(), "byte")
         )?;
         if let Some(kdf) = &k.kdf {
             self.sub("kdf", kdf_line(kdf))?;
@@ -211,7 +213,7 @@ impl Text {
         self.head("Tokens")?;
         for t in &r.tokens {
             let Token { id, kind, keyslots, content } = t;
-            writeln!(self.out, "  {HEAD}{id}{HEAD:#}  {}, for keyslots {}", escape(kind), ids(keyslots))?;
+            writeln!(self.out, "  {HEAD}{id}{HEAD:#}  {}, for {}", escape(kind), list("keyslot", keyslots))?;
             self.members(Some(content), &["type", "keyslots"])?;
         }
         Ok(())
@@ -229,13 +231,12 @@ impl Text {
     fn digests(&mut self, r: &Report) -> fmt::Result {
         self.head("Digests")?;
         for d in &r.digests {
-            let keyslots = ids(&d.keyslots);
+            let (keyslots, segments) = (list("keyslot", &d.keyslots), list("segment", &d.segments));
             writeln!(
                 self.out,
-                "  {HEAD}{}{HEAD:#}  {}, of keyslots {keyslots} for segments {}",
+                "  {HEAD}{}{HEAD:#}  {}, of {keyslots} for {segments}",
                 d.id,
-                escape(&d.kind),
-                ids(&d.segments)
+                escape(&d.kind)
             )?;
             if let (Some(hash), Some(iterations)) = (&d.hash, d.iterations) {
                 self.sub("cost", format_args!("{iterations} iterations, {}", escape(hash)))?;
@@ -365,27 +366,26 @@ fn data(r: &Report) -> String {
 }
 
 fn copies(r: &Report) -> String {
-    let good = r.copies.iter().filter(|c| c.good).count();
     let seqid = r.seqid.map_or(String::new(), |n| format!(", sequence id {n}"));
-    match (r.copies.as_slice(), good) {
-        ([_], _) => "the only one, good".to_owned(),
-        (all, _) if good == all.len() && r.differences.is_empty() => format!("both good and alike{seqid}"),
-        (all, _) if good == all.len() => format!("{WARNING}both good, but they differ{WARNING:#}{seqid}"),
-        (all, _) => {
-            let bad: Vec<_> = all.iter().filter(|c| !c.good).map(|c| c.role.as_str()).collect();
-            format!("{WARNING}the {} one is not good{WARNING:#}{seqid}", bad.join(" and "))
-        }
+    let bad = r.copies.iter().find(|c| !c.good);
+    match bad {
+        None if r.differences.is_empty() => format!("both good and alike{seqid}"),
+        None => format!("{WARNING}both good, but they differ{WARNING:#}{seqid}"),
+        Some(c) => format!("{WARNING}the {} one is not good{WARNING:#}{seqid}", c.role),
     }
 }
 
 fn kdf_line(kdf: &Kdf) -> String {
     let name = escape(&kdf.kind);
     match (kdf.iterations, kdf.time, kdf.memory, kdf.cpus) {
-        (Some(n), ..) => match &kdf.hash {
-            Some(hash) => format!("{name}-{}, {n} iterations", escape(hash)),
-            None => format!("{name}, {n} iterations"),
-        },
-        (_, Some(time), Some(memory), Some(cpus)) => format!("{name}, {time} passes over {memory} KiB, {cpus} lanes"),
+        (Some(n), ..) => {
+            let hash = kdf.hash.as_ref().map_or(String::new(), |hash| format!("-{}", escape(hash)));
+            format!("{name}{hash}, {}", count(n, "iteration"))
+        }
+        (_, Some(time), Some(memory), Some(cpus)) => {
+            let (times, lanes) = (count(time, "time"), count(cpus, "lane"));
+            format!("{name}, {times} over {memory} KiB in {lanes}")
+        }
         _ => name,
     }
 }
@@ -394,11 +394,17 @@ fn names(all: &[String]) -> String {
     all.iter().map(|n| escape(n)).collect::<Vec<_>>().join(", ")
 }
 
-fn ids(all: &[u32]) -> String {
+/// `no keyslot`, `keyslot 0`, `keyslots 0, 1`.
+fn list(what: &str, all: &[u32]) -> String {
     match all {
-        [] => "none".to_owned(),
-        all => all.iter().map(u32::to_string).collect::<Vec<_>>().join(", "),
+        [] => format!("no {what}"),
+        [one] => format!("{what} {one}"),
+        all => format!("{what}s {}", all.iter().map(u32::to_string).collect::<Vec<_>>().join(", ")),
     }
+}
+
+fn count(n: u64, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
 /// `1536 bytes (1.5 KiB)`; one digit behind the point, rounded down.
