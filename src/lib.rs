@@ -38,6 +38,8 @@
 //! `unlock` is key derivation, unlocking and the volume; `cli` (on by default) is the program. Without either, with
 //! `default-features = false`, the crate is the header parsers alone: [`open`] and [`luks`].
 
+#[cfg(feature = "unlock")]
+pub mod container;
 pub mod crypto;
 #[cfg(feature = "unlock")]
 pub mod decrypt;
@@ -49,6 +51,8 @@ pub mod io;
 pub mod key;
 pub mod limits;
 pub mod luks;
+#[cfg(feature = "unlock")]
+pub mod partition;
 #[cfg(feature = "unlock")]
 pub mod secret;
 #[cfg(feature = "unlock")]

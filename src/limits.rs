@@ -23,6 +23,26 @@ pub const KEYSLOT_AREA_MAX: u64 = 2_048_000;
 pub const KEYFILE_SIZE_MAX: usize = 8 << 20;
 /// The most lanes Argon2 may ask for: one thread each. cryptsetup writes 4 at most.
 pub const ARGON2_LANES_MAX: u32 = 64;
+/// The largest disk that a container may declare: VHDX's own limit, and larger than any volume of OpenStack. A few
+/// kilobytes of qcow2 can declare petabytes of zeroes, which would be written out at the speed of the machine.
+pub const CONTAINER_SIZE_MAX: u64 = 64 << 40;
+/// qcow2: the largest L1 table (`QCOW_MAX_L1_SIZE`).
+pub const QCOW2_L1_SIZE_MAX: u64 = 32 << 20;
+/// The largest unit that a container may keep compressed: qcow2's largest cluster. EWF chunks and VMDK grains are
+/// tens of kilobytes. Each reading thread holds one unit and its compressed form.
+pub const CONTAINER_UNIT_MAX: u64 = 2 << 20;
+/// The memory in bytes that one container's cache of tables takes, and again that of unpacked units.
+pub const CONTAINER_CACHE: u64 = 16 << 20;
+/// zstd: the largest window, as RFC 8878 (3.1.1.1.2) asks decoders to have; QEMU's is at most a cluster.
+pub const ZSTD_WINDOW_MAX: u64 = 8 << 20;
+/// VMDK: the largest embedded descriptor. VMware's are under a kilobyte.
+pub const VMDK_DESCRIPTOR_MAX: u64 = 1 << 20;
+/// EWF: the most sections in all segment files: at EnCase's 16,375 chunks a table, enough for 60 TiB.
+pub const EWF_SECTIONS_MAX: usize = 500_000;
+/// GPT: the largest array of partition entries. Linux refuses more than it can `kmalloc`.
+pub const GPT_ENTRIES_SIZE_MAX: u64 = 4 << 20;
+/// MBR: the most links of the chain of logical partitions. Linux numbers at most 256 partitions of a disk.
+pub const MBR_LOGICAL_MAX: usize = 252;
 
 /// The limits that a caller may set.
 #[derive(Clone, Debug)]
