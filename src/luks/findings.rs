@@ -43,7 +43,7 @@ pub struct Finding {
 }
 
 /// The codes of all findings.
-pub const CODES: [&str; 41] = [
+pub const CODES: &[&str] = &[
     "allow-discards",
     "costly-kdf",
     "detached-header",
@@ -313,7 +313,7 @@ impl Findings {
                     self.add(Severity::Critical, "null-cipher", about.as_str(), message);
                 }
                 if metadata.is_unbound(id) {
-                    self.add(Severity::Note, "unbound", about.as_str(), "its key opens no segment");
+                    self.add(Severity::Note, "unbound", about.as_str(), "its key opens no live segment");
                 }
                 if keyslot.priority == Priority::Ignore {
                     let message = "its priority is to be ignored: it is tried only where it is named";

@@ -444,12 +444,11 @@ impl Metadata {
         self.live_segments().map(|(_, s)| s.offset).min().unwrap_or(0)
     }
 
-    /// The bytes of plaintext in a data file of `data_len` bytes, or `None` where a dynamic segment starts beyond it.
+    /// The bytes of plaintext in a data file of `data_len` bytes, or `None` where that does not tell: see
+    /// [`assess`](super::data::assess).
     pub fn plaintext_size(&self, data_len: u64) -> Option<u64> {
-        self.live_segments().try_fold(0u64, |sum, (_, s)| {
-            let size = s.size.or_else(|| data_len.checked_sub(s.offset))?;
-            sum.checked_add(size)
-        })
+        use super::data::{DataFile, assess};
+        assess(self, DataFile { len: Some(data_len), detached: true }).plaintext_size
     }
 
     /// The digest of a keyslot's key.
@@ -462,8 +461,9 @@ impl Metadata {
         self.digests.iter().find(|(_, d)| d.segments.contains(&segment)).map(|(n, d)| (*n, d))
     }
 
-    /// Whether a keyslot's key opens no segment.
+    /// Whether a keyslot's key opens no live segment. The key that a reencryption has prepared opens none yet.
     pub fn is_unbound(&self, keyslot: u32) -> bool {
-        self.keyslot_digest(keyslot).is_none_or(|(_, d)| d.segments.is_empty())
+        self.keyslot_digest(keyslot)
+            .is_none_or(|(_, d)| self.live_segments().all(|(segment, _)| !d.segments.contains(&segment)))
     }
 }

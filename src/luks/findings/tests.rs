@@ -101,20 +101,17 @@ fn digest(m: &mut Metadata) -> &mut DigestKind {
     &mut m.digests.get_mut(&0).unwrap().kind
 }
 
+type Change = fn(&mut Metadata, &mut DataFile);
+
 /// A change of the good header and its 20 MiB of file, and what is found then.
 struct Case {
     severity: Severity,
     code: &'static str,
     about: &'static str,
-    change: fn(&mut Metadata, &mut DataFile),
+    change: Change,
 }
 
-const fn case(
-    severity: Severity,
-    code: &'static str,
-    about: &'static str,
-    change: fn(&mut Metadata, &mut DataFile),
-) -> Case {
+const fn case(severity: Severity, code: &'static str, about: &'static str, change: Change) -> Case {
     Case { severity, code, about, change }
 }
 
@@ -262,7 +259,7 @@ const CASES: &[Case] = &[
 ];
 
 /// These bring others with them: all of them, the gravest first.
-const TOGETHER: &[(fn(&mut Metadata, &mut DataFile), &[&str])] = &[
+const TOGETHER: &[(Change, &[&str])] = &[
     (
         |m, _| {
             m.keyslots.clear();
@@ -274,7 +271,7 @@ const TOGETHER: &[(fn(&mut Metadata, &mut DataFile), &[&str])] = &[
     (|m, _| crypt(m).encryption = "aes".into(), &["predictable-iv", "plain-iv"]),
 ];
 
-fn found(change: fn(&mut Metadata, &mut DataFile)) -> Vec<Finding> {
+fn found(change: Change) -> Vec<Finding> {
     let mut metadata = good();
     let mut file = DataFile { len: Some(20 * MIB), detached: false };
     change(&mut metadata, &mut file);
@@ -305,7 +302,7 @@ fn each_weak_point_is_found_and_nothing_else() {
 fn each_code_has_a_case() {
     let together = TOGETHER.iter().flat_map(|(_, codes)| codes.iter().copied());
     let cases: BTreeSet<_> = CASES.iter().map(|c| c.code).chain(together).collect();
-    assert_eq!(cases, BTreeSet::from(CODES));
+    assert_eq!(cases, CODES.iter().copied().collect());
 }
 
 #[test]

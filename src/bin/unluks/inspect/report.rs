@@ -382,12 +382,7 @@ impl Keyslot {
             segments: digest.map(|(_, d)| d.segments.clone()).unwrap_or_default(),
             kdf: None,
             af: None,
-            area: KeyslotArea {
-                offset: slot.area.offset,
-                size: slot.area.size,
-                encryption: None,
-                key_size: None,
-            },
+            area: KeyslotArea { offset: slot.area.offset, size: slot.area.size, encryption: None, key_size: None },
             reencryption: None,
         };
         match &slot.kind {

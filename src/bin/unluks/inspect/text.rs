@@ -155,7 +155,7 @@ impl Text {
             (None, Some(n)) => format!(", priority {n}"),
         };
         let bound = match (k.state, k.unbound) {
-            ("active", Some(true)) => "opens no segment (unbound)".to_owned(),
+            ("active", Some(true)) => "opens no live segment (unbound)".to_owned(),
             ("active", _) => format!("opens {}", list("segment", &k.segments)),
             (state, _) => state.to_owned(),
         };
@@ -232,12 +232,7 @@ impl Text {
         self.head("Digests")?;
         for d in &r.digests {
             let (keyslots, segments) = (list("keyslot", &d.keyslots), list("segment", &d.segments));
-            writeln!(
-                self.out,
-                "  {HEAD}{}{HEAD:#}  {}, of {keyslots} for {segments}",
-                d.id,
-                escape(&d.kind)
-            )?;
+            writeln!(self.out, "  {HEAD}{}{HEAD:#}  {}, of {keyslots} for {segments}", d.id, escape(&d.kind))?;
             if let (Some(hash), Some(iterations)) = (&d.hash, d.iterations) {
                 self.sub("cost", format_args!("{iterations} iterations, {}", escape(hash)))?;
             }
@@ -278,11 +273,7 @@ impl Text {
         for d in &r.differences {
             let value = |v: &Option<String>| v.as_deref().map_or("nothing".to_owned(), |v| format!("\"{v}\""));
             let (primary, secondary) = (value(&d.primary), value(&d.secondary));
-            writeln!(
-                self.out,
-                "  {WARNING}differs{WARNING:#} {}: primary {primary}, secondary {secondary}",
-                d.field
-            )?;
+            writeln!(self.out, "  {WARNING}differs{WARNING:#} {}: primary {primary}, secondary {secondary}", d.field)?;
         }
         Ok(())
     }
@@ -354,10 +345,11 @@ fn plaintext(d: &Data) -> String {
 fn data(r: &Report) -> String {
     let d = &r.data;
     let missing = d.missing.map_or("an unknown number of bytes".to_owned(), bytes);
+    let more = if r.segments.iter().all(|s| s.backup || s.size.is_some()) { "" } else { " or more" };
     match d.state {
         "complete" => format!("from byte {}, complete", d.offset),
         "to-end-of-file" => format!("from byte {} to the end of the file", d.offset),
-        "truncated" => format!("{CRITICAL}cut off{CRITICAL:#}: {missing} or more are missing"),
+        "truncated" => format!("{CRITICAL}cut off{CRITICAL:#}: {missing}{more} are missing"),
         "header-backup" => "none: this is a header backup".to_owned(),
         "detached-header" => "none: this is a detached header".to_owned(),
         "header-only" => format!("{CRITICAL}none{CRITICAL:#}: it would start at byte {}", d.offset),
