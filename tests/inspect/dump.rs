@@ -85,7 +85,7 @@ pub fn check_luks2(report: &Value, dump: &str, theirs: &Value) {
     for (id, slot) in keyslots {
         let line = dump.lines().skip_while(|l| *l != "Keyslots:").find(|l| l.starts_with(&format!("  {id}: ")));
         let unbound = line.unwrap_or_else(|| panic!("luksDump has no keyslot {id}")).ends_with("(unbound)");
-        let ours = r["keyslots"].as_array().unwrap().iter().find(|k| k["id"].to_string() == *id).unwrap();
+        let ours = r["keyslots"].as_array().unwrap().iter().find(|k| k["id"].to_string().as_str() == id).unwrap();
         assert_eq!(ours["unbound"], unbound, "{slot}");
     }
 }
@@ -107,7 +107,7 @@ fn each(ours: &Value, theirs: &Map<String, Value>, check: impl Fn(&Value, &Value
 
 /// `["0", "1"]` as `[0, 1]`.
 fn ids(texts: &Value) -> Value {
-    texts.as_array().unwrap().iter().map(|t| decimal(t)).collect()
+    texts.as_array().unwrap().iter().map(decimal).collect()
 }
 
 fn decimal(text: &Value) -> Value {
@@ -160,7 +160,7 @@ fn keyslot(ours: &Value, theirs: &Value, digests: &Map<String, Value>) {
 fn segment(ours: &Value, theirs: &Value, digests: &Map<String, Value>) {
     assert_eq!(ours["type"], theirs["type"]);
     assert_eq!(ours["offset"], decimal(&theirs["offset"]));
-    let size = Some(&theirs["size"]).filter(|s| *s != "dynamic");
+    let size = Some(&theirs["size"]).filter(|s| s.as_str() != Some("dynamic"));
     assert_eq!(ours["size"], size.map_or(Value::Null, decimal));
     assert_eq!(ours["flags"], theirs.get("flags").cloned().unwrap_or(json!([])));
     assert_eq!(ours["digest"], digest_of(digests, "segments", &ours["id"]));

@@ -1,6 +1,9 @@
 //! `unluks inspect`: its report follows its schema and agrees with cryptsetup's luksDump on every golden image; it says
 //! what became of the data; and nothing of a hostile header reaches the terminal as it is.
 
+// A test fails by panicking, also in a helper.
+#![allow(clippy::unwrap_used)]
+
 #[path = "../common/mod.rs"]
 mod common;
 mod dump;
@@ -277,6 +280,42 @@ fn nothing_of_a_hostile_header_reaches_the_terminal_as_it_is() {
     assert_eq!(r["uuid"].as_str().unwrap(), HOSTILE);
     assert_eq!(r["tokens"][0]["content"][HOSTILE][0], HOSTILE);
     assert_eq!(r["json"]["keyslots"]["1"][HOSTILE], HOSTILE);
+}
+
+#[test]
+fn the_largest_numbers_are_shown() {
+    let m = made(DATA + 512, |_, bin, json| {
+        bin[16..24].fill(0xFF);
+        let end = (u64::MAX - 511).to_string();
+        let segment = &mut json["segments"]["0"];
+        (segment["iv_tweak"], segment["sector_size"]) = (json!(u64::MAX.to_string()), json!(u32::MAX - 511));
+        segment["integrity"] = json!({"type": "x", "journal_encryption": "none", "journal_integrity": "none",
+            "key_size": u64::MAX});
+        json["segments"]["1"] = json!({"type": "linear", "offset": end, "size": end, "flags": ["backup-final"]});
+        let slots = json["keyslots"].as_object_mut().unwrap();
+        for slot in slots.values_mut() {
+            slot["key_size"] = json!(u32::MAX);
+            slot["priority"] = json!(i64::MIN);
+            slot["af"]["stripes"] = json!(u64::MAX);
+            slot["area"]["key_size"] = json!(u32::MAX);
+            let kdf = slot["kdf"].as_object_mut().unwrap();
+            for field in ["iterations", "time", "memory", "cpus"] {
+                if let Some(number) = kdf.get_mut(field) {
+                    *number = json!(u32::MAX);
+                }
+            }
+        }
+        slots["0"]["kdf"]["memory"] = json!(u64::MAX);
+        slots["1"]["kdf"]["cpus"] = json!(1);
+        json["digests"]["0"]["iterations"] = json!(u64::MAX);
+    });
+    let r = inspect(&[&m.path]);
+    assert_eq!((&r["seqid"], &r["keyslots"][0]["kdf"]["cost"]), (&json!(u64::MAX), &Value::Null));
+    assert!(r["keyslots"][1]["kdf"]["cost"]["seconds"].as_f64().unwrap() > 1e6);
+    assert!(codes(&r).contains(&"costly-kdf") && codes(&r).contains(&"invalid-kdf"));
+    let run = unluks(&["inspect", &text(&m.path)]);
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
+    assert!(String::from_utf8(run.stdout).unwrap().contains(&u64::MAX.to_string()));
 }
 
 #[test]

@@ -202,11 +202,6 @@ const CASES: &[Case] = &[
         *digest(m) = DigestKind::Malformed { error: "digests.0.hash: found nothing".into() };
     }),
     case(Note, "malformed-uuid", "uuid", |m, _| m.uuid = "6ea28771-3840-44f0-8473-3c781e07dd0g".into()),
-    case(Critical, "no-key", "segments.0", |m, _| {
-        let other = Digest { keyslots: vec![0], segments: vec![1], ..m.digests[&0].clone() };
-        m.digests.get_mut(&0).unwrap().keyslots.clear();
-        m.digests.insert(1, other);
-    }),
     case(Critical, "null-cipher", "segments.0", |m, _| crypt(m).encryption = "cipher_null-ecb".into()),
     case(Critical, "null-cipher", "segments.0", |m, _| crypt(m).encryption = "capi:cbc(cipher_null)-plain64".into()),
     case(Critical, "null-cipher", "keyslots.0", |m, _| slot(m).encryption = "null".into()),
@@ -266,6 +261,14 @@ const TOGETHER: &[(Change, &[&str])] = &[
             m.digests.get_mut(&0).unwrap().keyslots.clear();
         },
         &["no-keyslot", "no-key"],
+    ),
+    (
+        |m, _| {
+            let other = Digest { keyslots: vec![0], segments: vec![1], ..m.digests[&0].clone() };
+            m.digests.get_mut(&0).unwrap().keyslots.clear();
+            m.digests.insert(1, other);
+        },
+        &["no-key", "unbound"],
     ),
     (|m, _| m.requirements.push("online-reencrypt".into()), &["unauthenticated-reencryption", "requirement"]),
     (|m, _| crypt(m).encryption = "aes".into(), &["predictable-iv", "plain-iv"]),

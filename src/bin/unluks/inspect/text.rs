@@ -326,7 +326,9 @@ fn file(f: &FileInfo) -> String {
 
 fn cipher(s: &Segment) -> String {
     let Some(encryption) = &s.encryption else { return escape(&s.kind) };
-    let key = s.key_size.map_or("key of unknown size".to_owned(), |n| format!("key of {n} bytes ({} bits)", n * 8));
+    let key = s
+        .key_size
+        .map_or("key of unknown size".to_owned(), |n| format!("key of {n} bytes ({} bits)", u64::from(n) * 8));
     let sectors = s.sector_size.unwrap_or(0);
     format!("{}, {key}, sectors of {sectors} bytes", escape(encryption))
 }
