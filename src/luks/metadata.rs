@@ -293,6 +293,11 @@ pub struct Segment {
 }
 
 impl Segment {
+    /// Whether it has this flag.
+    pub fn has_flag(&self, flag: &str) -> bool {
+        self.flags.iter().any(|f| f == flag)
+    }
+
     /// Whether it is a note that a reencryption keeps, and no live data.
     pub fn is_backup(&self) -> bool {
         self.flags.iter().any(|f| f.starts_with("backup"))
