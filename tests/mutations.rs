@@ -5,8 +5,10 @@
 
 #![cfg(feature = "cli")]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::FileExt;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 mod common;
@@ -73,6 +75,9 @@ const VALUES: &[&str] = &[
     "\"\"",
 ];
 
+/// What a line that the image forged starts with.
+const FORGED: &str = "unluks: all is well";
+
 /// What is put into a text.
 const TEXTS: &[&str] = &[
     "\\u001b[2J",
@@ -93,14 +98,14 @@ const TEXTS: &[&str] = &[
     "../../etc/passwd",
 ];
 
-/// The image number `n`, with up to four changes in its header.
+/// The image number `n`, with one to three changes in its header.
 fn mutated(n: u64) -> Vec<u8> {
     let mut numbers = Numbers(n);
     let base = numbers.pick(IMAGES);
     let mut image = base.to_vec();
     let luks2 = image[7] == 2;
-    for _ in 0..=numbers.below(4) {
-        match numbers.below(if luks2 { 8 } else { 3 }) {
+    for _ in 0..=numbers.below(6) / 2 {
+        match numbers.below(16) {
             0 => {
                 let at = numbers.below(if luks2 { 512 } else { 592 });
                 image[at] ^= 1 << numbers.below(8);
@@ -112,7 +117,13 @@ fn mutated(n: u64) -> Vec<u8> {
                 image[at..at + 4].copy_from_slice(value);
             }
             2 => image.truncate(numbers.below(image.len())),
-            _ => change_json(&mut image, &mut numbers),
+            _ if luks2 => change_json(&mut image, &mut numbers),
+            _ => {
+                // A keyslot's or the digest's numbers.
+                let at = [108, 164, 208, 212, 248, 252, 104][numbers.below(7)];
+                let value = [0u32, 1, 16, 4000, 0x7fff_ffff, 0x00ac_71f3, 0x0fff_ffff][numbers.below(7)];
+                image[at..at + 4].copy_from_slice(&value.to_be_bytes());
+            }
         }
         if image.len() < 0x8000 {
             break;
@@ -130,14 +141,14 @@ fn change_json(image: &mut [u8], numbers: &mut Numbers) {
     let starts = |json: &[u8], sort: fn(&u8) -> bool| -> Vec<usize> {
         (1..json.len()).filter(|i| sort(&json[*i]) && !sort(&json[i - 1])).collect()
     };
-    match numbers.below(4) {
+    match numbers.below(10) {
         0 => {
             let at = numbers.below(json.len().max(1));
             if let Some(b) = json.get_mut(at) {
                 *b ^= 1 << numbers.below(8);
             }
         }
-        1 => {
+        1..=5 => {
             let digits = starts(&json, u8::is_ascii_digit);
             if !digits.is_empty() {
                 let at = digits[numbers.below(digits.len())];
@@ -145,7 +156,7 @@ fn change_json(image: &mut [u8], numbers: &mut Numbers) {
                 json.splice(at..at + len, numbers.pick(VALUES).bytes());
             }
         }
-        2 => {
+        6..=8 => {
             let words = starts(&json, u8::is_ascii_lowercase);
             if !words.is_empty() {
                 let at = words[numbers.below(words.len())];
@@ -167,8 +178,11 @@ fn change_json(image: &mut [u8], numbers: &mut Numbers) {
     image[16384..32768].fill(0);
 }
 
+/// How often a command ended with an exit code.
+type Seen = Mutex<BTreeMap<(String, i32), usize>>;
+
 /// What is wrong with a run, if something is.
-fn fault(args: &[&str], text_out: bool) -> Option<String> {
+fn fault(args: &[&str], text_out: bool, seen: &Seen) -> Option<String> {
     let start = Instant::now();
     let run = unluks(args);
     let shown = args.join(" ");
@@ -180,6 +194,12 @@ fn fault(args: &[&str], text_out: bool) -> Option<String> {
     let stdout = String::from_utf8_lossy(&run.stdout);
     if run.stderr.contains(harmful) || text_out && stdout.contains(harmful) {
         return Some(format!("{shown}: prints control characters: {:?}{:?}", run.stderr, stdout));
+    }
+    if run.stderr.lines().chain(stdout.lines()).any(|l| l.starts_with(FORGED)) {
+        return Some(format!("{shown}: prints a line that the image forged: {:?}{:?}", run.stderr, stdout));
+    }
+    if let Some(code) = run.code {
+        *seen.lock().unwrap().entry((args[0].to_owned(), code)).or_default() += 1;
     }
     match run.code {
         Some(0) => None,
@@ -199,6 +219,7 @@ fn changed_headers_do_no_harm() {
     let key = dir.path().join("key");
     fs::write(&key, "fuzz").unwrap();
     let all: Vec<u64> = (first..first + count).collect();
+    let seen = Seen::default();
     check_all(
         &all,
         |n| format!("mutation {n}"),
@@ -224,13 +245,21 @@ fn changed_headers_do_no_harm() {
                 "--max-kdf-time",
                 "1s",
             ];
-            let fault = fault(&["inspect", &path], true)
-                .or_else(|| fault(&["inspect", "--json", &path], true))
-                .or_else(|| fault(&decrypt, false));
+            let fault = fault(&["inspect", &path], true, &seen)
+                .or_else(|| fault(&["inspect", "--json", &path], true, &seen))
+                .or_else(|| fault(&decrypt, false, &seen));
             fs::remove_file(&path).unwrap();
             fault
         },
     );
+    let seen = seen.into_inner().unwrap();
+    eprintln!("{seen:?}");
+    // The changes reach all the way: what inspects is refused and taken, what decrypts does so for every reason.
+    for (command, codes) in [("inspect", &[0, 4][..]), ("decrypt", &[0, 3, 4, 5, 6])] {
+        for code in codes {
+            assert!(seen.contains_key(&(command.to_owned(), *code)), "no {command} ended with {code}: {seen:?}");
+        }
+    }
 }
 
 #[test]
