@@ -19,12 +19,13 @@ use report::{FileInfo, Report};
 pub fn run(args: &InspectArgs) -> Result<ExitCode> {
     let source = Source::open(&args.source)?;
     let image = source.image(&args.source)?;
+    source.print_notes(args.json);
     let detached = args.source.header.is_some();
-    let file = DataFile { len: length(&*source.data), detached };
+    let file = DataFile { len: length(&**image.data()), detached };
     let path = |path: &Path| path.to_string_lossy().into_owned();
     let files = report::Files {
-        image: FileInfo { path: path(&args.source.image), size: file.len },
-        header: args.source.header.as_ref().map(|h| FileInfo { path: path(h), size: length(&*source.header) }),
+        image: FileInfo { path: path(&args.source.image), size: length(&*source.file) },
+        header: args.source.header.as_ref().map(|h| FileInfo { path: path(h), size: length(&**source.header()) }),
     };
     let report = Report::new(image.metadata(), files, file);
     let output = match args.json {
