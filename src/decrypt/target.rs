@@ -418,7 +418,10 @@ fn open_direct(path: &Path) -> Option<File> {
 /// Bytes of memory that the machine has.
 pub fn memory() -> u64 {
     let info = rustix::system::sysinfo();
-    u64::try_from(info.totalram).unwrap_or(u64::MAX).saturating_mul(info.mem_unit.into())
+    // On machines of 32 bits these fields are narrower.
+    #[allow(clippy::useless_conversion)]
+    let total = u64::try_from(info.totalram).unwrap_or(u64::MAX);
+    total.saturating_mul(info.mem_unit.into())
 }
 
 /// Wipes a buffer that held plaintext.

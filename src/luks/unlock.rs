@@ -127,20 +127,16 @@ pub fn with_volume_key(metadata: &Metadata, key: VolumeKey, options: &UnlockOpti
 
 /// Refuses a header that demands what is not known here.
 fn check_requirements(metadata: &Metadata) -> Result<()> {
-    for r in &metadata.requirements {
-        let why = match r.as_str() {
-            "offline-reencrypt" => "an old offline reencryption was not finished",
-            "opal" => "the data is encrypted by the drive itself (OPAL)",
-            "inline-hw-tags" => "the integrity tags are kept by the drive itself",
-            r if super::validate::is_online_reencrypt(r) => "a reencryption was not finished",
-            _ => "which is not known here",
-        };
-        let message = format!("the header demands \"{}\": {why}", escape(r));
-        return Err(
-            Error::unsupported("config.requirements", message).with_hint("use the cryptsetup that wrote the header")
-        );
-    }
-    Ok(())
+    let Some(first) = metadata.requirements.first() else { return Ok(()) };
+    let why = match first.as_str() {
+        "offline-reencrypt" => "an old offline reencryption was not finished",
+        "opal" => "the data is encrypted by the drive itself (OPAL)",
+        "inline-hw-tags" => "the integrity tags are kept by the drive itself",
+        r if super::validate::is_online_reencrypt(r) => "a reencryption was not finished",
+        _ => "which is not known here",
+    };
+    let message = format!("the header demands \"{}\": {why}", escape(first));
+    Err(Error::unsupported("config.requirements", message).with_hint("use the cryptsetup that wrote the header"))
 }
 
 /// The digests of the keys that the live segments are encrypted with.
