@@ -217,11 +217,15 @@ impl Work<'_> {
             direct: out.direct(),
         };
         let len = self.part.len.unwrap_or(0);
+        if out.resume && self.source.pipe.is_some() {
+            return Err(Error::invalid("--resume wants an image that can be read at any place, not a pipe"));
+        }
         let (mut target, mut journal) = match out.resume {
             true => resume(path, &self.identity(len)?, self.volume, options).map(|(t, j)| (t, Some(j)))?,
             false => {
                 let target = Target::create(path, len, options)?;
-                let journal = (len >= JOURNAL_FROM).then(|| Journal::create(path, &self.identity(len)?)).transpose()?;
+                let worth = len >= JOURNAL_FROM && self.source.pipe.is_none();
+                let journal = worth.then(|| Journal::create(path, &self.identity(len)?)).transpose()?;
                 (target, journal)
             }
         };
