@@ -42,6 +42,17 @@ pub enum Direct {
     Never,
 }
 
+impl Direct {
+    /// Whether what was read and written of `len` bytes leaves the page cache, so that the machine stays usable.
+    pub fn drops_behind(self, len: u64) -> bool {
+        match self {
+            Self::Auto => len > memory() / 2,
+            Self::Always => true,
+            Self::Never => false,
+        }
+    }
+}
+
 /// How an output file is made.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TargetOptions {
@@ -155,7 +166,7 @@ impl Target {
             Direct::Always => open_direct(&temp),
             _ => None,
         };
-        let drop_behind = options.direct == Direct::Auto && len > memory() / 2;
+        let drop_behind = options.direct.drops_behind(len);
         let done = Mutex::default();
         Self { path, temp, file, direct, options, allocated: false, drop_behind, done, keep: false }
     }
