@@ -95,7 +95,7 @@ macro_rules! with_hash {
     }};
 }
 
-/// The types behind [`Hash`], for [`with_hash!`](crate::with_hash).
+/// The types behind [`Hash`](enum@Hash), for [`with_hash!`](crate::with_hash).
 #[doc(hidden)]
 pub mod types {
     pub type Sha1 = sha1::Sha1;

@@ -16,6 +16,8 @@ pub struct Cli {
 }
 
 #[derive(Subcommand)]
+// There is one value of it, made once.
+#[allow(clippy::large_enum_variant)]
 pub enum Command {
     Inspect(InspectArgs),
     Decrypt(DecryptArgs),
