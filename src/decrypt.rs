@@ -27,6 +27,9 @@ use hash::Lanes;
 /// Bytes that a worker reads, decrypts and writes at a time: they fit the second-level cache of one core.
 pub const CHUNK: usize = 512 << 10;
 
+/// How far ahead of the reading the system is told what comes. A disk that is slower than decrypting is kept busy so.
+const READ_AHEAD: u64 = 8 << 20;
+
 /// How a stream runs.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
@@ -34,6 +37,8 @@ pub struct Options {
     pub threads: Option<NonZeroUsize>,
     /// A source that ends early is taken as far as it has whole sectors.
     pub allow_truncated: bool,
+    /// What was read leaves the page cache: for a source that would fill it.
+    pub drop_behind: bool,
 }
 
 /// How far a stream is; shared with whoever shows it or stops it.
@@ -267,6 +272,7 @@ impl<'a> Line<'a> {
             return Ok((!chunk.is_empty()).then_some(Claimed { index, offset, chunk }));
         }
         drop(next);
+        self.job.volume.will_need(offset.saturating_add(READ_AHEAD), size);
         let len = self.job.volume.len().saturating_sub(offset).min(size);
         chunk.resize(usize::try_from(len).unwrap_or(usize::MAX));
         self.job.volume.fetch(&mut chunk, offset)?;
@@ -275,7 +281,9 @@ impl<'a> Line<'a> {
 
     /// Reads a chunk as far as the pipe goes, and takes note where it ends.
     fn fill_from_pipe(&self, pipe: &Pipe, chunk: &mut Chunk<'_>, offset: u64) -> Result<()> {
-        let (at, run) = self.job.volume.locate(offset)?;
+        let whole_file =
+            || Error::unsupported("pipe", "this image cannot come through a pipe").with_hint("save it to a file first");
+        let (at, run) = self.job.volume.locate(offset)?.ok_or_else(whole_file)?;
         let wanted = usize::try_from(run).unwrap_or(usize::MAX).min(self.pool.size());
         chunk.resize(wanted);
         let got = pipe.read_on(chunk, at)?;
@@ -305,10 +313,16 @@ impl<'a> Line<'a> {
     fn process<'s>(&'s self, claimed: Claimed<'s>, feeds: &hash::Feeds<'s>) -> Result<()> {
         let Claimed { index, offset, mut chunk } = claimed;
         let ciphertext = match self.lanes.want_ciphertext() {
-            true => Some((self.pool.copy_of(&chunk)?, self.job.volume.locate(offset)?.0)),
+            true => match self.job.volume.locate(offset)? {
+                Some((at, _)) => Some((self.pool.copy_of(&chunk)?, at)),
+                None => None,
+            },
             false => None,
         };
         self.job.volume.decipher(&mut chunk, offset)?;
+        if self.options.drop_behind {
+            self.job.volume.wont_need(offset, u64::try_from(chunk.len()).unwrap_or(0));
+        }
         let end = *lock(&self.end);
         let from = self.begin.saturating_sub(offset);
         let to = end.saturating_sub(offset).min(u64::try_from(chunk.len()).unwrap_or(0));

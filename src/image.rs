@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::container::{HostMap, Qcow2Luks};
 use crate::error::Result;
 use crate::io::ReadAt;
 use crate::key::Key;
@@ -28,6 +29,8 @@ use crate::volume::{Volume, VolumeOptions};
 pub struct Image {
     header: Arc<dyn ReadAt>,
     data: Arc<dyn ReadAt>,
+    /// Set where the data is the clusters of a qcow2 image that encrypts them itself.
+    clusters: Option<Arc<dyn HostMap>>,
     metadata: Metadata,
 }
 
@@ -46,7 +49,16 @@ impl Image {
     /// As [`crate::open`].
     pub fn open_detached(header: Arc<dyn ReadAt>, data: Arc<dyn ReadAt>) -> Result<Self> {
         let metadata = crate::luks::open(&*header)?;
-        Ok(Self { header, data, metadata })
+        Ok(Self { header, data, clusters: None, metadata })
+    }
+
+    /// Opens a qcow2 image that encrypts its clusters itself.
+    ///
+    /// # Errors
+    /// As [`crate::open`].
+    pub fn open_qcow2(luks: &Qcow2Luks, file: Arc<dyn ReadAt>) -> Result<Self> {
+        let metadata = crate::luks::open(&*luks.header)?;
+        Ok(Self { header: Arc::clone(&luks.header), data: file, clusters: Some(Arc::clone(&luks.clusters)), metadata })
     }
 
     /// What the header says.
@@ -80,6 +92,9 @@ impl Image {
     /// # Errors
     /// As [`Volume::new`].
     pub fn volume(&self, unlocked: &Unlocked, options: VolumeOptions) -> Result<Volume> {
-        Volume::new(&self.metadata, Arc::clone(&self.data), unlocked, options)
+        match &self.clusters {
+            Some(clusters) => Volume::of_clusters(&self.metadata, Arc::clone(clusters), unlocked),
+            None => Volume::new(&self.metadata, Arc::clone(&self.data), unlocked, options),
+        }
     }
 }

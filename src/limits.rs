@@ -24,6 +24,57 @@ pub const STRIPES: u32 = 4000;
 pub const KEYFILE_SIZE_MAX: usize = 8 << 20;
 /// The most lanes Argon2 may ask for: one thread each. cryptsetup writes 4 at most.
 pub const ARGON2_LANES_MAX: u32 = 64;
+/// The largest disk that a container may declare: VHDX's own limit, and larger than any volume of OpenStack. A few
+/// kilobytes of qcow2 can declare petabytes of zeroes, which would be written out at the speed of the machine.
+pub const CONTAINER_SIZE_MAX: u64 = 64 << 40;
+/// qcow2: the largest L1 table (`QCOW_MAX_L1_SIZE`).
+pub const QCOW2_L1_SIZE_MAX: u64 = 32 << 20;
+/// The largest unit that a container may keep compressed: qcow2's largest cluster. EWF chunks and VMDK grains are
+/// tens of kilobytes. Each reading thread holds one unit and its compressed form.
+pub const CONTAINER_UNIT_MAX: u64 = 2 << 20;
+/// The memory in bytes that one container's cache of tables takes, and again that of unpacked units.
+pub const CONTAINER_CACHE: u64 = 16 << 20;
+/// zstd: the largest window, as RFC 8878 (3.1.1.1.2) asks decoders to have; QEMU's is at most a cluster.
+pub const ZSTD_WINDOW_MAX: u64 = 8 << 20;
+/// VMDK: the largest embedded descriptor. VMware's are under a kilobyte.
+pub const VMDK_DESCRIPTOR_MAX: u64 = 1 << 20;
+/// EWF: the most sections in all segment files: at EnCase's 16,375 chunks a table, enough for 60 TiB.
+pub const EWF_SECTIONS_MAX: usize = 500_000;
+/// GPT: the largest array of partition entries. Linux refuses more than it can `kmalloc`.
+pub const GPT_ENTRIES_SIZE_MAX: u64 = 4 << 20;
+/// MBR: the most links of the chain of logical partitions. Linux numbers at most 256 partitions of a disk.
+pub const MBR_LOGICAL_MAX: usize = 252;
+
+/// NBD: how long a client may take from connecting to its first command. A client that opens a connection and falls
+/// silent would hold a slot for ever (CVE-2024-7409); libnbd and QEMU need some milliseconds.
+pub const NBD_HANDSHAKE_TIME: Duration = Duration::from_secs(10);
+/// NBD: how many options a client may send. QEMU and libnbd send fewer than ten; nbdkit allows 32.
+pub const NBD_OPTIONS_MAX: u32 = 128;
+/// NBD: the longest string: an export's name, a description, a query (the protocol's own limit).
+pub const NBD_STRING_MAX: usize = 4096;
+/// NBD: the most option data that is read into memory: room for a name and a dozen full-length queries.
+pub const NBD_OPTION_DATA_MAX: u32 = 64 << 10;
+/// NBD: option data above [`NBD_OPTION_DATA_MAX`] and up to this is read and dropped, so that the client can be told;
+/// a client that announces more is disconnected.
+pub const NBD_OPTION_SKIP_MAX: u32 = 1 << 20;
+/// NBD: the largest read, and the largest payload that the export advertises (what the protocol recommends).
+pub const NBD_PAYLOAD_MAX: u32 = 32 << 20;
+/// NBD: the most extents in one answer to a block status request. A client asks again for the rest.
+pub const NBD_EXTENTS_MAX: usize = 1024;
+/// NBD: the default of `--max-connections`: one thread and 300 KiB each.
+pub const NBD_CONNECTIONS: usize = 256;
+/// NBD: the default of `--threads`, the most that work for one connection. It is what nbdkit has.
+pub const NBD_THREADS: usize = 16;
+/// NBD: the most threads of all connections together, besides the one that each connection has.
+pub const NBD_HELPERS_MAX: usize = 512;
+/// NBD: the most memory in bytes that whole replies above the size of a piece may hold, all connections together.
+/// What is over it is sent piece by piece.
+pub const NBD_WHOLE_REPLIES_MAX: usize = 256 << 20;
+/// NBD: how long outstanding requests may take once the server was told to stop.
+/// Service managers kill after ten seconds and more.
+pub const NBD_SHUTDOWN_TIME: Duration = Duration::from_secs(5);
+/// NBD: the most sockets that are taken over by socket activation.
+pub const NBD_ACTIVATED_MAX: usize = 64;
 
 /// The limits that a caller may set.
 #[derive(Clone, Debug)]

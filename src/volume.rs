@@ -1,17 +1,21 @@
 //! The plaintext of an unlocked image, at any position and from any number of threads.
 
+mod clusters;
+mod crypt;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use zeroize::Zeroize;
 
-use crate::crypto::cipher::SectorCipher;
-use crate::crypto::spec::CipherSpec;
+use crate::container::HostMap;
 use crate::error::{Error, ErrorKind, Result, escape};
 use crate::io::{Extent, ReadAt, check_range};
 use crate::luks::metadata::{CryptSegment, Metadata, Segment, SegmentKind};
 use crate::luks::unlock::Unlocked;
 use crate::secret::VolumeKey;
+use clusters::Clusters;
+use crypt::{Crypt, Linear};
 
 /// The largest encryption sector.
 const SECTOR_MAX: usize = 4096;
@@ -45,14 +49,31 @@ struct Part {
     /// Where it starts in the plaintext.
     start: u64,
     len: u64,
-    /// Where it starts in the data file.
-    offset: u64,
-    cipher: Option<Crypt>,
+    layer: Box<dyn Layer>,
 }
 
-struct Crypt {
-    cipher: SectorCipher,
-    iv_tweak: u64,
+/// How the plaintext of a part comes out of what is stored. Positions count from the part's start.
+trait Layer: Send + Sync {
+    /// Reads are of whole sectors of this many bytes.
+    fn sector_size(&self) -> u32;
+
+    /// Where the plaintext at `inside` lies in the data file, where it lies there byte for byte; `None` where it does not.
+    fn stored_at(&self, inside: u64) -> Option<u64>;
+
+    /// Makes plaintext of whole sectors that were read from where they are stored.
+    fn decipher(&self, buf: &mut [u8], inside: u64) -> Result<()>;
+
+    /// Reads the plaintext of whole sectors.
+    fn read(&self, data: &dyn ReadAt, buf: &mut [u8], inside: u64) -> Result<()> {
+        let at = self.stored_at(inside).ok_or_else(|| Error::invalid("this layer reads its data itself"))?;
+        data.read_exact_at(buf, at)?;
+        self.decipher(buf, inside)
+    }
+
+    /// What is known of the plaintext at `inside` without reading it. A hole in encrypted data is no run of zeroes.
+    fn extent_at(&self, _data: &dyn ReadAt, _inside: u64) -> Result<Extent> {
+        Ok(Extent { len: u64::MAX, zero: false })
+    }
 }
 
 impl Volume {
@@ -69,21 +90,37 @@ impl Volume {
     ) -> Result<Self> {
         let mut volume = Self { data, parts: Vec::new(), len: 0, missing: 0, open_ended: false };
         for (id, segment) in metadata.live_segments() {
-            let cipher = match &segment.kind {
-                SegmentKind::Crypt(c) => Some(crypt(id, c, metadata, &unlocked.keys)?),
-                SegmentKind::Linear => None,
+            let layer: Box<dyn Layer> = match &segment.kind {
+                SegmentKind::Crypt(c) => {
+                    Box::new(Crypt::new(id, c, segment.offset, key(id, metadata, &unlocked.keys)?)?)
+                }
+                SegmentKind::Linear => Box::new(Linear { offset: segment.offset }),
                 SegmentKind::Unknown { kind } => {
                     let message = format!("found \"{}\"; crypt is known", escape(kind));
                     return Err(Error::unsupported(format!("segments.{id}.type"), message));
                 }
             };
-            volume.push(id, segment, cipher, options)?;
+            volume.push(id, segment, layer, options)?;
         }
         Ok(volume)
     }
 
-    fn push(&mut self, id: u32, segment: &Segment, cipher: Option<Crypt>, options: VolumeOptions) -> Result<()> {
-        let sector = cipher.as_ref().map_or(512, |c| u64::from(c.cipher.sector_size()));
+    /// The plaintext of a qcow2 image that encrypts its clusters itself.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] for a cipher that is not known here.
+    pub fn of_clusters(metadata: &Metadata, clusters: Arc<dyn HostMap>, unlocked: &Unlocked) -> Result<Self> {
+        let Some((id, Segment { kind: SegmentKind::Crypt(c), .. })) = metadata.live_segments().next() else {
+            return Err(Error::corrupt("segments", "the LUKS header in the qcow2 header has no crypt segment"));
+        };
+        let len = clusters.virtual_size();
+        let layer = Clusters::new(id, c, Arc::clone(&clusters), key(id, metadata, &unlocked.keys)?)?;
+        let parts = vec![Part { start: 0, len, layer: Box::new(layer) }];
+        Ok(Self { data: Arc::new(Vec::new()), parts, len, missing: 0, open_ended: false })
+    }
+
+    fn push(&mut self, id: u32, segment: &Segment, layer: Box<dyn Layer>, options: VolumeOptions) -> Result<()> {
+        let sector = u64::from(layer.sector_size());
         let there = self.data.len().saturating_sub(segment.offset);
         let wanted = segment.size.unwrap_or(there);
         let usable = wanted.min(there) / sector * sector;
@@ -113,7 +150,7 @@ impl Volume {
         }
         self.missing = self.missing.saturating_add(missing).saturating_add(gap);
         if usable > 0 {
-            self.parts.push(Part { start: self.len, len: usable, offset: segment.offset, cipher });
+            self.parts.push(Part { start: self.len, len: usable, layer });
             let too_long = || Error::corrupt("segments", "their sizes add up to more than 2^64 bytes");
             self.len = self.len.checked_add(usable).ok_or_else(too_long)?;
         }
@@ -132,7 +169,7 @@ impl Volume {
 
     /// The largest encryption sector in bytes: reads that are aligned to it cost nothing extra.
     pub fn sector_size(&self) -> u32 {
-        self.parts.iter().filter_map(|p| p.cipher.as_ref()).map(|c| c.cipher.sector_size()).max().unwrap_or(512)
+        self.parts.iter().map(|p| p.layer.sector_size()).max().unwrap_or(512)
     }
 
     /// The part that holds the plaintext byte at `offset`.
@@ -141,15 +178,33 @@ impl Volume {
         self.parts.get(index).ok_or_else(|| Error::new(ErrorKind::Io, "read beyond the end of the volume").at(offset))
     }
 
-    /// Where the sector that holds the plaintext byte at `offset` lies in the data file, and how many bytes lie there
-    /// in one run.
+    /// Where the plaintext byte at `offset` lies in the data file, and how many bytes lie there in one run; `None` where
+    /// the plaintext does not lie there byte for byte.
     ///
     /// # Errors
     /// [`ErrorKind::Io`] beyond the end of the volume.
-    pub fn locate(&self, offset: u64) -> Result<(u64, u64)> {
+    pub fn locate(&self, offset: u64) -> Result<Option<(u64, u64)>> {
         let part = self.part_at(offset)?;
         let inside = offset - part.start;
-        Ok((part.offset + inside, part.len - inside))
+        Ok(part.layer.stored_at(inside).map(|at| (at, part.len - inside)))
+    }
+
+    /// Splits a range of the volume at the borders of its parts.
+    fn each_part(
+        &self,
+        mut buf: &mut [u8],
+        mut offset: u64,
+        mut work: impl FnMut(&Part, &mut [u8], u64) -> Result<()>,
+    ) -> Result<()> {
+        while !buf.is_empty() {
+            let part = self.part_at(offset)?;
+            let inside = offset - part.start;
+            let (now, rest) = buf.split_at_mut(usize::try_from(part.len - inside).unwrap_or(usize::MAX).min(buf.len()));
+            offset += u64::try_from(now.len()).unwrap_or(0);
+            work(part, now, inside)?;
+            buf = rest;
+        }
+        Ok(())
     }
 
     /// Reads the ciphertext of whole sectors, which [`Volume::decipher`] then makes plaintext: the two halves of a read,
@@ -157,37 +212,27 @@ impl Volume {
     ///
     /// # Errors
     /// [`ErrorKind::Io`] where the data file cannot be read.
-    pub fn fetch(&self, mut buf: &mut [u8], mut offset: u64) -> Result<()> {
-        while !buf.is_empty() {
-            let (at, run) = self.locate(offset)?;
-            let (now, rest) = buf.split_at_mut(usize::try_from(run).unwrap_or(usize::MAX).min(buf.len()));
-            self.data.read_exact_at(now, at)?;
-            offset += u64::try_from(now.len()).unwrap_or(0);
-            buf = rest;
-        }
-        Ok(())
+    pub fn fetch(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        self.each_part(buf, offset, |part, now, inside| match part.layer.stored_at(inside) {
+            Some(at) => self.data.read_exact_at(now, at),
+            None => Ok(()),
+        })
     }
 
     /// Decrypts what [`Volume::fetch`] read, in place.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] where `buf` or `offset` is not whole sectors.
-    pub fn decipher(&self, mut buf: &mut [u8], mut offset: u64) -> Result<()> {
-        while !buf.is_empty() {
-            let part = self.part_at(offset)?;
-            let inside = offset - part.start;
-            let run = usize::try_from(part.len - inside).unwrap_or(usize::MAX).min(buf.len());
-            let (now, rest) = buf.split_at_mut(run);
-            part.decipher(now, inside)?;
-            offset += u64::try_from(run).unwrap_or(0);
-            buf = rest;
-        }
-        Ok(())
+    pub fn decipher(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        self.each_part(buf, offset, |part, now, inside| match part.layer.stored_at(inside) {
+            Some(_) => part.layer.decipher(now, inside),
+            None => part.layer.read(&*self.data, now, inside),
+        })
     }
 
     /// Reads within one part, at any alignment.
     fn read_part(&self, part: &Part, mut buf: &mut [u8], mut inside: u64) -> Result<()> {
-        let sector = part.cipher.as_ref().map_or(1, |c| u64::from(c.cipher.sector_size()));
+        let sector = u64::from(part.layer.sector_size());
         while !buf.is_empty() {
             let skew = inside % sector;
             let whole = match skew {
@@ -197,8 +242,7 @@ impl Volume {
             let n = match usize::try_from(whole).unwrap_or(0).min(RUN) {
                 0 => self.read_in_sector(part, buf, inside - skew, usize::try_from(skew).unwrap_or(0), sector)?,
                 n => {
-                    self.data.read_exact_at(&mut buf[..n], part.offset + inside)?;
-                    part.decipher(&mut buf[..n], inside)?;
+                    part.layer.read(&*self.data, &mut buf[..n], inside)?;
                     n
                 }
             };
@@ -212,8 +256,7 @@ impl Volume {
     fn read_in_sector(&self, part: &Part, buf: &mut [u8], at: u64, skew: usize, sector: u64) -> Result<usize> {
         let mut whole = [0u8; SECTOR_MAX];
         let whole = &mut whole[..usize::try_from(sector).unwrap_or(SECTOR_MAX)];
-        self.data.read_exact_at(whole, part.offset + at)?;
-        part.decipher(whole, at)?;
+        part.layer.read(&*self.data, whole, at)?;
         let n = buf.len().min(whole.len() - skew);
         buf[..n].copy_from_slice(&whole[skew..skew + n]);
         whole.zeroize();
@@ -221,33 +264,21 @@ impl Volume {
     }
 }
 
-impl Part {
-    /// Decrypts whole sectors that start `inside` bytes into the part.
-    fn decipher(&self, buf: &mut [u8], inside: u64) -> Result<()> {
-        match &self.cipher {
-            // The IV counts in 512-byte units, also where sectors are larger. It wraps as dm-crypt's does.
-            Some(c) => c.cipher.decrypt(buf, c.iv_tweak.wrapping_add(inside / 512)),
-            None => Ok(()),
-        }
-    }
+/// The key that a segment is encrypted with.
+fn key<'k>(id: u32, metadata: &Metadata, keys: &'k BTreeMap<u32, VolumeKey>) -> Result<&'k VolumeKey> {
+    let key = metadata.segment_digest(id).and_then(|(d, _)| keys.get(&d));
+    key.ok_or_else(|| Error::new(ErrorKind::WrongKey, format!("no key for segment {id}")))
 }
 
-fn crypt(id: u32, c: &CryptSegment, metadata: &Metadata, keys: &BTreeMap<u32, VolumeKey>) -> Result<Crypt> {
-    let field = |name: &str| format!("segments.{id}.{name}");
-    if !matches!(c.sector_size, 512 | 1024 | 2048 | 4096) {
-        let message = format!("found {}; 512, 1024, 2048 and 4096 can be decrypted", c.sector_size);
-        return Err(Error::unsupported(field("sector_size"), message));
+/// Refuses a layer that is not known here.
+fn refuse_integrity(id: u32, c: &CryptSegment) -> Result<()> {
+    match &c.integrity {
+        Some(i) => {
+            let message = format!("found {} below the segment; dm-integrity is not supported", escape(&i.kind));
+            Err(Error::unsupported(format!("segments.{id}.integrity"), message))
+        }
+        None => Ok(()),
     }
-    if let Some(i) = &c.integrity {
-        let message = format!("found {} below the segment; dm-integrity is not supported", escape(&i.kind));
-        return Err(Error::unsupported(field("integrity"), message));
-    }
-    let spec = CipherSpec::parse(&c.encryption).map_err(|e| e.with_rule(field("encryption")))?;
-    let digest = metadata.segment_digest(id).map(|(d, _)| d);
-    let key = digest.and_then(|d| keys.get(&d));
-    let key = key.ok_or_else(|| Error::new(ErrorKind::WrongKey, format!("no key for segment {id}")))?;
-    let cipher = SectorCipher::new(&spec, key.expose(), c.sector_size).map_err(|e| e.with_rule(field("encryption")))?;
-    Ok(Crypt { cipher, iv_tweak: c.iv_tweak })
 }
 
 impl ReadAt for Volume {
@@ -255,33 +286,27 @@ impl ReadAt for Volume {
         self.len
     }
 
-    fn read_exact_at(&self, mut buf: &mut [u8], mut offset: u64) -> Result<()> {
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         check_range(offset, buf.len(), self.len)?;
-        while !buf.is_empty() {
-            let part = self.part_at(offset)?;
-            let inside = offset - part.start;
-            let (now, rest) = buf.split_at_mut(usize::try_from(part.len - inside).unwrap_or(usize::MAX).min(buf.len()));
-            self.read_part(part, now, inside)?;
-            offset += u64::try_from(now.len()).unwrap_or(0);
-            buf = rest;
-        }
-        Ok(())
+        self.each_part(buf, offset, |part, now, inside| self.read_part(part, now, inside))
     }
 
-    /// A hole in encrypted data does not decrypt to zeroes: only parts that are not encrypted pass on what they know.
     fn extent_at(&self, offset: u64) -> Result<Extent> {
         let part = self.part_at(offset)?;
         let inside = offset - part.start;
-        let rest = part.len - inside;
-        match part.cipher {
-            Some(_) => Ok(Extent { len: rest, zero: false }),
-            None => self.data.extent_at(part.offset + inside).map(|e| Extent { len: e.len.min(rest), ..e }),
-        }
+        let e = part.layer.extent_at(&*self.data, inside)?;
+        Ok(Extent { len: e.len.min(part.len - inside), ..e })
     }
 
     fn will_need(&self, offset: u64, len: u64) {
-        if let Ok((at, run)) = self.locate(offset) {
+        if let Ok(Some((at, run))) = self.locate(offset) {
             self.data.will_need(at, run.min(len));
+        }
+    }
+
+    fn wont_need(&self, offset: u64, len: u64) {
+        if let Ok(Some((at, run))) = self.locate(offset) {
+            self.data.wont_need(at, run.min(len));
         }
     }
 }

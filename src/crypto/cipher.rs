@@ -1,13 +1,19 @@
 //! Ciphers that decrypt a run of sectors a call, as dm-crypt encrypted them.
 
+mod adiantum;
 mod blocks;
 mod cbc;
+mod lrw;
+mod poly1305;
+mod twofish;
 mod xts;
 
 use cipher::KeyInit;
 use zeroize::Zeroizing;
 
+use self::adiantum::Adiantum;
 use self::cbc::{Cbc, Ecb};
+use self::lrw::Lrw;
 use self::xts::Xts;
 use crate::crypto::hash::Hash;
 use crate::crypto::iv::{EncryptBlocks, IvGenerator};
@@ -52,7 +58,7 @@ macro_rules! with_wide_cipher {
             (CipherName::Camellia, 24) => go!(camellia::Camellia192),
             (CipherName::Camellia, 32) => go!(camellia::Camellia256),
             (CipherName::Serpent, _) => go!(serpent::Serpent),
-            (CipherName::Twofish, _) => go!(twofish::Twofish),
+            (CipherName::Twofish, _) => go!(self::twofish::Twofish),
             (CipherName::Cast6, _) => go!(cast6::Cast6),
             _ => None,
         }
@@ -140,7 +146,6 @@ fn check_combination(spec: &CipherSpec) -> Result<()> {
         (Mode::Ecb, _) if spec.is_null() => return Ok(()),
         (_, _) if spec.is_null() => "the null cipher has no mode but ecb",
         (Mode::Adiantum, _) if !streams => "adiantum is over xchacha12,aes or xchacha20,aes",
-        (Mode::Lrw | Mode::Adiantum, _) => "this mode is not supported",
         (mode, _) if *mode != Mode::Adiantum && streams => "a stream cipher has no mode but adiantum",
         (Mode::Adiantum, IvMode::Essiv(_)) => "essiv gives IVs of one cipher block, and adiantum has longer ones",
         (Mode::Xts | Mode::Lrw, _) if block_size != 16 => "this mode is over ciphers with 16-byte blocks",
@@ -169,7 +174,18 @@ fn new_mode(spec: &CipherSpec, key: &[u8]) -> Option<Box<dyn SectorMode>> {
         }
         Mode::Cbc => with_cipher!(cipher, key.len(), C => Some(Box::new(Cbc(keyed::<C>(key)?)))),
         Mode::Ecb => with_cipher!(cipher, key.len(), C => Some(Box::new(Ecb(keyed::<C>(key)?)))),
-        Mode::Lrw | Mode::Adiantum | Mode::Other(_) => None,
+        Mode::Lrw => {
+            let (key, tweak_key) = key.split_last_chunk()?;
+            with_wide_cipher!(cipher, key.len(), C => Some(Box::new(Lrw::new(keyed::<C>(key)?, tweak_key))))
+        }
+        Mode::Adiantum => {
+            let key = key.try_into().ok()?;
+            match cipher {
+                CipherName::Xchacha12Aes => Some(Box::new(Adiantum::<chacha20::XChaCha12>::new(key))),
+                _ => Some(Box::new(Adiantum::<chacha20::XChaCha20>::new(key))),
+            }
+        }
+        Mode::Other(_) => None,
     }
 }
 

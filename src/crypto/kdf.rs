@@ -139,8 +139,7 @@ impl Kdf {
         match self {
             Self::Pbkdf2 { hash, iterations, salt } => {
                 let threads = if *iterations < ITERATIONS_FOR_THREADS { 1 } else { threads() };
-                pbkdf2::derive(*hash, passphrase, salt, *iterations, out.expose_mut(), threads);
-                Ok(())
+                pbkdf2::derive(*hash, passphrase, salt, *iterations, out.expose_mut(), threads)
             }
             Self::Argon2 { variant, time, memory_kib, cpus, salt } => {
                 let cost = argon2::Cost { variant: *variant, time: *time, memory_kib: *memory_kib, lanes: *cpus };
@@ -201,3 +200,6 @@ impl Kdf {
 fn threads() -> usize {
     thread::available_parallelism().map_or(1, NonZero::get)
 }
+
+#[cfg(test)]
+mod tests;

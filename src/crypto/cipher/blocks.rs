@@ -6,7 +6,10 @@
 //! it, 4 KiB at a time: the mode fills a mask, and each group of blocks that the backend takes in parallel is
 //! decrypted between two XORs with it.
 
+use std::marker::PhantomData;
+
 use cipher::array::{Array, ArraySize};
+use cipher::typenum::Unsigned;
 use cipher::{BlockCipherDecBackend, BlockCipherDecClosure, BlockCipherDecrypt, BlockSizeUser};
 
 /// How many bytes are masked at once: the largest sector, and few enough to stay in the L1 cache with their mask.
@@ -22,7 +25,18 @@ pub(super) trait Mask {
     const BEFORE: bool;
 
     /// Fills `mask` for the sectors of `data`, that are not decrypted yet and have `ivs`.
-    fn fill(&self, mask: &mut [u8], data: &[u8], ivs: &[u8], sector_size: usize);
+    ///
+    /// It must be `inline(always)`, to be compiled for the backend's instruction set.
+    fn fill(&self, mask: &mut [u8], data: &[u8], ivs: &[u8], shape: Shape);
+}
+
+/// How a run is cut into sectors.
+#[derive(Clone, Copy)]
+pub(super) struct Shape {
+    pub(super) sector_size: usize,
+    pub(super) iv_size: usize,
+    /// Whether the backend has registers of 256 bits or more: it then takes more than 8 blocks at a time.
+    pub(super) wide: bool,
 }
 
 /// Decrypts `data`, whole sectors of at most 4096 bytes, in place. `ivs` holds one IV a sector.
@@ -34,16 +48,16 @@ pub(super) fn decrypt<C: BlockCipherDecrypt>(
     sector_size: usize,
 ) {
     let iv_size = ivs.len() / (data.len() / sector_size).max(1);
-    cipher.decrypt_with_backend(Run { mask, data, ivs, iv_size, sector_size, block_size: std::marker::PhantomData });
+    let shape = Shape { sector_size, iv_size, wide: false };
+    cipher.decrypt_with_backend(Run { mask, data, ivs, shape, block_size: PhantomData });
 }
 
 struct Run<'a, M, BS> {
     mask: &'a M,
     data: &'a mut [u8],
     ivs: &'a [u8],
-    iv_size: usize,
-    sector_size: usize,
-    block_size: std::marker::PhantomData<BS>,
+    shape: Shape,
+    block_size: PhantomData<BS>,
 }
 
 impl<M, BS: ArraySize> BlockSizeUser for Run<'_, M, BS> {
@@ -54,12 +68,13 @@ impl<M: Mask, BS: ArraySize> BlockCipherDecClosure for Run<'_, M, BS> {
     #[inline(always)]
     fn call<B: BlockCipherDecBackend<BlockSize = BS>>(self, backend: &B) {
         let mut piece = Piece([0; PIECE]);
+        let shape = Shape { wide: B::ParBlocksSize::USIZE > 8, ..self.shape };
         let mut ivs = self.ivs;
         for data in self.data.chunks_mut(PIECE) {
             let mask = &mut piece.0[..data.len()];
-            let (these, rest) = ivs.split_at(data.len() / self.sector_size * self.iv_size);
+            let (these, rest) = ivs.split_at(data.len() / shape.sector_size * shape.iv_size);
             ivs = rest;
-            self.mask.fill(mask, data, these, self.sector_size);
+            self.mask.fill(mask, data, these, shape);
 
             let (blocks, _) = Array::<u8, BS>::slice_as_chunks_mut(data);
             let (masks, _) = Array::<u8, BS>::slice_as_chunks(mask);

@@ -4,7 +4,7 @@
 use cipher::{BlockCipherDecrypt, BlockSizeUser};
 
 use super::SectorMode;
-use super::blocks::{self, Mask};
+use super::blocks::{self, Mask, Shape};
 
 /// Cipher block chaining.
 pub(super) struct Cbc<C>(pub(super) C);
@@ -22,9 +22,9 @@ impl Mask for Chain {
     const BEFORE: bool = false;
 
     #[inline(always)]
-    fn fill(&self, mask: &mut [u8], data: &[u8], ivs: &[u8], sector_size: usize) {
+    fn fill(&self, mask: &mut [u8], data: &[u8], ivs: &[u8], shape: Shape) {
+        let Shape { sector_size, iv_size, .. } = shape;
         let sectors = mask.chunks_exact_mut(sector_size).zip(data.chunks_exact(sector_size));
-        let iv_size = ivs.len() / (data.len() / sector_size);
         for ((mask, data), iv) in sectors.zip(ivs.chunks_exact(iv_size)) {
             let (first, rest) = mask.split_at_mut(iv_size);
             first.copy_from_slice(iv);

@@ -3,11 +3,11 @@
 use cipher::{BlockCipherDecrypt, BlockCipherEncrypt, BlockSizeUser, consts::U16};
 
 use super::SectorMode;
-use super::blocks::{self, Mask};
+use super::blocks::{self, Mask, Shape};
 use crate::crypto::iv::EncryptBlocks;
 
-/// How many tweaks are made side by side. Eight u64 fill one AVX-512 register, two AVX2 ones or four NEON ones.
-const LANES: usize = 8;
+/// How many tweaks are made from one: as many as the smallest sector has.
+const GROUP: usize = 32;
 
 /// XTS over a cipher with 16-byte blocks.
 pub(super) struct Xts<C> {
@@ -32,58 +32,42 @@ impl Mask for Powers {
     const BEFORE: bool = true;
 
     #[inline(always)]
-    fn fill(&self, mask: &mut [u8], _: &[u8], ivs: &[u8], sector_size: usize) {
-        for (mask, first) in mask.chunks_exact_mut(sector_size).zip(ivs.as_chunks::<16>().0) {
-            let mut tweaks = Lanes::starting_with(u128::from_le_bytes(*first));
-            for group in mask.as_chunks_mut::<{ 16 * LANES }>().0 {
-                tweaks.store(group);
-                tweaks.advance();
+    fn fill(&self, mask: &mut [u8], _: &[u8], ivs: &[u8], shape: Shape) {
+        for (mask, iv) in mask.chunks_exact_mut(shape.sector_size).zip(ivs.as_chunks::<16>().0) {
+            let mut tweak = u128::from_le_bytes(*iv);
+            if shape.wide {
+                // Each from the first of its group, on its own: the compiler makes many at a time.
+                for group in mask.as_chunks_mut::<{ 16 * GROUP }>().0 {
+                    for (n, block) in (0..).zip(group.as_chunks_mut::<16>().0) {
+                        *block = times_x_to(tweak, n);
+                    }
+                    tweak = u128::from_le_bytes(times_x_to(tweak, 32));
+                }
+            } else {
+                // Without registers whose lanes shift by different counts, one from the other is faster.
+                for block in mask.as_chunks_mut::<16>().0 {
+                    *block = tweak.to_le_bytes();
+                    tweak = (tweak << 1) ^ (0x87 & (tweak >> 127).wrapping_neg());
+                }
             }
         }
     }
 }
 
-/// Eight consecutive tweaks, the low and the high half of each on its own, so that all are computed at once.
-struct Lanes {
-    low: [u64; LANES],
-    high: [u64; LANES],
-}
-
-impl Lanes {
-    #[inline(always)]
-    fn starting_with(tweak: u128) -> Self {
-        let mut low = [0; LANES];
-        let mut high = [0; LANES];
-        let mut tweak = tweak;
-        for (low, high) in low.iter_mut().zip(&mut high) {
-            [*low, *high] = halves(tweak);
-            tweak = (tweak << 1) ^ ((tweak >> 127) * 0x87);
-        }
-        Self { low, high }
-    }
-
-    /// Multiplies each by x^8. What falls off the top, 8 bits, comes back times x^7 + x^2 + x + 1.
-    #[inline(always)]
-    fn advance(&mut self) {
-        for (low, high) in self.low.iter_mut().zip(&mut self.high) {
-            let top = *high >> 56;
-            *high = (*high << 8) | (*low >> 56);
-            *low = (*low << 8) ^ top ^ (top << 1) ^ (top << 2) ^ (top << 7);
-        }
-    }
-
-    #[inline(always)]
-    fn store(&self, group: &mut [u8; 16 * LANES]) {
-        for ((block, low), high) in group.as_chunks_mut::<16>().0.iter_mut().zip(&self.low).zip(&self.high) {
-            block[..8].copy_from_slice(&low.to_le_bytes());
-            block[8..].copy_from_slice(&high.to_le_bytes());
-        }
-    }
-}
-
+/// `tweak` times x^n in GF(2^128), for n of at most 57, in two halves: vectors have lanes of 64 bits and not of 128.
+///
+/// What is shifted out of the top comes back times x^7 + x^2 + x + 1.
 #[inline(always)]
-fn halves(n: u128) -> [u64; 2] {
-    let bytes = n.to_le_bytes();
-    let (halves, _) = bytes.as_chunks::<8>();
-    [u64::from_le_bytes(halves[0]), u64::from_le_bytes(halves[1])]
+fn times_x_to(tweak: u128, n: u32) -> [u8; 16] {
+    let tweak = tweak.to_le_bytes();
+    let (halves, _) = tweak.as_chunks();
+    let (low, high) = (u64::from_le_bytes(halves[0]), u64::from_le_bytes(halves[1]));
+    // In two steps, for n may be 0.
+    let (carry, top) = (low >> 1 >> (63 - n), high >> 1 >> (63 - n));
+    let low = (low << n) ^ top ^ (top << 1) ^ (top << 2) ^ (top << 7);
+    let high = (high << n) | carry;
+    let mut product = [0; 16];
+    product[..8].copy_from_slice(&low.to_le_bytes());
+    product[8..].copy_from_slice(&high.to_le_bytes());
+    product
 }

@@ -82,3 +82,25 @@ impl Drop for Memory {
         self.0.par_chunks_mut(BLOCKS_AT_ONCE).for_each(|blocks| blocks.iter_mut().for_each(Zeroize::zeroize));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+
+    #[test]
+    fn memory_that_cannot_be_had_is_an_error_and_not_an_abort() {
+        // As many KiB as the address space has.
+        let error = Memory::zeroed(usize::MAX >> 10).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Io);
+        assert_eq!(error.io_error().unwrap().kind(), std::io::ErrorKind::OutOfMemory);
+    }
+
+    #[test]
+    fn more_lanes_than_threads_are_worked_off() {
+        let cost = Cost { variant: Argon2Variant::Id, time: 1, memory_kib: 8 * 200, lanes: 200 };
+        let mut out = [0; 32];
+        derive(cost, b"passphrase", b"somesalt", &mut out).unwrap();
+        assert_ne!(out, [0; 32]);
+    }
+}

@@ -1,0 +1,426 @@
+//! EWF images (E01, from EnCase, FTK Imager and ewfacquire), version 1, of one or more segment files (Joachim Metz,
+//! *Expert Witness Compression Format*, libyal's libewf). All numbers are little-endian.
+//!
+//! A segment file begins with 13 bytes: the magic `EVF\x09\x0d\x0a\xff\x00`, 1, its number from 1 on (2 bytes), and 2
+//! zeroes. A chain of sections follows, each with a header of 76 bytes:
+//!
+//! | section header | | volume section | | table section | |
+//! |---|---|---|---|---|---|
+//! | 0..16 | type | 4..8 | chunk_count | 0..4 | entry count |
+//! | 16..24 | offset of the next | 8..12 | sectors_per_chunk | 8..16 | base offset |
+//! | 24..32 | size, with this header | 12..16 | bytes_per_sector | 20..24 | Adler-32 of 0..20 |
+//! | 72..76 | Adler-32 of 0..72 | 16..24 | sector_count | 24.. | entries, and their Adler-32 |
+//!
+//! A table's entry has a chunk's place, from the base offset on, in bits 0 to 30, and in bit 31 whether it is a zlib
+//! stream; one that is not has its Adler-32 behind it. All these checksums are compared.
+//!
+//! This reader is our own, not the crate ewf (0.4.10): that one reserves what the image says a chunk takes, up to 2 GiB;
+//! leaves out table entries that it finds malformed, so that all chunks behind them move; gives zeroes for what a short
+//! stream lacks; and compares neither the tables' nor the chunks' checksums. Each would give wrong bytes for right ones.
+//!
+//! Segment files are named by a fixed rule, E01, E02 …, and not by the image; so a caller who was given the first may
+//! open the others. This module opens none: it takes them in their order.
+
+use std::sync::Arc;
+
+use adler2::Adler32;
+use zerocopy::byteorder::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::cache::Pages;
+use super::fields;
+use super::map::{Layout, Mapped, Place, Run};
+use super::unpack::{Packing, unpack};
+use crate::error::{Error, Result, escape};
+use crate::io::{ReadAt, check_range};
+use crate::limits::{CONTAINER_UNIT_MAX, EWF_SECTIONS_MAX};
+
+/// The first bytes of a segment file.
+pub(super) const MAGIC: [u8; 8] = *b"EVF\x09\x0d\x0a\xff\x00";
+const FILE_HEADER: u64 = 13;
+const SECTION_HEADER: u64 = 76;
+const TABLE_HEADER: u64 = 24;
+const COMPRESSED: u32 = 1 << 31;
+const CHECKSUM: u64 = 4;
+
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct FileHeader {
+    magic: [u8; 8],
+    start: u8,
+    segment_number: U16,
+    end: U16,
+}
+const _: () = assert!(size_of::<FileHeader>() == 13);
+
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct Section {
+    kind: [u8; 16],
+    next: U64,
+    size: U64,
+    padding: [u8; 40],
+    checksum: U32,
+}
+const _: () = assert!(size_of::<Section>() == 76);
+
+/// The part of a volume section that EnCase's 1052 bytes and SMART's 94 have in common.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct Volume {
+    media_type: [u8; 4],
+    chunk_count: U32,
+    sectors_per_chunk: U32,
+    bytes_per_sector: U32,
+    sector_count: U64,
+}
+const _: () = assert!(size_of::<Volume>() == 24);
+
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct TableHeader {
+    entry_count: U32,
+    padding: U32,
+    base_offset: U64,
+    padding2: U32,
+    checksum: U32,
+}
+const _: () = assert!(size_of::<TableHeader>() == 24);
+
+/// RFC 1950's checksum.
+fn adler32(bytes: &[u8]) -> u32 {
+    let mut sum = Adler32::new();
+    sum.write_slice(bytes);
+    sum.checksum()
+}
+
+/// The disk, and what else its sections tell.
+pub(super) struct Ewf {
+    pub disk: Arc<dyn ReadAt>,
+    pub sector_size: u32,
+}
+
+/// Reads all sections of all segment files, which come in their order, and gives the disk.
+pub(super) fn open(segments: Vec<Arc<dyn ReadAt>>, notes: &mut Vec<String>) -> Result<Ewf> {
+    let file = Joined::new(segments)?;
+    let mut found = Found::default();
+    let mut ended = false;
+    for (n, (start, segment)) in file.parts.iter().enumerate() {
+        if ended {
+            return Err(Error::invalid(format!("the image ends in segment file {n}, but more were given")));
+        }
+        ended = found.read_segment(segment, *start, n + 1)?;
+    }
+    if !ended {
+        let n = file.parts.len();
+        return Err(Error::invalid(format!("the image goes on after segment file {n}, but no more were given"))
+            .with_rule("ewf.segments")
+            .with_hint("all segment files (E01, E02 …) have to lie side by side"));
+    }
+    if let errors @ 1.. = found.bad_ranges {
+        notes.push(format!(
+            "ewf: {errors} ranges of sectors could not be read when the image was made, and are zeroes in it"
+        ));
+    }
+    let volume = found.volume.take().ok_or_else(|| Error::corrupt("ewf.volume", "the image has no volume section"))?;
+    let sector_size = volume.bytes_per_sector;
+    let chunks = found.tables.last().map_or(0, |table| table.first_chunk + table.entries);
+    // A chunk is at most 2^21 bytes and there are fewer than 2^19 tables of fewer than 2^32 chunks each.
+    if chunks.saturating_mul(volume.chunk_size) < volume.size {
+        return Err(Error::corrupt(
+            "ewf.tables",
+            format!(
+                "the tables place {chunks} chunks of {} bytes; the disk of {} bytes has more",
+                volume.chunk_size, volume.size
+            ),
+        )
+        .with_hint("a segment file is cut off or damaged"));
+    }
+    let file: Arc<dyn ReadAt> = Arc::new(file);
+    let chunks = Chunks { pages: Pages::new(file.clone()), file, volume, tables: found.tables };
+    Ok(Ewf { disk: Arc::new(Mapped::new(chunks)), sector_size })
+}
+
+/// Segment files, one behind the other: offsets of the joined file are their own plus those of all files before.
+struct Joined {
+    parts: Vec<(u64, Arc<dyn ReadAt>)>,
+    len: u64,
+}
+
+impl Joined {
+    fn new(segments: Vec<Arc<dyn ReadAt>>) -> Result<Self> {
+        let mut joined = Self { parts: Vec::new(), len: 0 };
+        for segment in segments {
+            let len = segment.len();
+            joined.parts.push((joined.len, segment));
+            joined.len = joined.len.checked_add(len).ok_or_else(|| Error::invalid("the segment files are too long"))?;
+        }
+        Ok(joined)
+    }
+}
+
+impl ReadAt for Joined {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        check_range(offset, buf.len(), self.len)?;
+        let mut n = self.parts.partition_point(|(start, _)| *start <= offset).saturating_sub(1);
+        let (mut rest, mut offset) = (buf, offset);
+        while let (false, Some((start, part))) = (rest.is_empty(), self.parts.get(n)) {
+            let held = part.len() - (offset - start);
+            let len = rest.len().min(usize::try_from(held).unwrap_or(usize::MAX));
+            let (here, more) = rest.split_at_mut(len);
+            part.read_exact_at(here, offset - start)?;
+            offset += u64::try_from(len).unwrap_or(0);
+            rest = more;
+            n += 1;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Geometry {
+    chunk_size: u64,
+    bytes_per_sector: u32,
+    /// The disk's size in bytes.
+    size: u64,
+}
+
+/// One table: where the chunks from `first_chunk` on lie.
+struct Table {
+    first_chunk: u64,
+    entries: u64,
+    /// Offsets in the joined file: of the first entry, of what the entries count from, and of the end of the last chunk.
+    entries_at: u64,
+    base: u64,
+    data_end: u64,
+}
+
+#[derive(Default)]
+struct Found {
+    volume: Option<Geometry>,
+    tables: Vec<Table>,
+    sections: usize,
+    bad_ranges: u32,
+}
+
+impl Found {
+    /// Reads the sections of segment file `number`, which begins at `start` of the joined file; whether the image ends
+    /// with it.
+    fn read_segment(&mut self, file: &Arc<dyn ReadAt>, start: u64, number: usize) -> Result<bool> {
+        let header: FileHeader = fields::read(file, 0, "ewf.header", "the segment file's header")?;
+        let found = usize::from(header.segment_number.get());
+        if header.magic != MAGIC || found != number {
+            return Err(Error::corrupt(
+                "ewf.header",
+                format!("found segment file {found}, or none; number {number} was expected here"),
+            )
+            .with_hint("the first segment file of an image ends in .E01"));
+        }
+        let mut at = FILE_HEADER;
+        let mut sectors_end = None;
+        loop {
+            let section: Section = fields::read(file, at, "ewf.section", "a section header")?;
+            self.sections += 1;
+            let wrong = |what: String| Error::corrupt("ewf.section", format!("segment file {number}: {what}")).at(at);
+            let sum = section.as_bytes().get(..72).map(adler32);
+            if sum != Some(section.checksum.get()) {
+                return Err(wrong("the section header's Adler-32 is wrong".into()));
+            }
+            if self.sections > EWF_SECTIONS_MAX {
+                return Err(Error::limit(
+                    "ewf.sections",
+                    format!("the image has more than {EWF_SECTIONS_MAX} sections"),
+                )
+                .at(at));
+            }
+            let kind = section.kind.split(|b| *b == 0).next().unwrap_or_default();
+            let (next, size) = (section.next.get(), section.size.get());
+            // The last section of a file, done or next, points to itself.
+            if kind == b"done" || kind == b"next" {
+                return Ok(kind == b"done");
+            }
+            let end = if size == 0 { Some(next) } else { at.checked_add(size) };
+            let end = end.filter(|end| (at + SECTION_HEADER..=file.len()).contains(end) && next > at);
+            let Some(end) = end else {
+                let name = escape(&String::from_utf8_lossy(kind));
+                return Err(wrong(format!("section {name} has {size} bytes, and the next comes at byte {next}"))
+                    .with_hint("the segment file is cut off or damaged"));
+            };
+            let body = at + SECTION_HEADER;
+            match kind {
+                b"volume" | b"disk" | b"data" => self.read_volume(file, body, end, kind == b"data")?,
+                b"sectors" => sectors_end = Some(end),
+                b"table" => {
+                    // In SMART's files the chunks lie behind the entries, in the table's own section.
+                    let data_end = sectors_end.take().unwrap_or(end);
+                    self.read_table(file, start, body, end, data_end)?;
+                }
+                b"error2" => {
+                    let ranges: U32 = fields::read(file, body, "ewf.error2", "the list of read errors")?;
+                    self.bad_ranges = self.bad_ranges.saturating_add(ranges.get());
+                }
+                _ => (),
+            }
+            at = next;
+        }
+    }
+
+    fn read_volume(&mut self, file: &Arc<dyn ReadAt>, at: u64, end: u64, copy: bool) -> Result<()> {
+        let volume: Volume = fields::read(file, at, "ewf.volume", "the volume section")?;
+        // EnCase's volume sections and SMART's are of different lengths; both end with their checksum.
+        let sum_at = end.checked_sub(CHECKSUM).filter(|sum_at| (90..=1048).contains(&sum_at.saturating_sub(at)));
+        let Some(sum_at) = sum_at else {
+            return Err(Error::corrupt("ewf.volume", "the volume section is of a length that is not known").at(at));
+        };
+        check_adler32(file, at, sum_at, "ewf.volume", "the volume section")?;
+        let bytes_per_sector = volume.bytes_per_sector.get();
+        let chunk_size = u64::from(volume.sectors_per_chunk.get()) * u64::from(bytes_per_sector);
+        if !bytes_per_sector.is_power_of_two() || !(512..=4096).contains(&bytes_per_sector) || chunk_size == 0 {
+            return Err(Error::corrupt(
+                "ewf.volume",
+                format!("found {} sectors of {bytes_per_sector} bytes a chunk", volume.sectors_per_chunk.get()),
+            )
+            .at(at));
+        }
+        if chunk_size > CONTAINER_UNIT_MAX {
+            let found = format!("found chunks of {chunk_size} bytes; {CONTAINER_UNIT_MAX} are allowed");
+            return Err(Error::limit("ewf.volume", found).at(at));
+        }
+        let size = volume.sector_count.get().checked_mul(u64::from(bytes_per_sector));
+        let size = size.ok_or_else(|| Error::corrupt("ewf.volume", "the number of sectors overflows").at(at + 16))?;
+        let geometry = Geometry { chunk_size, bytes_per_sector, size };
+        // Each further segment file has a copy of the first one's volume section; some tools leave it empty.
+        match self.volume {
+            None => self.volume = Some(geometry),
+            Some(first) if first == geometry || copy && volume.sector_count.get() == 0 => (),
+            Some(_) => {
+                let what = "the segment files are of different images: their volume sections differ";
+                return Err(Error::corrupt("ewf.volume", what).at(at));
+            }
+        }
+        Ok(())
+    }
+
+    fn read_table(&mut self, file: &Arc<dyn ReadAt>, start: u64, at: u64, end: u64, data_end: u64) -> Result<()> {
+        let header: TableHeader = fields::read(file, at, "ewf.table", "a table header")?;
+        if header.as_bytes().get(..20).map(adler32) != Some(header.checksum.get()) {
+            return Err(Error::corrupt("ewf.table", "the table header's Adler-32 is wrong").at(at));
+        }
+        let entries = u64::from(header.entry_count.get());
+        let entries_at = at + TABLE_HEADER;
+        let entries_end = entries_at + entries * 4;
+        if entries_end > end {
+            let found = format!("found {entries} entries; the table section ends at byte {end}");
+            return Err(Error::corrupt("ewf.table", found).at(at));
+        }
+        // SMART's tables have no checksum of their entries; EnCase's end with it.
+        if entries_end + CHECKSUM == end {
+            check_adler32(file, entries_at, entries_end, "ewf.table", "the table's entries")?;
+        }
+        let base = start.checked_add(header.base_offset.get());
+        let base = base.ok_or_else(|| Error::corrupt("ewf.table", "the base offset overflows").at(at + 8))?;
+        let first_chunk = self.tables.last().map_or(0, |table| table.first_chunk + table.entries);
+        if entries > 0 {
+            let (entries_at, data_end) = (start + entries_at, start + data_end);
+            self.tables.push(Table { first_chunk, entries, entries_at, base, data_end });
+        }
+        Ok(())
+    }
+}
+
+/// Compares the Adler-32 of the bytes from `at` to `end` with the one behind them.
+fn check_adler32(file: &Arc<dyn ReadAt>, at: u64, end: u64, rule: &'static str, what: &str) -> Result<()> {
+    let mut sum = Adler32::new();
+    let mut buf = vec![0; 64 << 10];
+    let mut from = at;
+    while from < end {
+        let len = usize::try_from(end - from).unwrap_or(usize::MAX).min(buf.len());
+        let part = &mut buf[..len];
+        fields::fill(file, part, from, rule, what)?;
+        sum.write_slice(part);
+        from += u64::try_from(len).unwrap_or(u64::MAX);
+    }
+    let stored: U32 = fields::read(file, end, rule, "an Adler-32")?;
+    match stored.get() == sum.checksum() {
+        true => Ok(()),
+        false => Err(Error::corrupt(rule, format!("the Adler-32 of {what} is wrong")).at(at)),
+    }
+}
+
+struct Chunks {
+    file: Arc<dyn ReadAt>,
+    pages: Pages,
+    volume: Geometry,
+    tables: Vec<Table>,
+}
+
+impl Chunks {
+    /// The chunk's first byte and its end in the file, and whether it is compressed.
+    fn find(&self, chunk: u64) -> Result<(u64, u64, bool)> {
+        let n = self.tables.partition_point(|table| table.first_chunk <= chunk).saturating_sub(1);
+        let wrong = |what: String| Error::corrupt("ewf.table", format!("chunk {chunk}: {what}"));
+        let table = self.tables.get(n).ok_or_else(|| wrong("no table places it".into()))?;
+        let index = chunk - table.first_chunk;
+        let at = table.entries_at + index * 4;
+        let entry = u32::from_le_bytes(self.pages.entry(at)?);
+        let place = |entry: u32| table.base.saturating_add(u64::from(entry & !COMPRESSED));
+        let start = place(entry);
+        let end = match index + 1 < table.entries {
+            true => place(u32::from_le_bytes(self.pages.entry(at + 4)?)),
+            false => table.data_end,
+        };
+        let len = end.checked_sub(start).filter(|len| (1..=self.volume.chunk_size * 2).contains(len));
+        let Some(_) = len.filter(|_| end <= self.file.len()) else {
+            return Err(wrong(format!("it is said to lie from byte {start} to byte {end} of the segment files")).at(at));
+        };
+        Ok((start, end, entry & COMPRESSED != 0))
+    }
+}
+
+impl Layout for Chunks {
+    fn size(&self) -> u64 {
+        self.volume.size
+    }
+
+    fn file(&self) -> &dyn ReadAt {
+        &self.file
+    }
+
+    /// Also a chunk that is stored as it is goes through [`Layout::unpack`], where its checksum is compared.
+    fn run_at(&self, offset: u64, _wanted: u64) -> Result<Run> {
+        let (unit, skip) = (offset / self.volume.chunk_size, offset % self.volume.chunk_size);
+        Ok(Run { len: self.volume.chunk_size - skip, place: Place::Packed { unit, skip } })
+    }
+
+    fn unpack(&self, unit: u64) -> Result<Vec<u8>> {
+        let (start, end, compressed) = self.find(unit)?;
+        // The last chunk holds only what the disk has left.
+        let wanted = self.volume.chunk_size.min(self.volume.size.saturating_sub(unit * self.volume.chunk_size));
+        let mut bytes = vec![0; usize::try_from(end - start).unwrap_or(0)];
+        fields::fill(&self.file, &mut bytes, start, "container.truncated", "a chunk")?;
+        if compressed {
+            return unpack(Packing::Zlib, &bytes, self.volume.chunk_size).map_err(|e| e.at(start));
+        }
+        let stored = usize::try_from(wanted).ok().filter(|len| *len < bytes.len()).and_then(|_| {
+            // The checksum comes after the chunk's bytes: all of them for a chunk that was padded to its full size.
+            [self.volume.chunk_size, wanted].into_iter().find_map(|len| {
+                let len = usize::try_from(len).ok()?;
+                let sum = bytes.get(len..)?.first_chunk::<4>()?;
+                (u32::from_le_bytes(*sum) == adler32(bytes.get(..len)?)).then_some(len)
+            })
+        });
+        let Some(len) = stored else {
+            return Err(Error::corrupt("ewf.chunk", format!("the Adler-32 of chunk {unit} is wrong")).at(start));
+        };
+        bytes.truncate(len);
+        Ok(bytes)
+    }
+
+    fn unit_size(&self) -> u64 {
+        self.volume.chunk_size
+    }
+}

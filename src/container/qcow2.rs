@@ -1,0 +1,525 @@
+//! qcow2 images, versions 2 and 3, read-only (QEMU's docs/interop/qcow2.rst). All numbers are big-endian.
+//!
+//! | bytes | field | bytes | field |
+//! |---|---|---|---|
+//! | 0..4 | magic `QFI\xfb` | 48..56 | refcount_table_offset |
+//! | 4..8 | version, 2 or 3 | 56..60 | refcount_table_clusters |
+//! | 8..16 | backing_file_offset | 60..64 | nb_snapshots |
+//! | 16..20 | backing_file_size | 64..72 | snapshots_offset; version 2 ends here |
+//! | 20..24 | cluster_bits | 72..80 | incompatible_features |
+//! | 24..32 | size | 80..88 | compatible_features |
+//! | 32..36 | crypt_method | 88..96 | autoclear_features |
+//! | 36..40 | l1_size | 96..100 | refcount_order |
+//! | 40..48 | l1_table_offset | 100..104 | header_length |
+//! | | | 104 | compression_type, where header_length reaches it |
+//!
+//! An entry of the L1 table points to an L2 table, a cluster long; an entry of that tells where a guest cluster lies.
+//!
+//! This reader is our own, not the crate imago (0.2.6), for three reasons: its storage trait has `unsafe` methods, which
+//! a crate that forbids `unsafe` cannot implement for its own sources; it unpacks zlib clusters alone, not zstd ones, and
+//! has no extended L2 entries; and it passes over `crypt_method`, and so gives ciphertext as the disk.
+//!
+//! # Security
+//! Of the files that an image can name, its backing file and its external data file, none is ever opened: whoever made
+//! the image could name any file that the reader may read, and find its bytes in the output. Reading stays within the one
+//! file, and every offset is checked against it. Reference counts and internal snapshots are not looked at.
+
+mod extensions;
+
+use std::sync::Arc;
+
+use zerocopy::byteorder::big_endian::{U32, U64};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
+
+use self::extensions::Extensions;
+use super::Contents;
+use super::cache::Pages;
+use super::fields;
+use super::map::{Layout, Mapped, Place, Run, run_within};
+use super::unpack::{Packing, unpack};
+use crate::error::{Error, Result};
+use crate::io::{ReadAt, Window};
+use crate::limits::QCOW2_L1_SIZE_MAX;
+
+const FEATURE_DIRTY: u64 = 1 << 0;
+const FEATURE_CORRUPT: u64 = 1 << 1;
+const FEATURE_DATA_FILE: u64 = 1 << 2;
+const FEATURE_COMPRESSION: u64 = 1 << 3;
+const FEATURE_EXTENDED_L2: u64 = 1 << 4;
+const FEATURES_KNOWN: u64 = (1 << 5) - 1;
+
+/// Bits 9 to 55 of a table entry: an offset in the file.
+const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
+const L2_COMPRESSED: u64 = 1 << 62;
+const L2_ZERO: u64 = 1;
+/// A cluster has this many subclusters, in images with extended L2 entries.
+const SUBCLUSTERS: u64 = 32;
+/// The smallest LUKS1 header: its fixed part alone.
+const LUKS_HEADER_MIN: u64 = 592;
+
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct Header {
+    magic: [u8; 4],
+    version: U32,
+    backing_file_offset: U64,
+    backing_file_size: U32,
+    cluster_bits: U32,
+    size: U64,
+    crypt_method: U32,
+    l1_size: U32,
+    l1_table_offset: U64,
+    refcount_table_offset: U64,
+    refcount_table_clusters: U32,
+    nb_snapshots: U32,
+    snapshots_offset: U64,
+}
+const _: () = assert!(size_of::<Header>() == 72);
+
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct HeaderV3 {
+    incompatible_features: U64,
+    compatible_features: U64,
+    autoclear_features: U64,
+    refcount_order: U32,
+    header_length: U32,
+}
+const _: () = assert!(size_of::<HeaderV3>() == 32);
+
+/// Where the bytes of a run of an encrypted image lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mapping {
+    /// In the image file: `len` bytes from byte `offset` on, encrypted. The sector number that the IV is made from is
+    /// `offset / 512`, counted on through the run.
+    Host {
+        /// The first byte's offset in the image file; a multiple of 512 where the guest offset is one.
+        offset: u64,
+        /// How many bytes. Never 0.
+        len: u64,
+    },
+    /// Nowhere: `len` bytes of plaintext zeroes, never encrypted.
+    Zero {
+        /// How many bytes. Never 0.
+        len: u64,
+    },
+}
+
+/// A disk whose bytes are stored encrypted, with IVs from where they lie in the file and not from where they lie on the
+/// disk.
+pub trait HostMap: Send + Sync {
+    /// The size of the disk in bytes; a multiple of 512.
+    fn virtual_size(&self) -> u64;
+
+    /// The file that [`Mapping::Host`] counts in.
+    fn file(&self) -> &dyn ReadAt;
+
+    /// Where the disk's bytes from `guest` on lie; `guest` is below [`HostMap::virtual_size`]. The run may be longer than
+    /// the `wanted` bytes that the caller has a use for.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) where the tables break a rule or the file is cut off,
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) for a compressed cluster, and
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io).
+    fn map(&self, guest: u64, wanted: u64) -> Result<Mapping>;
+}
+
+/// A qcow2 image with its own LUKS encryption (`crypt_method` 2).
+#[derive(Clone)]
+pub struct Qcow2Luks {
+    /// The LUKS1 header with its key material: the part of the file that the header extension 0x0537be77 points to.
+    /// Its key-material offsets count from here; its payload-offset means nothing.
+    pub header: Arc<dyn ReadAt>,
+    /// Where the encrypted clusters lie.
+    pub clusters: Arc<dyn HostMap>,
+}
+
+/// An opened qcow2 image.
+pub(super) struct Qcow2 {
+    file: Arc<dyn ReadAt>,
+    pages: Pages,
+    size: u64,
+    version: u32,
+    cluster_bits: u32,
+    l1_table_offset: u64,
+    extended_l2: bool,
+    packing: Packing,
+}
+
+/// Reads the header and its extensions, and gives the disk.
+pub(super) fn open(file: Arc<dyn ReadAt>, notes: &mut Vec<String>) -> Result<Contents> {
+    let header: Header = fields::read(&file, 0, "qcow2.header", "the qcow2 header")?;
+    if header.magic != *b"QFI\xfb" {
+        return Err(Error::corrupt("qcow2.magic", "the file does not begin with qcow2's magic QFI\\xfb").at(0));
+    }
+    let version = header.version.get();
+    let v3 = match version {
+        2 => HeaderV3::new_zeroed(),
+        3 => fields::read(&file, 72, "qcow2.header", "the version 3 header")?,
+        _ => {
+            return Err(Error::unsupported("qcow2.version", format!("found {version}; versions 2 and 3 are read"))
+                .at(4)
+                .with_hint("qemu-img convert -O raw IMAGE DISK.raw makes an image that can be read"));
+        }
+    };
+    let cluster_bits = header.cluster_bits.get();
+    if !(9..=21).contains(&cluster_bits) {
+        return Err(Error::corrupt("qcow2.cluster_bits", format!("found {cluster_bits}; 9 to 21 is allowed")).at(20));
+    }
+    let cluster = 1u64 << cluster_bits;
+    let header_length = if version == 2 { 72 } else { u64::from(v3.header_length.get()) };
+    if version == 3 && (header_length < 104 || header_length % 8 != 0 || header_length > cluster) {
+        return Err(Error::corrupt(
+            "qcow2.header_length",
+            format!("found {header_length}; a multiple of 8 from 104 to the cluster size {cluster} is allowed"),
+        )
+        .at(100));
+    }
+    let pages = Pages::new(file.clone());
+    let extensions = Extensions::read(&pages, &header, header_length, cluster, file.len())?;
+    extensions.refuse_other_files(&pages, &header, &v3)?;
+
+    let features = v3.incompatible_features.get();
+    if features & FEATURE_CORRUPT != 0 {
+        return Err(Error::corrupt("qcow2.corrupt", "the image is marked corrupt: QEMU found its tables damaged")
+            .at(72)
+            .with_hint("qemu-img check -r all, on a copy of the image, may repair it"));
+    }
+    if let unknown @ 1.. = features & !FEATURES_KNOWN {
+        let name = extensions.feature_name(&pages, unknown.trailing_zeros()).unwrap_or_default();
+        return Err(Error::unsupported(
+            "qcow2.incompatible_features",
+            format!("bit {}{name} is not known", unknown.trailing_zeros()),
+        )
+        .at(72)
+        .with_hint("qemu-img convert -O raw IMAGE DISK.raw makes an image that can be read"));
+    }
+    let extended_l2 = features & FEATURE_EXTENDED_L2 != 0;
+    if extended_l2 && cluster_bits < 14 {
+        return Err(Error::corrupt(
+            "qcow2.cluster_bits",
+            format!("found {cluster_bits}; with extended L2 entries at least 14 is allowed"),
+        )
+        .at(20));
+    }
+    let packing = packing(&pages, features, header_length)?;
+
+    let size = header.size.get();
+    let l1_table_offset = header.l1_table_offset.get();
+    let l1_size = u64::from(header.l1_size.get());
+    if !l1_table_offset.is_multiple_of(cluster) {
+        return Err(Error::corrupt(
+            "qcow2.l1_table_offset",
+            format!("found {l1_table_offset}; a multiple of the cluster size {cluster} is allowed"),
+        )
+        .at(40));
+    }
+    if l1_size * 8 > QCOW2_L1_SIZE_MAX {
+        return Err(Error::limit(
+            "qcow2.l1_size",
+            format!("found {l1_size} entries; {} are allowed", QCOW2_L1_SIZE_MAX / 8),
+        )
+        .at(36));
+    }
+    fields::table_within(&file, l1_table_offset, l1_size, 8, "qcow2.l1_size", "the L1 table")?;
+    let image = Qcow2 { file: file.clone(), pages, size, version, cluster_bits, l1_table_offset, extended_l2, packing };
+    // The largest L1 table maps 2^22 * 2^18 * 2^21 bytes, so this does not overflow.
+    let mapped = l1_size * image.l1_entry_span();
+    if size > mapped {
+        return Err(Error::corrupt(
+            "qcow2.size",
+            format!("found {size} bytes; the image's L1 table of {l1_size} entries maps {mapped}"),
+        )
+        .at(24));
+    }
+
+    let luks = luks_header(&file, &header, &extensions, cluster)?;
+    if features & FEATURE_DIRTY != 0 {
+        notes.push(
+            "qcow2: the image was not closed cleanly; its reference counts may be wrong, but they are not read".into(),
+        );
+    }
+    if let snapshots @ 1.. = header.nb_snapshots.get() {
+        notes.push(format!("qcow2: {snapshots} internal snapshots are not looked at; the disk's last state is read"));
+    }
+    Ok(match luks {
+        Some(header) => Contents::Qcow2Luks(Qcow2Luks { header, clusters: Arc::new(image) }),
+        None => Contents::Disk(Arc::new(Mapped::new(image))),
+    })
+}
+
+fn packing(pages: &Pages, features: u64, header_length: u64) -> Result<Packing> {
+    let compression_type = match header_length > 104 {
+        true => pages.entry::<1>(104)?[0],
+        false => 0,
+    };
+    match (features & FEATURE_COMPRESSION != 0, compression_type) {
+        (false, 0) => Ok(Packing::Deflate),
+        (true, 1) => Ok(Packing::Zstd),
+        (true, 2..) => Err(Error::unsupported(
+            "qcow2.compression_type",
+            format!("found {compression_type}; 0 (deflate) and 1 (zstd) are read"),
+        )
+        .at(104)),
+        (set, _) => Err(Error::corrupt(
+            "qcow2.compression_type",
+            format!("found {compression_type}, but incompatible feature bit 3 is {}", u8::from(set)),
+        )
+        .at(104)),
+    }
+}
+
+/// The LUKS header that the crypt method needs, checked to lie within the file.
+fn luks_header(
+    file: &Arc<dyn ReadAt>,
+    header: &Header,
+    extensions: &Extensions,
+    cluster: u64,
+) -> Result<Option<Arc<dyn ReadAt>>> {
+    match header.crypt_method.get() {
+        0 => return Ok(None),
+        1 => {
+            return Err(Error::unsupported(
+                "qcow2.crypt_method",
+                "the image has qcow2's legacy AES encryption (method 1), which is not LUKS",
+            )
+            .at(32)
+            .with_hint(
+                "qemu-img convert --object secret,id=s,file=KEYFILE --image-opts \
+                 driver=qcow2,file.filename=IMAGE,encrypt.format=aes,encrypt.key-secret=s -O raw DISK.raw decrypts it",
+            ));
+        }
+        2 => (),
+        other => {
+            let found = format!("found {other}; 0 (none), 1 (AES) and 2 (LUKS) are known");
+            return Err(Error::unsupported("qcow2.crypt_method", found).at(32));
+        }
+    }
+    let Some((offset, len)) = extensions.crypt_header else {
+        return Err(Error::corrupt(
+            "qcow2.crypt_header",
+            "crypt_method is 2 (LUKS), but the header extension 0x0537be77, which points to the LUKS header, is missing",
+        )
+        .at(32));
+    };
+    if offset % cluster != 0 || len < LUKS_HEADER_MIN || offset.checked_add(len).is_none_or(|end| end > file.len()) {
+        return Err(Error::corrupt(
+            "qcow2.crypt_header",
+            format!(
+                "the LUKS header is said to be {len} bytes at byte {offset}; at least {LUKS_HEADER_MIN}, from the start of \
+                 a cluster on and within the file's {} bytes, are allowed",
+                file.len()
+            ),
+        ));
+    }
+    if !header.size.get().is_multiple_of(512) {
+        return Err(Error::corrupt(
+            "qcow2.size",
+            format!("found {}; with encryption a multiple of 512 is allowed", header.size.get()),
+        )
+        .at(24));
+    }
+    Ok(Some(Arc::new(Window::new(file.clone(), offset, Some(len))?)))
+}
+
+/// Where one cluster, or subcluster, lies.
+enum Unit {
+    Zero,
+    Host(u64),
+    Compressed,
+}
+
+impl Qcow2 {
+    fn cluster(&self) -> u64 {
+        1 << self.cluster_bits
+    }
+
+    /// log2 of how many entries an L2 table has, which is a cluster long.
+    fn l2_bits(&self) -> u32 {
+        self.cluster_bits - if self.extended_l2 { 4 } else { 3 }
+    }
+
+    /// How many bytes of the disk one L1 entry stands for.
+    fn l1_entry_span(&self) -> u64 {
+        1 << (self.cluster_bits + self.l2_bits())
+    }
+
+    /// Where the entry's cluster or subcluster number `sub` lies.
+    fn unit(&self, entry: u64, bitmap: u64, sub: u64, guest: u64) -> Result<Unit> {
+        let wrong = |what: &str| Err(Error::corrupt("qcow2.l2_entry", format!("byte {guest} of the disk: {what}")));
+        if entry & L2_COMPRESSED != 0 {
+            return Ok(Unit::Compressed);
+        }
+        let host = entry & OFFSET;
+        if !host.is_multiple_of(self.cluster()) {
+            return wrong(&format!(
+                "its cluster is said to lie at byte {host}, which is not a multiple of {}",
+                self.cluster()
+            ));
+        }
+        if self.extended_l2 {
+            let allocated = bitmap >> sub & 1 == 1;
+            let zero = bitmap >> (SUBCLUSTERS + sub) & 1 == 1;
+            return match (allocated, zero, host) {
+                (true, true, _) => wrong("its subcluster is marked both as data and as zeroes"),
+                (true, false, 0) => wrong("its subcluster is marked as data, but its cluster has no place"),
+                (true, false, _) => Ok(Unit::Host(host + sub * (self.cluster() / SUBCLUSTERS))),
+                (false, ..) => Ok(Unit::Zero),
+            };
+        }
+        match (entry & L2_ZERO != 0, host) {
+            (true, _) if self.version == 2 => wrong("its cluster is marked as zeroes, which version 2 does not know"),
+            (true, _) | (false, 0) => Ok(Unit::Zero),
+            (false, _) => Ok(Unit::Host(host)),
+        }
+    }
+
+    /// The run of one entry that is not compressed, from subcluster `first` on, `skip` bytes into it.
+    fn extend(&self, run: &mut Option<Run>, entry: u64, bitmap: u64, first: u64, guest: u64) -> Result<bool> {
+        let subs = if self.extended_l2 { SUBCLUSTERS } else { 1 };
+        let unit_len = self.cluster() / subs;
+        for sub in first..subs {
+            let place = match self.unit(entry, bitmap, sub, guest)? {
+                Unit::Zero => Place::Zero,
+                Unit::Host(host) => Place::Stored(host),
+                Unit::Compressed => return Ok(false),
+            };
+            match run {
+                None => *run = Some(Run { len: unit_len, place }),
+                Some(Run { len, place: Place::Zero }) if place == Place::Zero => *len += unit_len,
+                Some(Run { len, place: Place::Stored(at) }) if place == Place::Stored(*at + *len) => *len += unit_len,
+                Some(_) => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
+    /// The run that starts in the cluster at `l2_entry`, `skip` bytes into that cluster.
+    fn run_in_l2(&self, l2_entry: u64, entries: u64, skip: u64, offset: u64, wanted: u64) -> Result<Run> {
+        let unit_len = if self.extended_l2 { self.cluster() / SUBCLUSTERS } else { self.cluster() };
+        let (first, skip) = (skip / unit_len, skip % unit_len);
+        let mut run: Option<Run> = None;
+        let mut packed = None;
+        let mut step = |entry: u64, bitmap: u64| {
+            if run.is_none() && entry & L2_COMPRESSED != 0 {
+                packed = Some(entry);
+                return Ok(false);
+            }
+            let first = if run.is_none() { first } else { 0 };
+            // What is wrong with a later entry is told to whoever reads there.
+            let more = match self.extend(&mut run, entry, bitmap, first, offset) {
+                Err(_) if run.is_some() => false,
+                more => more?,
+            };
+            Ok(more && run.is_some_and(|run| run.len.saturating_sub(skip) < wanted))
+        };
+        if self.extended_l2 {
+            self.pages.each::<16>(l2_entry, entries, |bytes| {
+                let both = u128::from_be_bytes(bytes);
+                step(high(both), low(both))
+            })?;
+        } else {
+            self.pages.each::<8>(l2_entry, entries, |bytes| step(u64::from_be_bytes(bytes), 0))?;
+        }
+        if let Some(entry) = packed {
+            let skip = offset % self.cluster();
+            let unit = entry & !(1 << 63);
+            return Ok(Run { len: self.cluster() - skip, place: Place::Packed { unit, skip } });
+        }
+        let Some(mut run) = run else { return Ok(Run { len: 0, place: Place::Zero }) };
+        run.len -= skip;
+        if let Place::Stored(at) = &mut run.place {
+            *at += skip;
+        }
+        Ok(run)
+    }
+}
+
+fn high(both: u128) -> u64 {
+    u64::try_from(both >> 64).unwrap_or(0)
+}
+
+fn low(both: u128) -> u64 {
+    u64::try_from(both & u128::from(u64::MAX)).unwrap_or(0)
+}
+
+impl Layout for Qcow2 {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn file(&self) -> &dyn ReadAt {
+        &self.file
+    }
+
+    fn run_at(&self, offset: u64, wanted: u64) -> Result<Run> {
+        let l1_index = offset / self.l1_entry_span();
+        let in_l1 = offset % self.l1_entry_span();
+        // The header's check of the L1 table against the disk's size keeps the index within the table.
+        let l1_entry = u64::from_be_bytes(self.pages.entry(self.l1_table_offset + l1_index * 8)?);
+        let l2_table = l1_entry & OFFSET;
+        if l2_table == 0 {
+            return Ok(Run { len: self.l1_entry_span() - in_l1, place: Place::Zero });
+        }
+        if !l2_table.is_multiple_of(self.cluster()) {
+            return Err(Error::corrupt(
+                "qcow2.l1_entry",
+                format!("the L2 table of byte {offset} of the disk is said to lie at byte {l2_table}, not at a cluster's start"),
+            )
+            .at(self.l1_table_offset + l1_index * 8));
+        }
+        let entry_size = if self.extended_l2 { 16 } else { 8 };
+        fields::table_within(
+            &self.file,
+            l2_table,
+            self.cluster() / entry_size,
+            entry_size,
+            "qcow2.l2_table",
+            "an L2 table",
+        )?;
+        let l2_index = in_l1 / self.cluster();
+        let entries = (1 << self.l2_bits()) - l2_index;
+        self.run_in_l2(l2_table + l2_index * entry_size, entries, offset % self.cluster(), offset, wanted)
+    }
+
+    /// `unit` is the L2 entry without its highest bit: the offset of the compressed bytes, and how many more 512-byte
+    /// sectors than the first they reach into.
+    fn unpack(&self, unit: u64) -> Result<Vec<u8>> {
+        let offset_bits = 62 - (self.cluster_bits - 8);
+        let host = unit & ((1 << offset_bits) - 1);
+        let more_sectors = (unit & !L2_COMPRESSED) >> offset_bits;
+        let end = host - host % 512 + (more_sectors + 1) * 512;
+        // The last sector may lie beyond the file's end: QEMU writes only the bytes that the stream has.
+        let len = end.min(self.file.len()).saturating_sub(host);
+        let mut packed = vec![0; usize::try_from(len).unwrap_or(0)];
+        fields::fill(&self.file, &mut packed, host, "container.truncated", "a compressed cluster")?;
+        unpack(self.packing, &packed, self.cluster()).map_err(|e| e.at(host))
+    }
+
+    fn unit_size(&self) -> u64 {
+        self.cluster()
+    }
+}
+
+impl HostMap for Qcow2 {
+    fn virtual_size(&self) -> u64 {
+        self.size
+    }
+
+    fn file(&self) -> &dyn ReadAt {
+        &self.file
+    }
+
+    fn map(&self, guest: u64, wanted: u64) -> Result<Mapping> {
+        let run = run_within(self, guest, wanted)?;
+        match run.place {
+            Place::Zero => Ok(Mapping::Zero { len: run.len }),
+            Place::Stored(offset) => Ok(Mapping::Host { offset, len: run.len }),
+            // QEMU stores these in the clear, and its tools refuse to make them.
+            Place::Packed { .. } => Err(Error::unsupported(
+                "qcow2.compressed",
+                format!("byte {guest} of the disk lies in a compressed cluster, which an encrypted image cannot have"),
+            )),
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! The clusters of a qcow2 image that encrypts them itself (`crypt_method` 2).
+//!
+//! The key is in a LUKS1 header that a header extension points to, and its payload offset means nothing: the IV of a
+//! sector is its *host* offset in the qcow2 file (QEMU, docs/interop/qcow2.rst, and block/qcow2-cluster.c).
+
+use std::sync::Arc;
+
+use super::crypt::cipher;
+use super::{Layer, refuse_integrity};
+use crate::container::{HostMap, Mapping};
+use crate::crypto::cipher::SectorCipher;
+use crate::error::{Error, Result};
+use crate::io::{Extent, ReadAt};
+use crate::luks::metadata::CryptSegment;
+use crate::secret::VolumeKey;
+
+/// Encrypted clusters.
+pub struct Clusters {
+    cipher: SectorCipher,
+    map: Arc<dyn HostMap>,
+}
+
+impl Clusters {
+    pub fn new(id: u32, segment: &CryptSegment, map: Arc<dyn HostMap>, key: &VolumeKey) -> Result<Self> {
+        refuse_integrity(id, segment)?;
+        Ok(Self { cipher: cipher(id, segment, key)?, map })
+    }
+}
+
+impl Layer for Clusters {
+    fn sector_size(&self) -> u32 {
+        self.cipher.sector_size()
+    }
+
+    fn stored_at(&self, _: u64) -> Option<u64> {
+        None
+    }
+
+    fn decipher(&self, _: &mut [u8], _: u64) -> Result<()> {
+        Err(Error::invalid("clusters are read and decrypted at once"))
+    }
+
+    fn read(&self, _: &dyn ReadAt, mut buf: &mut [u8], mut inside: u64) -> Result<()> {
+        while !buf.is_empty() {
+            let wanted = u64::try_from(buf.len()).unwrap_or(u64::MAX);
+            let mapping = self.map.map(inside, wanted)?;
+            let (Mapping::Host { len, .. } | Mapping::Zero { len }) = mapping;
+            let n = usize::try_from(len.min(wanted)).unwrap_or(buf.len());
+            let (now, rest) = buf.split_at_mut(n);
+            match mapping {
+                Mapping::Zero { .. } => now.fill(0),
+                Mapping::Host { offset, .. } => {
+                    self.map.file().read_exact_at(now, offset)?;
+                    self.cipher.decrypt(now, offset / 512)?;
+                }
+            }
+            if n == 0 {
+                return Err(Error::corrupt("qcow2.l2", "a cluster maps to no bytes").at(inside));
+            }
+            inside += u64::try_from(n).unwrap_or(0);
+            buf = rest;
+        }
+        Ok(())
+    }
+
+    /// Unallocated clusters were never written, so they are zeroes, not ciphertext.
+    fn extent_at(&self, _: &dyn ReadAt, inside: u64) -> Result<Extent> {
+        Ok(match self.map.map(inside, u64::MAX)? {
+            Mapping::Host { len, .. } => Extent { len, zero: false },
+            Mapping::Zero { len } => Extent { len, zero: true },
+        })
+    }
+}
