@@ -222,8 +222,8 @@ pub fn read_first_line(from: &mut impl Read) -> Result<SecretBytes> {
     // One byte at a time: what follows the line in a pipe is not ours to take.
     let mut line = SecretBytes::zeroed(4096)?;
     let mut len = 0;
+    let mut byte = SecretBytes::zeroed(1)?;
     loop {
-        let mut byte = SecretBytes::zeroed(1)?;
         match from.read(byte.expose_mut()) {
             Ok(0) => break,
             Ok(_) if byte.expose() == b"\n" => break,
