@@ -15,7 +15,7 @@ const LAYERS: &[&[&str]] = &[
     &["crypto"],
     &["key", "container", "partition"],
     &["luks"],
-    &["volume"],
+    &["volume", "disk"],
     &["image"],
     &["decrypt"],
     &["nbd", "openstack"],

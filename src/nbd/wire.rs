@@ -21,86 +21,86 @@ pub(super) const STRUCTURED_REPLY_MAGIC: u32 = 0x668e_33ef;
 
 /// Handshake flags, and the client's flags that answer them: the same two bits.
 pub(super) mod handshake_flag {
-    pub(in super::super) const FIXED_NEWSTYLE: u16 = 1;
-    pub(in super::super) const NO_ZEROES: u16 = 2;
+    pub(in crate::nbd) const FIXED_NEWSTYLE: u16 = 1;
+    pub(in crate::nbd) const NO_ZEROES: u16 = 2;
 }
 
 pub(super) mod transmission_flag {
-    pub(in super::super) const HAS_FLAGS: u16 = 1;
-    pub(in super::super) const READ_ONLY: u16 = 1 << 1;
-    pub(in super::super) const SEND_FLUSH: u16 = 1 << 2;
-    pub(in super::super) const SEND_DF: u16 = 1 << 7;
-    pub(in super::super) const CAN_MULTI_CONN: u16 = 1 << 8;
-    pub(in super::super) const SEND_CACHE: u16 = 1 << 10;
+    pub(in crate::nbd) const HAS_FLAGS: u16 = 1;
+    pub(in crate::nbd) const READ_ONLY: u16 = 1 << 1;
+    pub(in crate::nbd) const SEND_FLUSH: u16 = 1 << 2;
+    pub(in crate::nbd) const SEND_DF: u16 = 1 << 7;
+    pub(in crate::nbd) const CAN_MULTI_CONN: u16 = 1 << 8;
+    pub(in crate::nbd) const SEND_CACHE: u16 = 1 << 10;
 }
 
 pub(super) mod option {
-    pub(in super::super) const EXPORT_NAME: u32 = 1;
-    pub(in super::super) const ABORT: u32 = 2;
-    pub(in super::super) const LIST: u32 = 3;
-    pub(in super::super) const STARTTLS: u32 = 5;
-    pub(in super::super) const INFO: u32 = 6;
-    pub(in super::super) const GO: u32 = 7;
-    pub(in super::super) const STRUCTURED_REPLY: u32 = 8;
-    pub(in super::super) const LIST_META_CONTEXT: u32 = 9;
-    pub(in super::super) const SET_META_CONTEXT: u32 = 10;
+    pub(in crate::nbd) const EXPORT_NAME: u32 = 1;
+    pub(in crate::nbd) const ABORT: u32 = 2;
+    pub(in crate::nbd) const LIST: u32 = 3;
+    pub(in crate::nbd) const STARTTLS: u32 = 5;
+    pub(in crate::nbd) const INFO: u32 = 6;
+    pub(in crate::nbd) const GO: u32 = 7;
+    pub(in crate::nbd) const STRUCTURED_REPLY: u32 = 8;
+    pub(in crate::nbd) const LIST_META_CONTEXT: u32 = 9;
+    pub(in crate::nbd) const SET_META_CONTEXT: u32 = 10;
 }
 
 pub(super) mod reply {
-    pub(in super::super) const ACK: u32 = 1;
-    pub(in super::super) const SERVER: u32 = 2;
-    pub(in super::super) const INFO: u32 = 3;
-    pub(in super::super) const META_CONTEXT: u32 = 4;
-    pub(in super::super) const ERR_UNSUP: u32 = (1 << 31) + 1;
-    pub(in super::super) const ERR_POLICY: u32 = (1 << 31) + 2;
-    pub(in super::super) const ERR_INVALID: u32 = (1 << 31) + 3;
-    pub(in super::super) const ERR_TLS_REQD: u32 = (1 << 31) + 5;
-    pub(in super::super) const ERR_UNKNOWN: u32 = (1 << 31) + 6;
-    pub(in super::super) const ERR_SHUTDOWN: u32 = (1 << 31) + 7;
-    pub(in super::super) const ERR_TOO_BIG: u32 = (1 << 31) + 9;
+    pub(in crate::nbd) const ACK: u32 = 1;
+    pub(in crate::nbd) const SERVER: u32 = 2;
+    pub(in crate::nbd) const INFO: u32 = 3;
+    pub(in crate::nbd) const META_CONTEXT: u32 = 4;
+    pub(in crate::nbd) const ERR_UNSUP: u32 = (1 << 31) + 1;
+    pub(in crate::nbd) const ERR_POLICY: u32 = (1 << 31) + 2;
+    pub(in crate::nbd) const ERR_INVALID: u32 = (1 << 31) + 3;
+    pub(in crate::nbd) const ERR_TLS_REQD: u32 = (1 << 31) + 5;
+    pub(in crate::nbd) const ERR_UNKNOWN: u32 = (1 << 31) + 6;
+    pub(in crate::nbd) const ERR_SHUTDOWN: u32 = (1 << 31) + 7;
+    pub(in crate::nbd) const ERR_TOO_BIG: u32 = (1 << 31) + 9;
 }
 
 pub(super) mod info {
-    pub(in super::super) const EXPORT: u16 = 0;
-    pub(in super::super) const NAME: u16 = 1;
-    pub(in super::super) const DESCRIPTION: u16 = 2;
-    pub(in super::super) const BLOCK_SIZE: u16 = 3;
+    pub(in crate::nbd) const EXPORT: u16 = 0;
+    pub(in crate::nbd) const NAME: u16 = 1;
+    pub(in crate::nbd) const DESCRIPTION: u16 = 2;
+    pub(in crate::nbd) const BLOCK_SIZE: u16 = 3;
 }
 
 pub(super) mod command {
-    pub(in super::super) const READ: u16 = 0;
-    pub(in super::super) const WRITE: u16 = 1;
-    pub(in super::super) const DISC: u16 = 2;
-    pub(in super::super) const FLUSH: u16 = 3;
-    pub(in super::super) const TRIM: u16 = 4;
-    pub(in super::super) const CACHE: u16 = 5;
-    pub(in super::super) const WRITE_ZEROES: u16 = 6;
-    pub(in super::super) const BLOCK_STATUS: u16 = 7;
+    pub(in crate::nbd) const READ: u16 = 0;
+    pub(in crate::nbd) const WRITE: u16 = 1;
+    pub(in crate::nbd) const DISC: u16 = 2;
+    pub(in crate::nbd) const FLUSH: u16 = 3;
+    pub(in crate::nbd) const TRIM: u16 = 4;
+    pub(in crate::nbd) const CACHE: u16 = 5;
+    pub(in crate::nbd) const WRITE_ZEROES: u16 = 6;
+    pub(in crate::nbd) const BLOCK_STATUS: u16 = 7;
 }
 
 pub(super) mod command_flag {
-    pub(in super::super) const DF: u16 = 1 << 2;
-    pub(in super::super) const REQ_ONE: u16 = 1 << 3;
+    pub(in crate::nbd) const DF: u16 = 1 << 2;
+    pub(in crate::nbd) const REQ_ONE: u16 = 1 << 3;
 }
 
 pub(super) mod chunk {
-    pub(in super::super) const FLAG_DONE: u16 = 1;
-    pub(in super::super) const NONE: u16 = 0;
-    pub(in super::super) const OFFSET_DATA: u16 = 1;
-    pub(in super::super) const BLOCK_STATUS: u16 = 5;
-    pub(in super::super) const ERROR: u16 = (1 << 15) + 1;
-    pub(in super::super) const ERROR_OFFSET: u16 = (1 << 15) + 2;
+    pub(in crate::nbd) const FLAG_DONE: u16 = 1;
+    pub(in crate::nbd) const NONE: u16 = 0;
+    pub(in crate::nbd) const OFFSET_DATA: u16 = 1;
+    pub(in crate::nbd) const BLOCK_STATUS: u16 = 5;
+    pub(in crate::nbd) const ERROR: u16 = (1 << 15) + 1;
+    pub(in crate::nbd) const ERROR_OFFSET: u16 = (1 << 15) + 2;
 }
 
 /// The error numbers of the protocol: the values of Linux, but none besides these.
 pub(super) mod errno {
-    pub(in super::super) const EPERM: u32 = 1;
-    pub(in super::super) const EIO: u32 = 5;
-    pub(in super::super) const ENOMEM: u32 = 12;
-    pub(in super::super) const EINVAL: u32 = 22;
-    pub(in super::super) const EOVERFLOW: u32 = 75;
-    pub(in super::super) const ENOTSUP: u32 = 95;
-    pub(in super::super) const ESHUTDOWN: u32 = 108;
+    pub(in crate::nbd) const EPERM: u32 = 1;
+    pub(in crate::nbd) const EIO: u32 = 5;
+    pub(in crate::nbd) const ENOMEM: u32 = 12;
+    pub(in crate::nbd) const EINVAL: u32 = 22;
+    pub(in crate::nbd) const EOVERFLOW: u32 = 75;
+    pub(in crate::nbd) const ENOTSUP: u32 = 95;
+    pub(in crate::nbd) const ESHUTDOWN: u32 = 108;
 }
 
 /// The one metadata context there is, and the id it has on this server.
