@@ -161,7 +161,7 @@ fn imports_go_one_way() {
                 seen += 1;
                 faults.extend(fault(module, name, &lifted).map(|f| format!("{}:{n}: {f}", source.path)));
             }
-            if line.contains("super::super") {
+            if line.contains("super::super::") {
                 faults.push(format!("{}:{n}: say crate:: rather than super::super", source.path));
             }
             if line.contains("use crate::{") && !line.contains('}') {
