@@ -58,13 +58,13 @@ fn every_limit_is_in_the_table_with_its_number_and_its_flag() {
     let (constants, rows) = (constants(), rows());
     assert_eq!(constants.get("KDF_TIME"), Some(&600), "the constants are found");
     assert_eq!(constants.keys().collect::<Vec<_>>(), rows.keys().collect::<Vec<_>>());
-    let help = read("src/bin/unluks/args.rs");
+    let flags = [read("src/bin/unluks/args.rs"), read("src/bin/unluks/serve.rs")].concat();
     for (name, number) in &constants {
         let [default, flag, why] = rows[name].as_slice() else { panic!("{name}: three cells are wanted") };
         let first: String = default.chars().take_while(char::is_ascii_digit).collect();
         assert_eq!(first, number.to_string(), "{name}");
         let field = flag.strip_prefix("`--").and_then(|f| f.split('`').next()).map(|f| f.replace('-', "_"));
-        let known = flag.starts_with("fixed") || field.is_some_and(|f| help.contains(&format!("pub {f}: ")));
+        let known = flag.starts_with("fixed") || field.is_some_and(|f| flags.contains(&format!("pub {f}: ")));
         assert!(known, "{name}: \"{flag}\" is neither fixed nor a flag of the program");
         assert!(why.trim_end_matches(" |").len() > 3, "{name}: why?");
     }
