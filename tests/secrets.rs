@@ -259,7 +259,9 @@ fn nothing_that_is_printed_has_the_key() {
         let run = unluks_with_stdin(&["decrypt", image, "--output", "-"], marker);
         assert_eq!(run.code, Some(3), "{}", run.stderr);
         no_marker("stdin", &run);
-        // A secret given as an argument is refused before it means anything.
+        let run = unluks(&["serve", image, "--key-file", &file, "--run", "true", "--verbose"]);
+        assert_eq!(run.code, Some(3), "{}", run.stderr);
+        no_marker("serve --verbose", &run);
         let run = unluks(&["decrypt", image, "--key-file", &file, "--output", "-", "--skip", "99999999999"]);
         no_marker("--skip", &run);
     }
