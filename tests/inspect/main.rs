@@ -56,6 +56,8 @@ fn check_layout(report: &Value) {
             assert_eq!(r["size"].as_u64(), at.map(|end| end - r["start"].as_u64().unwrap()));
         }
         let cut = report["data"]["state"] == "truncated" || report["data"]["state"] == "header-only";
+        let container = &report["container"]["size"];
+        let size = if file == "image" && container.is_u64() { container } else { size };
         if let Some(size) = size.as_u64().filter(|_| !cut && !ranges.is_empty()) {
             assert!(at.is_none_or(|end| end == size), "ends at {at:?}, the file at {size}");
         }
@@ -126,6 +128,30 @@ fn check_plaintext_size(golden: &Golden, report: &Value) {
     if let (Some(size), Some(said)) = (golden.sidecar["size"].as_u64(), known.as_u64()) {
         assert_eq!(said, size, "{}", report["data"]);
     }
+}
+
+#[test]
+fn offsets_count_from_the_container_in_the_image() {
+    for (name, args, says) in [
+        ("gpt", &["--partition", "2"][..], "partition"),
+        ("luks-in-qcow2", &[], "qcow2"),
+        ("qcow2-luks", &[], "clusters"),
+    ] {
+        let golden = Golden::unpack(name);
+        let all = [&["inspect", "--json", &*text(&golden.image)], args].concat();
+        let r = report(&unluks(&all));
+        assert_eq!(r["image"]["size"], fs::metadata(&golden.image).unwrap().len());
+        assert!(r["container"]["notes"].to_string().contains(says), "{name}: {}", r["container"]);
+        let size = golden.sidecar["size"].as_u64().unwrap();
+        let said = r["data"]["plaintext_size"].as_u64().unwrap();
+        // A partition may be larger than what the sidecar knows of.
+        assert!(if name == "gpt" { said >= size } else { said == size }, "{name}: {said}");
+        assert!(!codes(&r).contains(&"truncated") && !codes(&r).contains(&"header-only"), "{name}: {:?}", codes(&r));
+        let shown = String::from_utf8(unluks(&[&["inspect", &*text(&golden.image)], args].concat()).stdout).unwrap();
+        assert!(shown.contains(says), "{shown}");
+    }
+    let golden = Golden::unpack("l2-tokens");
+    assert_eq!(inspect(&[&golden.image])["container"], Value::Null);
 }
 
 #[test]

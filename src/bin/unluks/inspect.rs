@@ -9,25 +9,37 @@ use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
+use unluks::disk::Place;
 use unluks::luks::data::DataFile;
 use unluks::{Error, ReadAt, Result};
 
 use crate::args::InspectArgs;
 use crate::source::Source;
-use report::{FileInfo, Report};
+use report::{Container, DataIn, FileInfo, Files, Report};
 
 pub fn run(args: &InspectArgs) -> Result<ExitCode> {
     let source = Source::open(&args.source)?;
     let image = source.image(&args.source)?;
-    source.print_notes(args.json);
-    let detached = args.source.header.is_some();
-    let file = DataFile { len: length(&**image.data()), detached };
     let path = |path: &Path| path.to_string_lossy().into_owned();
-    let files = report::Files {
-        image: FileInfo { path: path(&args.source.image), size: length(&*source.file) },
-        header: args.source.header.as_ref().map(|h| FileInfo { path: path(h), size: length(&**source.header()) }),
+    let file_info = |p: &Path, file: &dyn ReadAt| FileInfo { path: path(p), size: length(file) };
+    let data = match source.place() {
+        Place::Qcow2Luks(luks) => DataIn::Clusters { size: luks.clusters.virtual_size() },
+        Place::File(data) | Place::Inside(data) => {
+            DataIn::File(DataFile { len: length(&**data), detached: args.source.header.is_some() })
+        }
     };
-    let report = Report::new(image.metadata(), files, file);
+    let files = Files {
+        image: file_info(&args.source.image, &*source.file),
+        container: (!source.is_plain_file()).then(|| Container {
+            notes: source.notes.clone(),
+            size: match source.place() {
+                Place::Qcow2Luks(luks) => luks.header.len(),
+                Place::File(luks) | Place::Inside(luks) => luks.len(),
+            },
+        }),
+        header: args.source.header.as_ref().map(|h| file_info(h, &**source.header())),
+    };
+    let report = Report::new(image.metadata(), files, data);
     let output = match args.json {
         true => json::pretty(&report).map_err(|e| Error::io("writing JSON", e.into()))? + "\n",
         false => text::render(&report),

@@ -87,6 +87,11 @@ impl Source {
         self.header.as_ref().unwrap_or(self.place.source())
     }
 
+    /// Where the LUKS container is in the image file.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
     /// The file as a whole is what the volume reads: its bytes can be hashed as they are read.
     pub fn is_plain_file(&self) -> bool {
         matches!(self.place, Place::File(_))

@@ -49,8 +49,10 @@ pub enum Kind {
 }
 
 /// The ranges of the header's file and then of the data's, each in order, without holes and overlaps.
-pub fn layout(metadata: &Metadata, data: &Data, file: DataFile, header_len: Option<u64>) -> Vec<Range> {
-    let header_file = if file.detached { File::Header } else { File::Image };
+///
+/// Without a `file`, the data is in the clusters of a qcow2 image and has no place of its own.
+pub fn layout(metadata: &Metadata, data: &Data, file: Option<DataFile>, header_len: Option<u64>) -> Vec<Range> {
+    let header_file = if file.is_some_and(|f| f.detached) { File::Header } else { File::Image };
     let mut ranges = Ranges { file: header_file, at: 0, keyslots: keyslots_area(metadata), all: Vec::new() };
     for (id, copy) in (0u32..).zip(&metadata.copies) {
         ranges.push(Kind::Header, Some(id), copy.offset, copy.offset.checked_add(metadata.metadata_size));
@@ -62,11 +64,14 @@ pub fn layout(metadata: &Metadata, data: &Data, file: DataFile, header_len: Opti
         ranges.push(Kind::Keyslot, Some(id), area.offset, area.offset.checked_add(area.size));
     }
     ranges.fill(metadata.header_size);
-    let same_file = !file.detached && data.state != State::DetachedHeader;
+    let same_file = file.is_some_and(|f| !f.detached) && data.state != State::DetachedHeader;
     if !same_file {
         if let Some(len) = header_len.filter(|len| *len > ranges.at) {
             ranges.push(Kind::Trailing, None, ranges.at, Some(len));
         }
+    }
+    let Some(file) = file else { return ranges.all };
+    if !same_file {
         ranges.file = if file.detached { File::Image } else { File::Elsewhere };
         ranges.at = 0;
         ranges.keyslots = Area { offset: 0, size: 0 };

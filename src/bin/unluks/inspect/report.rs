@@ -25,6 +25,7 @@ const ESTIMATES_MAX: usize = 32;
 pub struct Report {
     pub schema: u32,
     pub image: FileInfo,
+    pub container: Option<Container>,
     pub header: Option<FileInfo>,
     pub version: u8,
     pub uuid: String,
@@ -54,10 +55,27 @@ pub struct FileInfo {
     pub size: Option<u64>,
 }
 
+/// Where in the image file the LUKS data is, where it is not all of it.
+#[derive(Serialize)]
+pub struct Container {
+    pub notes: Vec<String>,
+    pub size: u64,
+}
+
 /// The files that the report is about.
 pub struct Files {
     pub image: FileInfo,
+    pub container: Option<Container>,
     pub header: Option<FileInfo>,
+}
+
+/// Where the data is that the header speaks of.
+#[derive(Clone, Copy)]
+pub enum DataIn {
+    /// Where the header says.
+    File(DataFile),
+    /// In the clusters of a qcow2 image, of a disk of `size` bytes: the header's own offset means nothing.
+    Clusters { size: u64 },
 }
 
 #[derive(Serialize)]
@@ -229,10 +247,14 @@ pub struct Token {
 }
 
 impl Report {
-    /// What `metadata` says, and what `file` has of its data.
-    pub fn new(metadata: &Metadata, files: Files, file: DataFile) -> Self {
-        let data = data::assess(metadata, file);
-        let header_len = files.header.as_ref().map_or(file.len, |f| f.size);
+    /// What `metadata` says, and what is there of its data.
+    pub fn new(metadata: &Metadata, files: Files, data_in: DataIn) -> Self {
+        let (file, data) = match data_in {
+            DataIn::File(file) => (Some(file), data::assess(metadata, file)),
+            DataIn::Clusters { size } => (None, data::Data::complete(size)),
+        };
+        let in_container = files.container.as_ref().map(|c| c.size);
+        let header_len = files.header.as_ref().map_or(in_container.or(files.image.size), |f| f.size);
         let area = layout::keyslots_area(metadata);
         Self {
             schema: SCHEMA,
@@ -253,7 +275,7 @@ impl Report {
                 readable: data.readable,
                 missing: data.missing,
             },
-            findings: findings(metadata, Some(file)).into_iter().map(Finding::new).collect(),
+            findings: findings(metadata, file).into_iter().map(Finding::new).collect(),
             copies: metadata.copies.iter().map(|c| Copy::new(c, metadata.version)).collect(),
             differences: metadata.differences.iter().map(Difference::new).collect(),
             segments: (0..).zip(&metadata.segments).map(|(id, s)| Segment::new(metadata, id, s)).collect(),
@@ -263,6 +285,7 @@ impl Report {
             layout: layout::layout(metadata, &data, file, header_len),
             json: metadata.json.clone(),
             image: files.image,
+            container: files.container,
             header: files.header,
         }
     }

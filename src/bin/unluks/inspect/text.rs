@@ -57,6 +57,12 @@ impl Text {
     fn summary(&mut self, r: &Report) -> fmt::Result {
         writeln!(self.out, "{HEAD}LUKS{} {}{HEAD:#}", r.version, escape(&r.uuid))?;
         self.line("image", file(&r.image))?;
+        if let Some(container) = &r.container {
+            for note in &container.notes {
+                self.line("", escape(note))?;
+            }
+            self.line("", format_args!("LUKS in {} of it, from which all bytes count here", bytes(container.size)))?;
+        }
         if let Some(header) = &r.header {
             self.line("header", file(header))?;
         }
