@@ -23,6 +23,15 @@ pub enum Scheme {
     Mbr,
 }
 
+impl fmt::Display for Scheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Gpt => "GPT",
+            Self::Mbr => "MBR",
+        })
+    }
+}
+
 /// What a partition is for, as its table says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {

@@ -4,6 +4,8 @@ mod adiantum;
 mod blocks;
 mod cbc;
 mod lrw;
+mod poly1305;
+mod twofish;
 mod xts;
 
 use cipher::KeyInit;
@@ -56,7 +58,7 @@ macro_rules! with_wide_cipher {
             (CipherName::Camellia, 24) => go!(camellia::Camellia192),
             (CipherName::Camellia, 32) => go!(camellia::Camellia256),
             (CipherName::Serpent, _) => go!(serpent::Serpent),
-            (CipherName::Twofish, _) => go!(twofish::Twofish),
+            (CipherName::Twofish, _) => go!(self::twofish::Twofish),
             (CipherName::Cast6, _) => go!(cast6::Cast6),
             _ => None,
         }

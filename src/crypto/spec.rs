@@ -134,7 +134,7 @@ fn find<T: Clone>(table: &[(&str, T)], name: &str) -> Option<T> {
     table.iter().find(|(n, _)| *n == name).map(|(_, v)| v.clone())
 }
 
-/// What [`SectorCipher::new`](crate::crypto) says to a name that [`CipherSpec::parse`] kept as text.
+/// The refusal of a name that [`CipherSpec::parse`] kept as text.
 fn unknown<T>(what: &str, found: &str, table: &[(&str, T)], more: &str) -> Error {
     let names: Vec<_> = table.iter().map(|(name, _)| *name).collect();
     let message = format!("found {what} \"{}\"; known are {}{more}", escape(found), names.join(", "));

@@ -121,6 +121,8 @@ struct Lane {
     algorithm: Algorithm,
     /// The image, to read what the stream itself does not: its header, and what lies behind the data.
     image: Option<Arc<dyn ReadAt>>,
+    /// The stream reads the image byte for byte, so that its chunks can be hashed as they pass by.
+    passes_by: bool,
     /// The output as far as it was there before the stream started.
     written: Option<(File, u64)>,
     result: Mutex<Option<Result<String>>>,
@@ -130,18 +132,21 @@ impl Lanes {
     /// Hashes the plaintext that the stream writes. Where the stream goes on with an output, its first bytes are read
     /// back from `written`.
     pub fn plaintext(&mut self, algorithm: Algorithm, written: Option<(File, u64)>) {
-        let lane = Lane { of: Of::Plaintext, algorithm, image: None, written, result: Mutex::default() };
+        let (of, result) = (Of::Plaintext, Mutex::default());
+        let lane = Lane { of, algorithm, image: None, passes_by: false, written, result };
         self.lanes.push(lane);
     }
 
-    /// Hashes the whole data file: the bytes that the stream decrypts as it reads them, the others besides.
-    pub fn image(&mut self, algorithm: Algorithm, image: Arc<dyn ReadAt>) {
-        let lane = Lane { of: Of::Image, algorithm, image: Some(image), written: None, result: Mutex::default() };
+    /// Hashes the whole image file. Where it is the stream's data file itself (`passes_by`), the bytes that the stream
+    /// decrypts are hashed as they are read, and only the others are read besides.
+    pub fn image(&mut self, algorithm: Algorithm, image: Arc<dyn ReadAt>, passes_by: bool) {
+        let (of, result) = (Of::Image, Mutex::default());
+        let lane = Lane { of, algorithm, image: Some(image), passes_by, written: None, result };
         self.lanes.push(lane);
     }
 
     pub(super) fn want_ciphertext(&self) -> bool {
-        self.lanes.iter().any(|l| l.of == Of::Image)
+        self.lanes.iter().any(|l| l.passes_by)
     }
 
     /// The hashes, once the stream is through.

@@ -32,7 +32,8 @@ pub fn parse_area(area: &[u8]) -> Result<Value> {
         Some(Err(e)) => return Err(rule(format!("not valid JSON: {}", escape(&e.to_string())))),
         None => return Err(rule("the area is empty".into())),
     };
-    if values.byte_offset() != text.len() {
+    // json-c passes over white space behind the closing brace, so cryptsetup accepts it.
+    if !text[values.byte_offset()..].trim_ascii_start().is_empty() {
         let message = format!("found text after the closing brace, at byte {} of the area", values.byte_offset());
         return Err(rule(message).with_rule("json.end"));
     }
@@ -52,6 +53,10 @@ fn check_size(text: &[u8]) -> Result<()> {
             }
             continue;
         }
+        // json-c counts a value in the innermost container as one level more.
+        if depth >= JSON_DEPTH_MAX && !matches!(b, b']' | b'}') && !b.is_ascii_whitespace() {
+            return Err(Error::corrupt("json.depth", format!("nested deeper than {JSON_DEPTH_MAX} levels")));
+        }
         match b {
             b'"' => in_string = true,
             b'{' | b'[' => {
@@ -61,9 +66,6 @@ fn check_size(text: &[u8]) -> Result<()> {
             b'}' | b']' => depth = depth.saturating_sub(1),
             b',' => values += 1,
             _ => {}
-        }
-        if depth > JSON_DEPTH_MAX {
-            return Err(Error::corrupt("json.depth", format!("nested deeper than {JSON_DEPTH_MAX} levels")));
         }
         if values > JSON_VALUES_MAX {
             return Err(Error::limit(
@@ -131,15 +133,16 @@ impl<'a> Object<'a> {
         }
     }
 
-    /// A field that must be a string.
+    /// A field that must be a string, and not an empty one.
     pub fn string(&self, key: &str) -> Result<&'a str> {
-        self.map.get(key).and_then(Value::as_str).ok_or_else(|| self.wrong(key, "a string"))
+        let text = self.map.get(key).and_then(Value::as_str).filter(|s| !s.is_empty());
+        text.ok_or_else(|| self.wrong(key, "a string that is not empty"))
     }
 
     /// A field that must be a string of decimal digits that fit 64 bits.
     pub fn decimal(&self, key: &str) -> Result<u64> {
         let text = self.string(key)?;
-        if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
+        if !text.bytes().all(|b| b.is_ascii_digit()) {
             return Err(self.wrong(key, "a string of decimal digits"));
         }
         text.parse().map_err(|_| self.wrong(key, "a number below 2^64"))
@@ -173,12 +176,22 @@ impl<'a> Object<'a> {
 
     /// The members of an object whose keys are numbers, in the order of the numbers.
     pub fn numbered(&self) -> Result<Vec<(u32, Object<'a>)>> {
+        let plain = |(id, o): (Option<u32>, Object<'a>)| match id {
+            Some(id) => Ok((id, o)),
+            None => Err(Error::corrupt(o.path, "the key is not a plain decimal number below 2^32")),
+        };
+        self.digits()?.into_iter().map(plain).collect()
+    }
+
+    /// The members of an object whose keys are digits, each with its number if it is a plain one, in their order.
+    pub fn digits(&self) -> Result<Vec<(Option<u32>, Object<'a>)>> {
         let mut members = Vec::new();
         for (key, value) in self.map {
-            let number =
-                number(key).ok_or_else(|| self.error(key, "the key is not a plain decimal number below 2^32"))?;
+            if !key.bytes().all(|b| b.is_ascii_digit()) {
+                return Err(self.error(key, "the key is not a decimal number"));
+            }
             let Value::Object(map) = value else { return Err(self.wrong(key, "an object")) };
-            members.push((number, Object { map, path: self.field(key) }));
+            members.push((number(key), Object { map, path: self.field(key) }));
         }
         members.sort_by_key(|(n, _)| *n);
         Ok(members)
@@ -204,7 +217,7 @@ mod tests {
         assert!(parse_area(b"{ \"a\" : [1, 2] }\0\0").is_ok());
         assert_eq!(rule(b"{}\0\0x"), "json.end");
         assert_eq!(rule(b"{}"), "json.end");
-        assert_eq!(rule(b"{} \0"), "json.end");
+        assert!(parse_area(b"{} \n\0").is_ok());
         assert_eq!(rule(b" {}\0"), "json.start");
         assert_eq!(rule(b"{}{}\0"), "json.end");
         assert_eq!(rule(b"{\0"), "json");
@@ -216,6 +229,7 @@ mod tests {
         let deep = |n: usize| format!("{{\"a\":{}{}}}\0", "[".repeat(n), "]".repeat(n)).into_bytes();
         assert!(parse_area(&deep(31)).is_ok());
         assert_eq!(rule(&deep(32)), "json.depth");
+        assert_eq!(rule(format!("{{\"a\":{}1{}}}\0", "[".repeat(31), "]".repeat(31)).as_bytes()), "json.depth");
         let many = format!("{{\"a\":[{}0]}}\0", "0,".repeat(JSON_VALUES_MAX));
         assert_eq!(rule(many.as_bytes()), "json.values");
         // Braces in strings do not count.

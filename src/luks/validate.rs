@@ -67,7 +67,7 @@ fn check(value: &Value, hdr_size: u64) -> Result<Json> {
         }
         keyslots.insert(*id, keyslot);
     }
-    check_reencryption(&keyslots, &requirements)?;
+    check_reencryption(&keyslots, &requirements, &segments)?;
     Ok(Json {
         keyslots,
         segments,
@@ -136,19 +136,15 @@ impl<'a> Known<'a> {
 
 fn tokens(root: &Object<'_>, known: &Known<'_>) -> Result<BTreeMap<u32, Token>> {
     let mut tokens = BTreeMap::new();
-    for (id, token) in root.object("tokens")?.numbered()? {
-        let kind = non_empty(&token, "type")?.to_owned();
+    for (id, token) in root.object("tokens")?.digits()? {
+        let kind = token.string("type")?.to_owned();
         let keyslots = known.references(&token, "keyslots", &known.keyslots)?;
-        tokens.insert(id, Token { kind, keyslots, json: Value::Object(token.map.clone()) });
+        // A token by the name of `00` breaks no rule, but nothing ever finds it.
+        if let Some(id) = id {
+            tokens.insert(id, Token { kind, keyslots, json: Value::Object(token.map.clone()) });
+        }
     }
     Ok(tokens)
-}
-
-fn non_empty<'a>(object: &Object<'a>, key: &str) -> Result<&'a str> {
-    match object.string(key)? {
-        "" => Err(object.error(key, "found an empty string; a name is wanted")),
-        text => Ok(text),
-    }
 }
 
 fn digests(root: &Object<'_>, known: &Known<'_>) -> Result<BTreeMap<u32, Digest>> {
@@ -255,7 +251,7 @@ fn segment(id: u32, s: &Object<'_>, digests: &BTreeMap<u32, Digest>) -> Result<S
 
 fn crypt_segment(id: u32, s: &Object<'_>, size: Option<u64>, digests: &BTreeMap<u32, Digest>) -> Result<CryptSegment> {
     let iv_tweak = s.decimal("iv_tweak")?;
-    let encryption = non_empty(s, "encryption")?.to_owned();
+    let encryption = s.string("encryption")?.to_owned();
     let sector_size = s.integer32("sector_size")?;
     let integrity = match s.has("integrity") {
         true => {
@@ -365,25 +361,22 @@ fn keyslot(slot: &Object<'_>, area: Area) -> Result<Keyslot> {
         "reencrypt" => KeyslotKind::Reencrypt(reencrypt_keyslot(slot)?),
         other => KeyslotKind::Unknown { kind: other.to_owned() },
     };
-    let priority =
-        match slot.map.get("priority") {
-            None => Priority::Normal,
-            Some(p) => Priority::from_number(p.as_i64().ok_or_else(|| {
-                slot.error("priority", format!("found {}; 0, 1 or 2 is wanted", escape(&p.to_string())))
-            })?),
-        };
+    // cryptsetup takes a priority of any type: a string for its number, anything else for none that it knows.
+    let priority = match slot.map.get("priority") {
+        None => Priority::Normal,
+        Some(Value::String(s)) => Priority::from_number(s.parse().unwrap_or(-1)),
+        Some(p) => Priority::from_number(p.as_i64().unwrap_or(-1)),
+    };
     Ok(Keyslot { kind, key_size: slot.integer32("key_size")?, priority, area })
 }
 
 fn luks2_keyslot(slot: &Object<'_>) -> Result<Luks2Keyslot> {
     let (kdf, af, area) = (slot.object("kdf")?, slot.object("af")?, slot.object("area")?);
     let kind = kdf.string("type")?;
-    if let Some(keys) = kdf_keys(kind) {
-        if kdf.map.len() != keys.len() {
-            let extra = kdf.map.keys().find(|k| !keys.contains(&k.as_str()));
-            let found = extra.map_or("too few keys".into(), |k| format!("the key \"{}\"", escape(k)));
-            return Err(slot.error("kdf", format!("found {found}; {kind} has {}", keys.join(", "))));
-        }
+    if let Some(keys) = kdf_keys(kind).filter(|keys| kdf.map.len() != keys.len()) {
+        let extra = kdf.map.keys().find(|k| !keys.contains(&k.as_str()));
+        let found = extra.map_or("too few keys".into(), |k| format!("the key \"{}\"", escape(k)));
+        return Err(slot.error("kdf", format!("found {found}; {kind} has {}", keys.join(", "))));
     }
     let kdf = match kind {
         "pbkdf2" => Kdf::Pbkdf2 {
@@ -449,12 +442,19 @@ fn reencrypt_keyslot(slot: &Object<'_>) -> Result<ReencryptKeyslot> {
 }
 
 /// A reencryption has exactly one keyslot for its state, and a requirement that keeps old versions away.
-fn check_reencryption(keyslots: &BTreeMap<u32, Keyslot>, requirements: &[String]) -> Result<()> {
+fn check_reencryption(keyslots: &BTreeMap<u32, Keyslot>, requirements: &[String], segments: &[Segment]) -> Result<()> {
     let slots = keyslots.values().filter(|k| matches!(k.kind, KeyslotKind::Reencrypt(_))).count();
     let online = requirements.iter().filter(|r| is_online_reencrypt(r)).count();
     let wrong = |message: String| Err(Error::corrupt("config.requirements", message));
     match (slots, online) {
-        (0, 0) | (1, 1) => Ok(()),
+        (0, 0) => Ok(()),
+        (1, 1) => match ["backup-previous", "backup-final"].iter().find(|f| !segments.iter().any(|s| s.has_flag(f))) {
+            Some(flag) => {
+                let message = format!("a reencryption is under way, but no segment has the flag {flag}");
+                Err(Error::corrupt("segments", message))
+            }
+            None => Ok(()),
+        },
         (0, _) => wrong("names online-reencrypt, but there is no reencrypt keyslot".into()),
         (1, 0) => wrong("there is a reencrypt keyslot, but no online-reencrypt requirement".into()),
         (1, n) => wrong(format!("names {n} online-reencrypt requirements; one is allowed")),

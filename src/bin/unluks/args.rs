@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use unluks::container::Format;
+use unluks::decrypt::target::Direct;
 
 /// Reads LUKS1 and LUKS2 images: no root, no device-mapper, no cryptsetup. The image is never written to.
 #[derive(Parser)]
@@ -17,6 +19,8 @@ pub struct Cli {
 pub enum Command {
     Inspect(InspectArgs),
     Decrypt(DecryptArgs),
+    #[cfg(feature = "nbd")]
+    Serve(ServeCommand),
 }
 
 /// Shows all that a header says, and what is wrong or weak about it; needs no key
@@ -47,6 +51,26 @@ pub struct DecryptArgs {
     pub out: OutArgs,
 }
 
+/// Serves the plaintext of an image over NBD, read-only, and writes it nowhere
+#[cfg(feature = "nbd")]
+#[derive(Args)]
+pub struct ServeCommand {
+    #[command(flatten)]
+    pub source: SourceArgs,
+    #[command(flatten)]
+    pub key: KeyArgs,
+    #[command(flatten)]
+    pub limits: LimitArgs,
+    /// Serve the whole sectors that are there when the image is cut off
+    #[arg(long)]
+    pub allow_truncated: bool,
+    /// Say nothing but errors
+    #[arg(short, long)]
+    pub quiet: bool,
+    #[command(flatten, next_help_heading = "Server")]
+    pub serve: crate::serve::ServeArgs,
+}
+
 /// Where the image is.
 #[derive(Args)]
 pub struct SourceArgs {
@@ -56,6 +80,18 @@ pub struct SourceArgs {
     /// Take the header from this file: a detached header, or a header backup in place of a damaged one
     #[arg(long, value_name = "FILE")]
     pub header: Option<PathBuf>,
+    /// The container format, where it should not be detected: raw, qcow2, vhd, vhdx, vmdk, ewf
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<Format>,
+    /// The largest disk that a container may declare [default: 64TiB]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub max_size: Option<u64>,
+    /// The partition of a whole-disk image, by number, label or UUID; without it the only one with LUKS is taken
+    #[arg(long, value_name = "N|LABEL|UUID", conflicts_with = "offset")]
+    pub partition: Option<String>,
+    /// Where the LUKS container starts in the image
+    #[arg(long, value_name = "BYTES", value_parser = size)]
+    pub offset: Option<u64>,
 }
 
 /// Where the key is. In each of these, FILE may be - for the standard input, or /dev/fd/N.
@@ -160,6 +196,16 @@ pub struct OutArgs {
     /// How progress is shown on the standard error: auto is a bar on a terminal, and nothing elsewhere
     #[arg(long, value_enum, default_value = "auto", value_name = "HOW")]
     pub progress: ProgressKind,
+}
+
+impl OutArgs {
+    pub fn direct(&self) -> Direct {
+        match self.direct {
+            When::Auto => Direct::Auto,
+            When::Always => Direct::Always,
+            When::Never => Direct::Never,
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]

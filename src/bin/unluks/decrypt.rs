@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io::{IsTerminal, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +11,7 @@ use std::time::Instant;
 use unluks::crypto::hash::Hash;
 use unluks::decrypt::hash::{Hashed, Lanes, Of, PipeHashes};
 use unluks::decrypt::journal::{Identity, Journal, resume};
-use unluks::decrypt::target::{Direct, InPlace, Sparse, Target, TargetOptions};
+use unluks::decrypt::target::{InPlace, Sparse, Target, TargetOptions};
 use unluks::decrypt::{Job, Options, Progress, Sink, Stream, run as stream};
 use unluks::luks::findings::{Severity, findings};
 use unluks::volume::{BadSectorPolicy, VolumeOptions};
@@ -28,7 +27,9 @@ use crate::source::{Source, WithinFile, is_dash, shown};
 const JOURNAL_FROM: u64 = 64 << 20;
 
 pub fn run(args: &DecryptArgs) -> Result<ExitCode> {
+    key::check(&args.key, is_dash(&args.source.image))?;
     let source = Source::open(&args.source)?;
+    source.print_notes(args.out.quiet);
     let wanted = hashes::parse(&args.out.hash)?;
     hashes::check_file(args, &source)?;
     let output = Output::look(args, &source)?;
@@ -48,7 +49,7 @@ pub fn run(args: &DecryptArgs) -> Result<ExitCode> {
     };
     let volume = image.volume(&unlocked, options).map_err(|e| e.within_file(&args.source.image))?;
     drop(unlocked);
-    warn(args, &image, &volume);
+    warn(args.out.quiet, &image, &volume);
     let part = Part::of(args, &volume)?;
     let work = Work {
         args,
@@ -112,8 +113,8 @@ fn report_bad_sectors(volume: &Volume) -> Result<()> {
 }
 
 /// Says what a user must not overlook.
-fn warn(args: &DecryptArgs, image: &Image, volume: &Volume) {
-    if args.out.quiet {
+pub fn warn(quiet: bool, image: &Image, volume: &Volume) {
+    if quiet {
         return;
     }
     let mut err = anstream::stderr();
@@ -260,11 +261,7 @@ impl Work<'_> {
         let options = TargetOptions {
             force: out.force,
             sparse: if out.sparse == When::Never { Sparse::Never } else { Sparse::Auto },
-            direct: match out.direct {
-                When::Auto => Direct::Auto,
-                When::Always => Direct::Always,
-                When::Never => Direct::Never,
-            },
+            direct: out.direct(),
         };
         let len = self.part.len.unwrap_or(0);
         let (mut target, mut journal) = match out.resume {
@@ -317,14 +314,20 @@ impl Work<'_> {
                     lanes.plaintext(w.algorithm, written);
                 }
                 (Of::Image, Some(_)) => of_pipe.push(w.algorithm),
-                (Of::Image, None) => lanes.image(w.algorithm, Arc::clone(&self.source.data)),
+                (Of::Image, None) => {
+                    lanes.image(w.algorithm, Arc::clone(&self.source.file), self.source.is_plain_file())
+                }
             }
         }
         let tapped =
             self.source.pipe.as_ref().filter(|_| !of_pipe.is_empty()).map(|p| (p, PipeHashes::tap(p, &of_pipe)));
         let job =
             Job { volume: self.volume, pipe: self.source.pipe.as_deref(), start: self.part.start, len: self.part.len };
-        let options = Options { threads: self.args.out.threads, allow_truncated: self.args.part.allow_truncated };
+        let options = Options {
+            threads: self.args.out.threads,
+            allow_truncated: self.args.part.allow_truncated,
+            drop_behind: self.args.out.direct().drops_behind(self.part.len.unwrap_or(0)),
+        };
         let out = &self.args.out;
         let shown = Shown::new(out.progress, out.quiet, self.part.len, skip);
         self.progress.add(skip);
@@ -357,14 +360,17 @@ impl Work<'_> {
     /// What a journal must be of.
     fn identity(&self, len: u64) -> Result<Identity> {
         let metadata = self.image.metadata();
-        let mut header = vec![0u8; usize::try_from(metadata.header_size).unwrap_or(0)];
-        self.source.header.read_exact_at(&mut header, 0)?;
+        // Not the keyslots' areas: a LUKS1 header may put them terabytes away, in a file full of holes.
+        let copies = u64::try_from(metadata.copies.len()).unwrap_or(1);
+        let len_of_copies = usize::try_from(metadata.metadata_size * copies).unwrap_or(0);
+        let mut header = vec![0u8; len_of_copies];
+        self.source.header().read_exact_at(&mut header, 0)?;
         let changed = self.source.files.first().and_then(|f| f.metadata().ok());
         let changed = changed.map(|m| i128::from(m.mtime()) * 1_000_000_000 + i128::from(m.mtime_nsec()));
         let sha256 = Hash::Sha256.digest(&[&header]);
         Ok(Identity {
             unluks_journal: 1,
-            image_len: self.source.data.len(),
+            image_len: self.source.file.len(),
             image_changed: changed,
             header_sha256: sha256.iter().map(|b| format!("{b:02x}")).collect(),
             start: self.part.start,

@@ -1,10 +1,13 @@
 //! From the command line's names to an open image.
 
 use std::fs::File;
+use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
+use unluks::container::{self, Format};
 use unluks::decrypt::target::is_same_file;
+use unluks::disk::{FindOptions, Found, Place, find};
 use unluks::error::escape;
 use unluks::io::Pipe;
 use unluks::{Error, FileSource, Image, ReadAt, Result};
@@ -13,14 +16,18 @@ use crate::args::SourceArgs;
 
 /// The files of an image, opened read-only.
 pub struct Source {
-    /// The data file as a source.
-    pub data: Arc<dyn ReadAt>,
-    /// The header as a source; the data file itself where it is not detached.
-    pub header: Arc<dyn ReadAt>,
+    /// The image file, byte for byte.
+    pub file: Arc<dyn ReadAt>,
+    /// Where the LUKS container is in it.
+    place: Place,
+    /// The detached header.
+    header: Option<Arc<dyn ReadAt>>,
     /// The pipe that the image comes through, where it does.
     pub pipe: Option<Arc<Pipe>>,
     /// All files behind it.
     pub files: Vec<File>,
+    /// What was chosen on the way, one line each.
+    pub notes: Vec<String>,
 }
 
 pub fn is_dash(path: &Path) -> bool {
@@ -39,7 +46,7 @@ impl Source {
     pub fn open(args: &SourceArgs) -> Result<Self> {
         let mut files = Vec::new();
         let mut pipe = None;
-        let data: Arc<dyn ReadAt> = match is_dash(&args.image) {
+        let file: Arc<dyn ReadAt> = match is_dash(&args.image) {
             true => {
                 let p = Arc::new(Pipe::new(Box::new(std::io::stdin())));
                 pipe = Some(Arc::clone(&p));
@@ -49,10 +56,40 @@ impl Source {
         };
         let header = match &args.header {
             Some(path) if is_dash(path) => return Err(Error::invalid("--header cannot be the standard input")),
-            Some(path) => open_file(path, &mut files, &mut None)?,
-            None => Arc::clone(&data),
+            Some(path) => Some(open_file(path, &mut files, &mut None)?),
+            None => None,
         };
-        Ok(Self { data, header, pipe, files })
+        let Found { place, notes } = match &pipe {
+            Some(_)
+                if args.format.is_some_and(|f| f != Format::Raw)
+                    || args.partition.is_some()
+                    || args.offset.is_some() =>
+            {
+                let message =
+                    "--format, --partition and --offset want an image that can be read at any place, not a pipe";
+                return Err(Error::invalid(message).with_hint("save the image to a file first"));
+            }
+            Some(_) => Found { place: Place::File(Arc::clone(&file)), notes: Vec::new() },
+            None => find(Arc::clone(&file), options(args, &mut files)?).map_err(|e| e.within_file(&args.image))?,
+        };
+        Ok(Self { file, place, header, pipe, files, notes })
+    }
+
+    /// Says what was chosen on the way.
+    pub fn print_notes(&self, quiet: bool) {
+        for note in self.notes.iter().filter(|_| !quiet) {
+            let _ = writeln!(anstream::stderr(), "{note}");
+        }
+    }
+
+    /// The header as a source.
+    pub fn header(&self) -> &Arc<dyn ReadAt> {
+        self.header.as_ref().unwrap_or(self.place.source())
+    }
+
+    /// The file as a whole is what the volume reads: its bytes can be hashed as they are read.
+    pub fn is_plain_file(&self) -> bool {
+        matches!(self.place, Place::File(_))
     }
 
     /// Refuses a name of something to write that leads to one of these files, also through links.
@@ -67,9 +104,47 @@ impl Source {
 
     /// Reads and validates the header.
     pub fn image(&self, args: &SourceArgs) -> Result<Image> {
-        let image = Image::open_detached(Arc::clone(&self.header), Arc::clone(&self.data));
+        let image = match (&self.place, &self.header) {
+            (Place::Qcow2Luks(_), Some(_)) => {
+                Err(Error::invalid("--header: a qcow2 image that encrypts its clusters has its own"))
+            }
+            (Place::Qcow2Luks(luks), None) => Image::open_qcow2(luks, Arc::clone(&self.file)),
+            (Place::File(data) | Place::Inside(data), header) => {
+                Image::open_detached(Arc::clone(header.as_ref().unwrap_or(data)), Arc::clone(data))
+            }
+        };
         image.map_err(|e| e.within_file(args.header.as_ref().unwrap_or(&args.image)))
     }
+}
+
+/// What the command line says about the place of the container.
+fn options(args: &SourceArgs, files: &mut Vec<File>) -> Result<FindOptions> {
+    let mut container = container::Options { format: args.format, ..Default::default() };
+    container.max_size = args.max_size.unwrap_or(container.max_size);
+    container.segments = more_segments(args, files)?;
+    let detached = args.header.is_some();
+    Ok(FindOptions { container, partition: args.partition.clone(), offset: args.offset, detached })
+}
+
+/// The files of an EWF set behind the first: `.E02` to `.E99`, then `.EAA` to `.EZZ`, as far as they are there.
+fn more_segments(args: &SourceArgs, files: &mut Vec<File>) -> Result<Vec<Arc<dyn ReadAt>>> {
+    let first = args.image.extension().and_then(|e| e.to_str()).filter(|e| e.len() == 3 && e.ends_with("01"));
+    let wanted = args.format.is_none_or(|f| f == Format::Ewf);
+    let Some(letter) = first.and_then(|e| e.chars().next()).filter(|c| wanted && matches!(c, 'E' | 'e')) else {
+        return Ok(Vec::new());
+    };
+    let a = if letter == 'E' { b'A' } else { b'a' };
+    let letters = (0..26 * 26).map(|n: u16| [n / 26, n % 26].map(|d| char::from(a + u8::try_from(d).unwrap_or(0))));
+    let numbered = (2..=99).map(|n| format!("{letter}{n:02}"));
+    let mut segments: Vec<Arc<dyn ReadAt>> = Vec::new();
+    for extension in numbered.chain(letters.map(|[x, y]| format!("{letter}{x}{y}"))) {
+        let path = args.image.with_extension(extension);
+        if !path.exists() {
+            break;
+        }
+        segments.push(open_file(&path, files, &mut None)?);
+    }
+    Ok(segments)
 }
 
 /// A regular file or block device is read at any position, a FIFO as a pipe.

@@ -7,11 +7,11 @@
 use std::marker::PhantomData;
 
 use aes::Aes256;
-use cipher::{Array, BlockCipherDecrypt, KeyInit, KeyIvInit, StreamCipher, consts::U24, consts::U32};
-use poly1305::Poly1305;
-use poly1305::universal_hash::UniversalHash;
+use cipher::consts::{U24, U32};
+use cipher::{BlockCipherDecrypt, KeyInit, KeyIvInit, StreamCipher};
 use zeroize::Zeroizing;
 
+use super::poly1305::Poly1305;
 use super::{IV_MAX, SectorMode};
 
 /// How many bytes NH hashes at once, to 32 bytes.
@@ -37,20 +37,19 @@ impl<S: KeyIvInit<KeySize = U32, IvSize = U24> + StreamCipher> Adiantum<S> {
         nonce[0] = 1;
         S::new(key.into(), &nonce.into()).apply_keystream(&mut *derived);
 
-        let (block_key, rest) = derived.split_at(32);
-        let (header_key, rest) = rest.split_at(16);
-        let (message_key, rest) = rest.split_at(16);
+        let (keys, rest) = derived.as_chunks::<16>();
+        let mut block_key = Zeroizing::new([0; 32]);
+        block_key.copy_from_slice(keys[..2].as_flattened());
         let mut nh_key = Box::new(Zeroizing::new([0; NH_KEY]));
-        for (word, bytes) in nh_key.iter_mut().zip(rest.as_chunks().0) {
+        for (word, bytes) in nh_key.iter_mut().zip(keys[4..].as_flattened().as_chunks().0) {
             *word = u32::from_le_bytes(*bytes);
         }
-        let mut aes_key = Zeroizing::new([0; 32]);
-        aes_key.copy_from_slice(block_key);
+        debug_assert!(rest.is_empty(), "NH's key is whole blocks");
         Self {
             stream_key: Zeroizing::new(*key),
-            block: Aes256::new((&*aes_key).into()),
-            header_hash: poly1305(header_key),
-            message_hash: poly1305(message_key),
+            block: Aes256::new((&*block_key).into()),
+            header_hash: Poly1305::new(&keys[2]),
+            message_hash: Poly1305::new(&keys[3]),
             nh_key,
             stream: PhantomData,
         }
@@ -76,20 +75,19 @@ impl<S: KeyIvInit<KeySize = U32, IvSize = U24> + StreamCipher> Adiantum<S> {
     /// The length in bits and the IV, through Poly1305.
     fn hash_header(&self, bulk_len: usize, iv: &[u8; IV_MAX]) -> u128 {
         let bits = u128::try_from(bulk_len).unwrap_or(0) * 8;
-        let mut hash = self.header_hash.clone();
-        hash.update(&[bits.to_le_bytes().into()]);
-        hash.update(Array::slice_as_chunks(iv).0);
-        u128::from_le_bytes(hash.finalize().into())
+        self.header_hash.hash([bits.to_le_bytes()].iter().chain(iv.as_chunks().0))
     }
 
     /// Whole blocks, through NH, and its sums through Poly1305.
     fn hash_message(&self, bulk: &[u8]) -> u128 {
-        let mut hash = self.message_hash.clone();
-        for unit in bulk.chunks(NH_UNIT) {
-            let sums = nh(&self.nh_key, unit).map(u64::to_le_bytes);
-            hash.update(Array::slice_as_chunks(sums.as_flattened()).0);
+        // A sector of 4096 bytes has four units.
+        let mut sums = [[0; 32]; 4];
+        let units = bulk.chunks(NH_UNIT);
+        let count = units.len();
+        for (sums, unit) in sums.iter_mut().zip(units) {
+            *sums = nh(&self.nh_key, unit);
         }
-        u128::from_le_bytes(hash.finalize().into())
+        self.message_hash.hash(sums[..count].as_flattened().as_chunks().0.iter())
     }
 }
 
@@ -101,15 +99,8 @@ impl<S: KeyIvInit<KeySize = U32, IvSize = U24> + StreamCipher> SectorMode for Ad
     }
 }
 
-/// Poly1305 as a hash: with nothing added at its end.
-fn poly1305(key: &[u8]) -> Poly1305 {
-    let mut padded = Zeroizing::new([0; 32]);
-    padded[..16].copy_from_slice(key);
-    Poly1305::new((&*padded).into())
-}
-
 /// NH: four passes over a unit of whole blocks, each with the key 4 words further.
-fn nh(key: &[u32; NH_KEY], unit: &[u8]) -> [u64; 4] {
+fn nh(key: &[u32; NH_KEY], unit: &[u8]) -> [u8; 32] {
     let mut sums = [0u64; 4];
     for (block, key) in unit.as_chunks::<16>().0.iter().zip(key.windows(16).step_by(4)) {
         let mut words = [0; 4];
@@ -121,5 +112,9 @@ fn nh(key: &[u32; NH_KEY], unit: &[u8]) -> [u64; 4] {
             *sum = sum.wrapping_add(term(0) * term(2)).wrapping_add(term(1) * term(3));
         }
     }
-    sums
+    let mut bytes = [0; 32];
+    for (bytes, sum) in bytes.as_chunks_mut().0.iter_mut().zip(sums) {
+        *bytes = sum.to_le_bytes();
+    }
+    bytes
 }

@@ -263,7 +263,10 @@ mod peers {
         ]
     }
 
-    const XTS_IVS: [(&str, fn(u64) -> [u8; 16]); 5] = [
+    type XtsIv = fn(u64) -> [u8; 16];
+    type CbcIv<'a> = &'a dyn Fn(u64) -> Vec<u8>;
+
+    const XTS_IVS: [(&str, XtsIv); 5] = [
         ("plain64", plain64),
         ("plain", |n| plain64(n & 0xffff_ffff)),
         ("plain64be", |n| u128::from(n).to_be_bytes()),
@@ -292,7 +295,7 @@ mod peers {
             aes::Aes256::new_from_slice(&Hash::Sha256.digest(&[key])).unwrap().encrypt_block(&mut iv);
             iv.to_vec()
         };
-        let ivs: [(&str, &dyn Fn(u64) -> Vec<u8>); 3] =
+        let ivs: [(&str, CbcIv<'_>); 3] =
             [("plain64", &|n| plain64(n).to_vec()), ("essiv:sha256", &essiv), ("benbi", &|n| benbi(n).to_vec())];
         for (name, iv) in ivs {
             let data = match key.len() {
@@ -334,7 +337,7 @@ mod peers {
                 }};
             }
             wide!("serpent", serpent::Serpent);
-            wide!("twofish", twofish::Twofish);
+            wide!("twofish", ::twofish::Twofish);
             wide!("camellia", camellia::Camellia256);
             wide!("cast6", cast6::Cast6);
             let data = cbc::<cast5::Cast5>(&key[..16], 1024, &plain, |n| n.to_le_bytes().to_vec(), first);
