@@ -327,14 +327,20 @@ impl<'a> Line<'a> {
             },
             false => None,
         };
-        self.job.volume.decipher(&mut chunk, offset)?;
-        if self.options.drop_behind {
-            self.job.volume.wont_need(offset, u64::try_from(chunk.len()).unwrap_or(0));
-        }
         let end = *lock(&self.end);
         let from = self.begin.saturating_sub(offset);
         let to = end.saturating_sub(offset).min(u64::try_from(chunk.len()).unwrap_or(0));
         let range = usize::try_from(from).unwrap_or(usize::MAX)..usize::try_from(to).unwrap_or(usize::MAX);
+        // A bad sector that nobody asked for is no error: only the sectors that are wanted are decrypted.
+        let sector = usize::try_from(self.job.volume.sector_size()).unwrap_or(usize::MAX);
+        let first = range.start / sector * sector;
+        let last = range.end.checked_next_multiple_of(sector).unwrap_or(range.end).min(chunk.len());
+        if let Some(wanted) = chunk.get_mut(first..last) {
+            self.job.volume.decipher(wanted, offset + u64::try_from(first).unwrap_or(0))?;
+        }
+        if self.options.drop_behind {
+            self.job.volume.wont_need(offset, u64::try_from(chunk.len()).unwrap_or(0));
+        }
         let plaintext = chunk.get(range.clone()).unwrap_or_default();
         let in_order = self.sink.in_order();
         let write = || self.write(plaintext, offset.saturating_add(from));
