@@ -85,6 +85,14 @@ pub trait Sink: Sync {
     /// # Errors
     /// [`ErrorKind::Io`] where it cannot be written.
     fn write(&self, plaintext: &[u8], offset: u64) -> Result<()>;
+
+    /// Leaves out plaintext that belongs at `offset` of the output; where it must have some, that is `zeroes`.
+    ///
+    /// # Errors
+    /// As [`Sink::write`].
+    fn leave_out(&self, zeroes: &[u8], offset: u64) -> Result<()> {
+        self.write(zeroes, offset)
+    }
 }
 
 /// A pipe, a terminal or anything else that takes bytes one after the other.
@@ -319,25 +327,31 @@ impl<'a> Line<'a> {
             },
             false => None,
         };
-        self.job.volume.decipher(&mut chunk, offset)?;
-        if self.options.drop_behind {
-            self.job.volume.wont_need(offset, u64::try_from(chunk.len()).unwrap_or(0));
-        }
         let end = *lock(&self.end);
         let from = self.begin.saturating_sub(offset);
         let to = end.saturating_sub(offset).min(u64::try_from(chunk.len()).unwrap_or(0));
         let range = usize::try_from(from).unwrap_or(usize::MAX)..usize::try_from(to).unwrap_or(usize::MAX);
+        // A bad sector that nobody asked for is no error: only the sectors that are wanted are decrypted.
+        let sector = usize::try_from(self.job.volume.sector_size()).unwrap_or(usize::MAX);
+        let first = range.start / sector * sector;
+        let last = range.end.checked_next_multiple_of(sector).unwrap_or(range.end).min(chunk.len());
+        if let Some(wanted) = chunk.get_mut(first..last) {
+            self.job.volume.decipher(wanted, offset + u64::try_from(first).unwrap_or(0))?;
+        }
+        if self.options.drop_behind {
+            self.job.volume.wont_need(offset, u64::try_from(chunk.len()).unwrap_or(0));
+        }
         let plaintext = chunk.get(range.clone()).unwrap_or_default();
-        let place = offset.saturating_add(from).saturating_sub(self.job.start);
         let in_order = self.sink.in_order();
+        let write = || self.write(plaintext, offset.saturating_add(from));
         if !in_order {
-            self.sink.write(plaintext, place)?;
+            write()?;
             self.progress.add(u64::try_from(plaintext.len()).unwrap_or(0));
         }
         if in_order || !feeds.is_empty() {
             let Some(mut turn) = self.wait_turn(index) else { return Ok(()) };
             if in_order {
-                self.sink.write(plaintext, place)?;
+                write()?;
                 self.progress.add(u64::try_from(plaintext.len()).unwrap_or(0));
             }
             feeds.send(chunk, range, ciphertext);
@@ -346,6 +360,29 @@ impl<'a> Line<'a> {
             self.turned.notify_all();
         }
         Ok(())
+    }
+
+    /// Writes the plaintext of the volume at `offset`, without sectors that are to be left out.
+    fn write(&self, plaintext: &[u8], offset: u64) -> Result<()> {
+        let place = offset.saturating_sub(self.job.start);
+        let end = offset.saturating_add(u64::try_from(plaintext.len()).unwrap_or(0));
+        let mut done = 0;
+        let mut upto = |at: u64, leave_out: bool| {
+            let upto = usize::try_from(at.saturating_sub(offset)).unwrap_or(usize::MAX);
+            let part = plaintext.get(done..upto).unwrap_or_default();
+            let place = place.saturating_add(u64::try_from(done).unwrap_or(0));
+            done = upto;
+            match leave_out {
+                _ if part.is_empty() => Ok(()),
+                true => self.sink.leave_out(part, place),
+                false => self.sink.write(part, place),
+            }
+        };
+        for bad in self.job.volume.bad_sectors().left_out(offset..end) {
+            upto(bad.start, false)?;
+            upto(bad.end, true)?;
+        }
+        upto(end, false)
     }
 
     /// Waits until all chunks before `index` are through; `None` where the stream has failed meanwhile.

@@ -44,6 +44,12 @@ pub const EWF_SECTIONS_MAX: usize = 500_000;
 pub const GPT_ENTRIES_SIZE_MAX: u64 = 4 << 20;
 /// MBR: the most links of the chain of logical partitions. Linux numbers at most 256 partitions of a disk.
 pub const MBR_LOGICAL_MAX: usize = 252;
+/// dm-integrity: the largest journal that is looked through. The kernel makes at most 64 MiB unless it is told
+/// otherwise (`DEFAULT_MAX_JOURNAL_SECTORS`), and cryptsetup has no option for LUKS2. One of this size has at most a
+/// million entries, of which tens of bytes are kept.
+pub const INTEGRITY_JOURNAL_MAX: u64 = 512 << 20;
+/// The most runs of bad sectors that are listed; those beyond are only counted.
+pub const BAD_SECTOR_RUNS_MAX: usize = 65_536;
 
 /// NBD: how long a client may take from connecting to its first command. A client that opens a connection and falls
 /// silent would hold a slot for ever (CVE-2024-7409); libnbd and QEMU need some milliseconds.

@@ -1,7 +1,9 @@
 //! The plaintext of an unlocked image, at any position and from any number of threads.
 
+mod bad_sectors;
 mod clusters;
 mod crypt;
+mod integrity;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,8 +16,10 @@ use crate::io::{Extent, ReadAt, check_range};
 use crate::luks::metadata::{CryptSegment, Metadata, Segment, SegmentKind};
 use crate::luks::unlock::Unlocked;
 use crate::secret::VolumeKey;
+pub use bad_sectors::{BadRun, BadSectorPolicy, BadSectors};
 use clusters::Clusters;
 use crypt::{Crypt, Linear};
+use integrity::Integrity;
 
 /// The largest encryption sector.
 const SECTOR_MAX: usize = 4096;
@@ -29,6 +33,8 @@ pub struct VolumeOptions {
     pub allow_truncated: bool,
     /// The data comes through a pipe: nobody knows how much there is before its end.
     pub length_unknown: bool,
+    /// What becomes of sectors whose integrity tag is wrong.
+    pub bad_sectors: BadSectorPolicy,
 }
 
 /// The plaintext of an unlocked image.
@@ -42,6 +48,7 @@ pub struct Volume {
     len: u64,
     missing: u64,
     open_ended: bool,
+    bad_sectors: Arc<BadSectors>,
 }
 
 /// A run of plaintext that comes from one segment.
@@ -52,10 +59,24 @@ struct Part {
     layer: Box<dyn Layer>,
 }
 
+/// Bytes of plaintext, whole sectors.
+struct Size {
+    /// As many as there should be.
+    whole: u64,
+    /// As many as can be read.
+    there: u64,
+}
+
 /// How the plaintext of a part comes out of what is stored. Positions count from the part's start.
 trait Layer: Send + Sync {
     /// Reads are of whole sectors of this many bytes.
     fn sector_size(&self) -> u32;
+
+    /// How much plaintext there is in a data file of `data_len` bytes, where the layer's own structures say so and not
+    /// the segment.
+    fn size(&self, _data_len: u64) -> Option<Size> {
+        None
+    }
 
     /// Where the plaintext at `inside` lies in the data file, where it lies there byte for byte; `None` where it does not.
     fn stored_at(&self, inside: u64) -> Option<u64>;
@@ -88,9 +109,15 @@ impl Volume {
         unlocked: &Unlocked,
         options: VolumeOptions,
     ) -> Result<Self> {
-        let mut volume = Self { data, parts: Vec::new(), len: 0, missing: 0, open_ended: false };
+        let bad_sectors = Arc::new(BadSectors::new(options.bad_sectors));
+        let mut volume = Self { data, parts: Vec::new(), len: 0, missing: 0, open_ended: false, bad_sectors };
         for (id, segment) in metadata.live_segments() {
             let layer: Box<dyn Layer> = match &segment.kind {
+                SegmentKind::Crypt(c @ CryptSegment { integrity: Some(names), .. }) => {
+                    let key = key(id, metadata, &unlocked.keys)?;
+                    let place = (volume.len, Arc::clone(&volume.bad_sectors));
+                    Box::new(Integrity::new(id, (segment, c, names), key, &*volume.data, place, options)?)
+                }
                 SegmentKind::Crypt(c) => {
                     Box::new(Crypt::new(id, c, segment.offset, key(id, metadata, &unlocked.keys)?)?)
                 }
@@ -116,20 +143,23 @@ impl Volume {
         let len = clusters.virtual_size();
         let layer = Clusters::new(id, c, Arc::clone(&clusters), key(id, metadata, &unlocked.keys)?)?;
         let parts = vec![Part { start: 0, len, layer: Box::new(layer) }];
-        Ok(Self { data: Arc::new(Vec::new()), parts, len, missing: 0, open_ended: false })
+        let bad_sectors = Arc::default();
+        Ok(Self { data: Arc::new(Vec::new()), parts, len, missing: 0, open_ended: false, bad_sectors })
     }
 
     fn push(&mut self, id: u32, segment: &Segment, layer: Box<dyn Layer>, options: VolumeOptions) -> Result<()> {
         let sector = u64::from(layer.sector_size());
-        let there = self.data.len().saturating_sub(segment.offset);
-        let wanted = segment.size.unwrap_or(there);
+        let own = layer.size(self.data.len());
+        let there = own.as_ref().map_or(self.data.len().saturating_sub(segment.offset), |own| own.there);
+        let size = own.map(|own| own.whole).or(segment.size);
+        let wanted = size.unwrap_or(there);
         let usable = wanted.min(there) / sector * sector;
-        let missing = match segment.size {
+        let missing = match size {
             Some(size) => size - usable,
             None if options.length_unknown => 0,
             None => (sector - wanted % sector) % sector,
         };
-        self.open_ended = segment.size.is_none() && options.length_unknown;
+        self.open_ended = size.is_none() && options.length_unknown;
         // A segment that starts behind the file's end lacks at least what lies between them.
         let gap = segment.offset.saturating_sub(self.data.len());
         if (missing > 0 || gap > 0) && !options.allow_truncated {
@@ -165,6 +195,12 @@ impl Volume {
     /// Whether it goes on to the end of a pipe, and its length is only the most that there can be.
     pub fn is_open_ended(&self) -> bool {
         self.open_ended
+    }
+
+    /// The sectors whose integrity tag was wrong when they were read, where that is no error
+    /// ([`VolumeOptions::bad_sectors`]).
+    pub fn bad_sectors(&self) -> &BadSectors {
+        &self.bad_sectors
     }
 
     /// The largest encryption sector in bytes: reads that are aligned to it cost nothing extra.
@@ -270,11 +306,11 @@ fn key<'k>(id: u32, metadata: &Metadata, keys: &'k BTreeMap<u32, VolumeKey>) -> 
     key.ok_or_else(|| Error::new(ErrorKind::WrongKey, format!("no key for segment {id}")))
 }
 
-/// Refuses a layer that is not known here.
+/// Refuses integrity tags where no volume has them.
 fn refuse_integrity(id: u32, c: &CryptSegment) -> Result<()> {
     match &c.integrity {
         Some(i) => {
-            let message = format!("found {} below the segment; dm-integrity is not supported", escape(&i.kind));
+            let message = format!("found {}; dm-integrity cannot be below this segment", escape(&i.kind));
             Err(Error::unsupported(format!("segments.{id}.integrity"), message))
         }
         None => Ok(()),

@@ -25,6 +25,8 @@ use unluks::luks::{MAGIC, MAGIC_SECONDARY};
 use unluks::volume::VolumeOptions;
 use unluks::{Error, ErrorKind, Image, Key, Limits, Metadata, ReadAt, Result, SecretBytes, Volume, VolumeKey};
 
+mod integrity;
+
 /// A body, which says whether its input was accepted.
 pub type Target = fn(&[u8]) -> bool;
 
@@ -38,6 +40,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("cipher_spec", cipher_spec),
     ("key_guess", key_guess),
     ("unlock", unlock),
+    ("integrity", integrity::integrity),
 ];
 
 /// What opens all images in `images/`.
@@ -425,7 +428,7 @@ fn unlock_with(image: &Image, passphrase: &[u8], options: &UnlockOptions) -> boo
         }
     }
     for allow_truncated in [false, true] {
-        match image.volume(&unlocked, VolumeOptions { allow_truncated, length_unknown: false }) {
+        match image.volume(&unlocked, VolumeOptions { allow_truncated, ..Default::default() }) {
             Ok(volume) => read_volume(&volume),
             Err(e) => check_error(&e),
         }

@@ -88,6 +88,11 @@ impl SectorCipher {
     /// is not known here; [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt), rule `key_size`, for a key that the cipher
     /// does not take, and rule `sector_size` for a sector size that dm-crypt does not take.
     pub fn new(spec: &CipherSpec, key: &[u8], sector_size: u32) -> Result<Self> {
+        Self::with_volume_key(spec, key, key, sector_size)
+    }
+
+    /// As [`SectorCipher::new`], where the volume key holds a MAC's key too: ESSIV hashes all of it.
+    pub(crate) fn with_volume_key(spec: &CipherSpec, key: &[u8], volume_key: &[u8], sector_size: u32) -> Result<Self> {
         if !matches!(sector_size, 512 | 1024 | 2048 | 4096) {
             let message = format!("found {sector_size}; 512, 1024, 2048 and 4096 are allowed");
             return Err(Error::corrupt("sector_size", message));
@@ -105,7 +110,7 @@ impl SectorCipher {
             Mode::Adiantum => IV_MAX,
             _ => block_size,
         };
-        let ivs = IvGenerator::new(&spec.iv, iv_size, block_size, |hash| new_essiv(spec, key, hash))?;
+        let ivs = IvGenerator::new(&spec.iv, iv_size, block_size, |hash| new_essiv(spec, volume_key, hash))?;
         Ok(Self { keyed: Some((mode, ivs)), sector_size })
     }
 
@@ -135,6 +140,43 @@ impl SectorCipher {
             mode.decrypt(run, ivs, sector_size);
         }
         Ok(())
+    }
+
+    /// Bytes of an IV; 0 for a cipher without IVs.
+    pub(crate) fn iv_size(&self) -> usize {
+        self.keyed.as_ref().map_or(0, |(_, generator)| generator.size())
+    }
+
+    /// Fills `ivs`, zeroed before, with the IVs of the sectors from number `first` on, and gives the next number.
+    pub(crate) fn fill_ivs(&self, ivs: &mut [u8], first: u64) -> u64 {
+        match &self.keyed {
+            Some((_, generator)) => generator.fill(ivs, first, u64::from(self.sector_size / 512)),
+            None => first,
+        }
+    }
+
+    /// Decrypts whole sectors with an IV each, which are overwritten.
+    pub(crate) fn decrypt_with(&self, data: &mut [u8], ivs: &mut [u8]) {
+        if let Some((mode, _)) = &self.keyed {
+            mode.decrypt(data, ivs, usize::try_from(self.sector_size).unwrap_or(usize::MAX));
+        }
+    }
+}
+
+/// A block cipher with 16-byte blocks and its key; `None` where it takes no such key.
+///
+/// # Errors
+/// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) for a name that is not known here.
+pub(crate) fn block_cipher(name: &str, key: &[u8]) -> Result<Option<Box<dyn EncryptBlocks>>> {
+    let spec = CipherSpec::parse(&format!("{name}-cbc-plain64"))?;
+    spec.check_known()?;
+    check_combination(&spec)?;
+    match block_size(&spec.cipher) {
+        16 => Ok(new_cipher(&spec.cipher, key)),
+        n => Err(Error::unsupported(
+            "cipher",
+            format!("found {name}: this mode is over ciphers with 16-byte blocks, not {n}"),
+        )),
     }
 }
 

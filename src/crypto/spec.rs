@@ -141,6 +141,12 @@ fn unknown<T>(what: &str, found: &str, table: &[(&str, T)], more: &str) -> Error
     Error::unsupported("cipher", message)
 }
 
+/// The IV mode of this name, if it is one of those that make IVs of the sector number alone, from its first bytes on.
+#[cfg(feature = "unlock")]
+pub(crate) fn plain_iv(name: &str) -> Option<IvMode> {
+    find(IV_MODES, name).filter(|mode| *mode != IvMode::Benbi)
+}
+
 impl CipherSpec {
     /// Reads a specification. Names that are not known are kept as they are; [`CipherSpec::check_known`] refuses them.
     ///

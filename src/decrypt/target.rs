@@ -340,6 +340,15 @@ impl Sink for Target {
         self.note(offset, plaintext.len());
         Ok(())
     }
+
+    fn leave_out(&self, zeroes: &[u8], offset: u64) -> Result<()> {
+        if self.options.sparse == Sparse::Never {
+            return self.write(zeroes, offset);
+        }
+        self.write_zeroes(zeroes, offset).map_err(|e| self.writing(e).at(offset))?;
+        self.note(offset, zeroes.len());
+        Ok(())
+    }
 }
 
 impl Drop for Target {
@@ -373,6 +382,11 @@ impl Sink for InPlace {
 
     fn write(&self, plaintext: &[u8], offset: u64) -> Result<()> {
         self.0.write_all_at(plaintext, offset).map_err(|e| Error::io("writing the output", e).at(offset))
+    }
+
+    /// What was there stays there.
+    fn leave_out(&self, _: &[u8], _: u64) -> Result<()> {
+        Ok(())
     }
 }
 

@@ -151,6 +151,20 @@ pub struct PartArgs {
     /// Decrypt the whole sectors that are there when the image is cut off
     #[arg(long)]
     pub allow_truncated: bool,
+    /// List sectors whose integrity tag is wrong and go on; the exit code is 4 all the same
+    #[arg(long, value_enum, value_name = "HOW", conflicts_with = "resume")]
+    pub bad_sectors: Option<BadSectors>,
+}
+
+/// What becomes of sectors whose integrity tag is wrong.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BadSectors {
+    /// They are zeroes in the output
+    Zero,
+    /// They are left out: a hole in a file, what was there before on a block device, zeroes in a pipe
+    Skip,
+    /// They are decrypted all the same, and may be anything
+    Report,
 }
 
 /// How the output is written.

@@ -14,10 +14,10 @@ use unluks::decrypt::journal::{Identity, Journal, resume};
 use unluks::decrypt::target::{InPlace, Sparse, Target, TargetOptions};
 use unluks::decrypt::{Job, Options, Progress, Sink, Stream, run as stream};
 use unluks::luks::findings::{Severity, findings};
-use unluks::volume::VolumeOptions;
+use unluks::volume::{BadSectorPolicy, VolumeOptions};
 use unluks::{Error, ErrorKind, Image, ReadAt, Result, Volume};
 
-use crate::args::{DecryptArgs, When};
+use crate::args::{BadSectors, DecryptArgs, When};
 use crate::hashes;
 use crate::key;
 use crate::progress::Shown;
@@ -37,7 +37,16 @@ pub fn run(args: &DecryptArgs) -> Result<ExitCode> {
     let material = key::read(&args.key, is_dash(&args.source.image))?;
     let unlocked = key::unlock(&image, material, &args.key, &args.limits, args.out.quiet);
     let unlocked = unlocked.map_err(|e| e.within_file(&args.source.image))?;
-    let options = VolumeOptions { allow_truncated: args.part.allow_truncated, length_unknown: source.pipe.is_some() };
+    let options = VolumeOptions {
+        allow_truncated: args.part.allow_truncated,
+        length_unknown: source.pipe.is_some(),
+        bad_sectors: match args.part.bad_sectors {
+            None => BadSectorPolicy::Refuse,
+            Some(BadSectors::Zero) => BadSectorPolicy::Zero,
+            Some(BadSectors::Skip) => BadSectorPolicy::Skip,
+            Some(BadSectors::Report) => BadSectorPolicy::Report,
+        },
+    };
     let volume = image.volume(&unlocked, options).map_err(|e| e.within_file(&args.source.image))?;
     drop(unlocked);
     warn(args.out.quiet, &image, &volume);
@@ -62,7 +71,45 @@ pub fn run(args: &DecryptArgs) -> Result<ExitCode> {
         _ => e.within_file(&args.source.image),
     })?;
     hashes::report(&hashes, args)?;
+    report_bad_sectors(&volume).map_err(|e| e.within_file(&args.source.image))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Lists the sectors that were passed over. The output is kept, but nobody must take it for whole.
+fn report_bad_sectors(volume: &Volume) -> Result<()> {
+    let bad = volume.bad_sectors();
+    if bad.is_empty() {
+        return Ok(());
+    }
+    let mut err = anstream::stderr();
+    let runs = bad.runs();
+    for run in &runs {
+        let (start, end) = (run.start, run.start + run.len);
+        let _ = writeln!(
+            err,
+            "bad sectors: bytes {start} to {end} of the plaintext, stored from byte {} on",
+            run.stored_at
+        );
+    }
+    let how = match bad.policy() {
+        BadSectorPolicy::Report | BadSectorPolicy::Refuse => "decrypted all the same",
+        BadSectorPolicy::Zero => "as zeroes",
+        BadSectorPolicy::Skip => "left out",
+    };
+    let mut found = Vec::new();
+    if !runs.is_empty() {
+        let bytes: u64 = runs.iter().map(|run| run.len).sum();
+        found.push(format!("the tags of {bytes} bytes of plaintext in {} runs do not match", runs.len()));
+    }
+    if bad.unlisted() > 0 {
+        found.push(format!("{} sectors more are not listed", bad.unlisted()));
+    }
+    let rule = if runs.is_empty() { "integrity.journal" } else { "integrity.tag" };
+    if let Some(damage) = bad.journal_damage() {
+        found.push(format!("the journal was passed over ({damage})"));
+    }
+    let message = format!("{}; the output is kept, with bad sectors {how}", found.join("; "));
+    Err(Error::corrupt(rule, message))
 }
 
 /// Says what a user must not overlook.
@@ -224,8 +271,10 @@ impl Work<'_> {
             true => resume(path, &self.identity(len)?, self.volume, options).map(|(t, j)| (t, Some(j)))?,
             false => {
                 let target = Target::create(path, len, options)?;
-                let worth = len >= JOURNAL_FROM && self.source.pipe.is_none();
-                let journal = worth.then(|| Journal::create(path, &self.identity(len)?)).transpose()?;
+                // A pipe cannot be read again; and bad sectors are not noted there, so a second run would not tell of them.
+                let again = self.source.pipe.is_none() && self.args.part.bad_sectors.is_none();
+                let journaled = len >= JOURNAL_FROM && again;
+                let journal = journaled.then(|| Journal::create(path, &self.identity(len)?)).transpose()?;
                 (target, journal)
             }
         };

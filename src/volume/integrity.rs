@@ -1,0 +1,193 @@
+//! Segments with dm-integrity below them: sectors that dm-crypt encrypted and authenticated, with their tags in areas
+//! between the data, and a journal.
+//!
+//! ```text
+//!  Integrity ─► Layout: where a run of sectors and their tags lie ─┐
+//!      │                                                           ├─► SectorAead: decrypts, checks each tag
+//!      └──────► Journal: which of them are newer in the journal ───┘
+//! ```
+//!
+//! Nothing is written: what the kernel would copy from the journal to its place is read from the journal.
+
+mod journal;
+mod layout;
+mod superblock;
+
+use std::sync::Arc;
+
+use zeroize::Zeroize;
+
+use super::bad_sectors::{BadRun, BadSectorPolicy, BadSectors};
+use super::{Layer, Size, VolumeOptions};
+use crate::crypto::aead::SectorAead;
+use crate::error::{Error, Result, escape};
+use crate::io::ReadAt;
+use crate::luks::metadata::{CryptSegment, Integrity as Names, Segment};
+use crate::secret::VolumeKey;
+use journal::Journal;
+use layout::Layout;
+use superblock::Superblock;
+
+/// Data that dm-crypt authenticated.
+pub struct Integrity {
+    aead: SectorAead,
+    layout: Layout,
+    journal: Journal,
+    iv_tweak: u64,
+    sector_size: u32,
+    /// Where the part starts in the plaintext of the volume.
+    start: u64,
+    bad: Arc<BadSectors>,
+}
+
+impl Integrity {
+    /// Segment `id`, whose plaintext is at `start` of the volume's.
+    pub fn new(
+        id: u32,
+        (segment, c, names): (&Segment, &CryptSegment, &Names),
+        key: &VolumeKey,
+        data: &dyn ReadAt,
+        (start, bad): (u64, Arc<BadSectors>),
+        options: VolumeOptions,
+    ) -> Result<Self> {
+        let field = |name: &str| format!("segments.{id}.{name}");
+        if options.length_unknown {
+            let message = "this image cannot come through a pipe: its integrity tags do not lie beside the data";
+            return Err(Error::unsupported("pipe", message).with_hint("save it to a file first"));
+        }
+        for (name, value) in
+            [("journal_encryption", &names.journal_encryption), ("journal_integrity", &names.journal_integrity)]
+        {
+            if value != "none" {
+                let message = format!("found \"{}\"; none is known", escape(value));
+                return Err(Error::unsupported(field(&format!("integrity.{name}")), message));
+            }
+        }
+        if !matches!(c.sector_size, 512 | 1024 | 2048 | 4096) {
+            let message = format!("found {}; 512, 1024, 2048 and 4096 can be decrypted", c.sector_size);
+            return Err(Error::unsupported(field("sector_size"), message));
+        }
+        let aead = SectorAead::new(&c.encryption, &names.kind, names.key_size, key.expose(), c.sector_size);
+        let aead = aead.map_err(|e| match e.rule() {
+            "integrity.type" | "integrity.key_size" => {
+                let rule = field(e.rule());
+                e.with_rule(rule)
+            }
+            _ => e.with_rule(field("encryption")),
+        })?;
+        let superblock = Superblock::read(data, segment.offset, c.sector_size, aead.stored_size())?;
+        let layout = Layout::new(&superblock, segment.offset)?;
+        let journal = match superblock.dirty_bitmap {
+            // There is a bitmap in its place, and nothing to replay.
+            true => Journal::default(),
+            false => replay(data, &layout, &bad)?,
+        };
+        Ok(Self { aead, layout, journal, iv_tweak: c.iv_tweak, sector_size: c.sector_size, start, bad })
+    }
+
+    /// What is done with a sector of `data` whose tag is wrong.
+    fn pass_over(&self, data: &mut [u8], inside: u64, stored_at: u64) -> Result<()> {
+        let start = self.start + inside;
+        match self.bad.policy() {
+            BadSectorPolicy::Refuse => {
+                let message = format!(
+                    "sector {} (byte {start} of the plaintext) was changed or never written: its tag does not match",
+                    inside / 512
+                );
+                return Err(Error::corrupt("integrity.tag", message)
+                    .at(stored_at)
+                    .with_hint("list such sectors and go on with --bad-sectors zero, skip or report"));
+            }
+            BadSectorPolicy::Report => {}
+            BadSectorPolicy::Zero | BadSectorPolicy::Skip => data.fill(0),
+        }
+        self.bad.note(BadRun { start, len: self.sector_size.into(), stored_at });
+        Ok(())
+    }
+
+    /// Reads blocks that lie side by side.
+    fn read_run(
+        &self,
+        data: &dyn ReadAt,
+        buf: &mut [u8],
+        tags: &mut [u8],
+        block: u64,
+        place: layout::Place,
+    ) -> Result<()> {
+        let size = u64::from(self.sector_size);
+        let sector = self.aead.sector_size();
+        let stored = self.aead.stored_size();
+        data.read_exact_at(buf, place.data)?;
+        data.read_exact_at(tags, place.tag)?;
+        let count = u64::try_from(buf.len() / sector).unwrap_or(0);
+        // Where a block was read from, if not from its place.
+        let mut elsewhere = Vec::new();
+        for (newer, slot) in self.journal.of(block..block + count) {
+            let n = usize::try_from(newer - block).unwrap_or(0);
+            let (buf, tag) = (&mut buf[n * sector..][..sector], &mut tags[n * stored..][..stored]);
+            elsewhere.push((n, slot.read(data, &self.layout, buf, tag)?));
+        }
+        let inside = block * size;
+        let number = inside / 512;
+        for n in self.aead.decrypt(buf, tags, number, self.iv_tweak.wrapping_add(number))? {
+            let before = u64::try_from(n).unwrap_or(0) * size;
+            let moved = elsewhere.iter().find(|(at, _)| *at == n).map(|(_, at)| *at);
+            let stored_at = moved.unwrap_or(place.data + before);
+            self.pass_over(&mut buf[n * sector..][..sector], inside + before, stored_at)?;
+        }
+        Ok(())
+    }
+}
+
+/// Replays the journal; where it cannot be and bad sectors are passed over, so is the journal.
+fn replay(data: &dyn ReadAt, layout: &Layout, bad: &BadSectors) -> Result<Journal> {
+    Journal::replay(data, layout).or_else(|e| match (e.rule(), bad.policy()) {
+        ("integrity.journal", BadSectorPolicy::Refuse) => {
+            Err(e.with_hint("go on without the journal, and perhaps without the newest data, with --bad-sectors"))
+        }
+        ("integrity.journal", _) => {
+            bad.note_journal(&e);
+            Ok(Journal::default())
+        }
+        _ => Err(e),
+    })
+}
+
+impl Layer for Integrity {
+    fn sector_size(&self) -> u32 {
+        self.sector_size
+    }
+
+    fn size(&self, data_len: u64) -> Option<Size> {
+        let bytes = |blocks: u64| blocks * u64::from(self.sector_size);
+        Some(Size { whole: bytes(self.layout.blocks()), there: bytes(self.layout.blocks_before(data_len)) })
+    }
+
+    fn stored_at(&self, _: u64) -> Option<u64> {
+        None
+    }
+
+    fn decipher(&self, _: &mut [u8], _: u64) -> Result<()> {
+        Err(Error::invalid("sectors with tags are read and decrypted at once"))
+    }
+
+    fn read(&self, data: &dyn ReadAt, mut buf: &mut [u8], inside: u64) -> Result<()> {
+        let sector = self.aead.sector_size();
+        let mut block = inside / u64::from(self.sector_size);
+        let mut tags = Vec::new();
+        while !buf.is_empty() {
+            let place = self.layout.place(block);
+            let blocks = usize::try_from(place.blocks).unwrap_or(usize::MAX).min(buf.len() / sector).max(1);
+            let (now, rest) = buf.split_at_mut((blocks * sector).min(buf.len()));
+            tags.resize(blocks * self.aead.stored_size(), 0);
+            if let Err(e) = self.read_run(data, now, &mut tags, block, place) {
+                // What is not authentic goes to nobody.
+                now.zeroize();
+                return Err(e);
+            }
+            block += u64::try_from(blocks).unwrap_or(0);
+            buf = rest;
+        }
+        Ok(())
+    }
+}
