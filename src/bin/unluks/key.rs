@@ -18,8 +18,23 @@ pub enum Material {
     VolumeKey(VolumeKey),
 }
 
-/// Reads the key. `stdin_is_image` says that the standard input is taken.
+/// Reads the key, and what is to be tried beside it. `stdin_is_image` says that the standard input is taken.
 pub fn read(args: &KeyArgs, stdin_is_image: bool) -> Result<Material> {
+    match read_first(args, stdin_is_image)? {
+        Material::Passphrases { mut key, guessed } => {
+            for path in &args.also_key_file {
+                key = key.and(Key::passphrase(with_file(path, stdin_is_image, |f| read_key_file(f, 0, None))?));
+            }
+            for path in &args.also_passphrase_file {
+                key = key.and(Key::passphrase(with_file(path, stdin_is_image, read_first_line)?));
+            }
+            Ok(Material::Passphrases { key, guessed })
+        }
+        volume_key => Ok(volume_key),
+    }
+}
+
+fn read_first(args: &KeyArgs, stdin_is_image: bool) -> Result<Material> {
     let all = |path: &Path| with_file(path, stdin_is_image, |f| read_key_file(f, 0, None));
     let plain = |bytes| Material::Passphrases { key: Key::passphrase(bytes), guessed: false };
     if let Some(path) = &args.barbican_key {
