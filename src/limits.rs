@@ -20,6 +20,9 @@ pub const KEY_SIZE_MAX: u32 = 512;
 pub const KEYSLOTS_MAX: u32 = 32;
 /// LUKS has 4000 stripes, whatever a header says (`LUKS_STRIPES`).
 pub const STRIPES: u32 = 4000;
+/// The largest block that a reencryption takes one checksum of. cryptsetup takes the largest of the two encryption
+/// sectors and the device's logical block, which Linux has up to 64 KiB.
+pub const REENCRYPT_BLOCK_MAX: u64 = 1 << 20;
 /// The largest passphrase or key file, as cryptsetup reads it (`DEFAULT_KEYFILE_SIZE_MAXKB`).
 pub const KEYFILE_SIZE_MAX: usize = 8 << 20;
 /// The most lanes Argon2 may ask for: one thread each. cryptsetup writes 4 at most.

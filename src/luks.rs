@@ -8,6 +8,8 @@ pub mod findings;
 mod json;
 pub mod metadata;
 #[cfg(feature = "unlock")]
+pub mod reencrypt;
+#[cfg(feature = "unlock")]
 pub mod unlock;
 pub mod v1;
 pub mod v2;

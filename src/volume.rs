@@ -4,6 +4,7 @@ mod bad_sectors;
 mod clusters;
 mod crypt;
 mod integrity;
+mod reencrypt;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use crate::container::HostMap;
 use crate::error::{Error, ErrorKind, Result, escape};
 use crate::io::{Extent, ReadAt, check_range};
 use crate::luks::metadata::{CryptSegment, Metadata, Segment, SegmentKind};
+use crate::luks::reencrypt::Reencryption;
 use crate::luks::unlock::Unlocked;
 use crate::secret::VolumeKey;
 pub use bad_sectors::{BadRun, BadSectorPolicy, BadSectors};
@@ -67,6 +69,16 @@ struct Size {
     there: u64,
 }
 
+/// Where the data of a segment is.
+struct Stored {
+    /// The segment's number.
+    id: u32,
+    /// Where it starts in the data file; `None` where it is not there at all.
+    at: Option<u64>,
+    /// Its length in bytes; `None` is to the end of the data file.
+    size: Option<u64>,
+}
+
 /// How the plaintext of a part comes out of what is stored. Positions count from the part's start.
 trait Layer: Send + Sync {
     /// Reads are of whole sectors of this many bytes.
@@ -98,36 +110,65 @@ trait Layer: Send + Sync {
 }
 
 impl Volume {
-    /// The plaintext of `data`, with the keys that unlocking gave.
+    /// The plaintext of `data`, which starts with its header, with the keys that unlocking gave.
     ///
     /// # Errors
-    /// [`ErrorKind::Corrupt`] where the data file is cut off and that is not allowed; [`ErrorKind::Unsupported`] for a
-    /// cipher, a sector size or a segment type that is not known here.
+    /// [`ErrorKind::Corrupt`] where the data file is cut off and that is not allowed, and for a reencryption whose state
+    /// contradicts itself; [`ErrorKind::Unsupported`] for a cipher, a sector size or a segment type that is not known
+    /// here.
     pub fn new(
         metadata: &Metadata,
         data: Arc<dyn ReadAt>,
         unlocked: &Unlocked,
         options: VolumeOptions,
     ) -> Result<Self> {
+        Self::new_detached(metadata, &Arc::clone(&data), data, unlocked, options)
+    }
+
+    /// The plaintext of `data`, whose header is elsewhere. A crashed reencryption has left some of the data in it.
+    ///
+    /// # Errors
+    /// As [`Volume::new`].
+    pub fn new_detached(
+        metadata: &Metadata,
+        header: &Arc<dyn ReadAt>,
+        data: Arc<dyn ReadAt>,
+        unlocked: &Unlocked,
+        options: VolumeOptions,
+    ) -> Result<Self> {
         let bad_sectors = Arc::new(BadSectors::new(options.bad_sectors));
         let mut volume = Self { data, parts: Vec::new(), len: 0, missing: 0, open_ended: false, bad_sectors };
+        let reencryption = Reencryption::of(metadata)?;
+        let hot = reencryption.as_ref().and_then(|r| r.hot.as_ref().map(|hot| (r, hot)));
+        let shifted = reencryption.as_ref().is_some_and(|r| r.state.shift_size.is_some());
+        if options.length_unknown && (hot.is_some() || shifted) {
+            let message = "the reencryption was not finished, and its data does not come in one order";
+            return Err(Error::unsupported("pipe", message).with_hint("save the image to a file first"));
+        }
         for (id, segment) in metadata.live_segments() {
-            let layer: Box<dyn Layer> = match &segment.kind {
-                SegmentKind::Crypt(c @ CryptSegment { integrity: Some(names), .. }) => {
+            let (layer, at): (Box<dyn Layer>, _) = match (&segment.kind, hot) {
+                (_, Some((r, hot))) if hot.segment.0 == id => reencrypt::hot_zone(metadata, r, hot, header, unlocked)?,
+                (SegmentKind::Crypt(c @ CryptSegment { integrity: Some(names), .. }), _) => {
                     let key = key(id, metadata, &unlocked.keys)?;
                     let place = (volume.len, Arc::clone(&volume.bad_sectors));
-                    Box::new(Integrity::new(id, (segment, c, names), key, &*volume.data, place, options)?)
+                    let layer = Integrity::new(id, (segment, c, names), key, &*volume.data, place, options)?;
+                    (Box::new(layer), Some(segment.offset))
                 }
-                SegmentKind::Crypt(c) => {
-                    Box::new(Crypt::new(id, c, segment.offset, key(id, metadata, &unlocked.keys)?)?)
+                (SegmentKind::Crypt(c), _) => {
+                    let crypt = Crypt::new(id, c, segment.offset, key(id, metadata, &unlocked.keys)?)?;
+                    (Box::new(crypt), Some(segment.offset))
                 }
-                SegmentKind::Linear => Box::new(Linear { offset: segment.offset }),
-                SegmentKind::Unknown { kind } => {
+                (SegmentKind::Linear, _) => (Box::new(Linear { offset: segment.offset }), Some(segment.offset)),
+                (SegmentKind::Unknown { kind }, _) => {
                     let message = format!("found \"{}\"; crypt is known", escape(kind));
                     return Err(Error::unsupported(format!("segments.{id}.type"), message));
                 }
             };
-            volume.push(id, segment, layer, options)?;
+            let size = match shifted {
+                true => Some(metadata.live_size(segment, volume.data.len()).unwrap_or(0)),
+                false => segment.size,
+            };
+            volume.push(Stored { id, at, size }, layer, options)?;
         }
         Ok(volume)
     }
@@ -147,11 +188,13 @@ impl Volume {
         Ok(Self { data: Arc::new(Vec::new()), parts, len, missing: 0, open_ended: false, bad_sectors })
     }
 
-    fn push(&mut self, id: u32, segment: &Segment, layer: Box<dyn Layer>, options: VolumeOptions) -> Result<()> {
+    fn push(&mut self, stored: Stored, layer: Box<dyn Layer>, options: VolumeOptions) -> Result<()> {
         let sector = u64::from(layer.sector_size());
+        let (id, at) = (stored.id, stored.at.unwrap_or(0));
         let own = layer.size(self.data.len());
-        let there = own.as_ref().map_or(self.data.len().saturating_sub(segment.offset), |own| own.there);
-        let size = own.map(|own| own.whole).or(segment.size);
+        let rest = || stored.at.map_or(u64::MAX, |at| self.data.len().saturating_sub(at));
+        let there = own.as_ref().map_or_else(rest, |own| own.there);
+        let size = own.map(|own| own.whole).or(stored.size);
         let wanted = size.unwrap_or(there);
         let usable = wanted.min(there) / sector * sector;
         let missing = match size {
@@ -161,21 +204,19 @@ impl Volume {
         };
         self.open_ended = size.is_none() && options.length_unknown;
         // A segment that starts behind the file's end lacks at least what lies between them.
-        let gap = segment.offset.saturating_sub(self.data.len());
+        let gap = at.saturating_sub(self.data.len());
         if (missing > 0 || gap > 0) && !options.allow_truncated {
+            let end = self.data.len();
             let message = match gap {
                 0 => format!(
-                    "the data ends at byte {}, {missing} bytes before the end of a sector or of segment {id}",
-                    self.data.len()
+                    "the data ends at byte {end}, {missing} bytes before the end of a sector or of segment {id}"
                 ),
                 _ => format!(
-                    "segment {id} starts at byte {}, but the data ends at byte {}: {gap} bytes are missing before it",
-                    segment.offset,
-                    self.data.len()
+                    "segment {id} starts at byte {at}, but the data ends at byte {end}: {gap} bytes are missing before it"
                 ),
             };
             return Err(Error::corrupt("truncated", message)
-                .at(self.data.len())
+                .at(end)
                 .with_hint("get a whole copy, or take the whole sectors that are there with --allow-truncated"));
         }
         self.missing = self.missing.saturating_add(missing).saturating_add(gap);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use subtle::ConstantTimeEq;
 
 use super::metadata::*;
+use super::reencrypt::Reencryption;
 use crate::crypto::cipher::SectorCipher;
 use crate::crypto::hash::Hash;
 use crate::crypto::kdf::{Argon2Variant, Kdf as Derivation};
@@ -60,7 +61,8 @@ pub struct Opened {
 /// keyslots that break a rule.
 pub fn unlock(header: &dyn ReadAt, metadata: &Metadata, key: &Key, options: &UnlockOptions) -> Result<Unlocked> {
     check_requirements(metadata)?;
-    let wanted = wanted_digests(metadata)?;
+    let reencryption = Reencryption::of(metadata)?;
+    let wanted = wanted_digests(metadata, reencryption.as_ref())?;
     let slots = slots_to_try(metadata, &wanted, options)?;
     let mut refused = Vec::new();
     let mut plans = Vec::new();
@@ -76,10 +78,13 @@ pub fn unlock(header: &dyn ReadAt, metadata: &Metadata, key: &Key, options: &Unl
         unlocked.opened.push(opened);
         unlocked.keys.entry(digest).or_insert(key);
     }
-    match wanted.iter().all(|d| unlocked.keys.contains_key(d)) {
-        true => Ok(unlocked),
-        false => Err(nothing_opened(&unlocked, &plans, refused, options)),
+    if !wanted.iter().all(|d| unlocked.keys.contains_key(d)) {
+        return Err(nothing_opened(&unlocked, &plans, refused, options));
     }
+    if let Some(reencryption) = &reencryption {
+        verify(metadata, reencryption, &unlocked.keys, &options.limits)?;
+    }
+    Ok(unlocked)
 }
 
 /// How many key derivations [`unlock`] may have to make.
@@ -87,7 +92,8 @@ pub fn unlock(header: &dyn ReadAt, metadata: &Metadata, key: &Key, options: &Unl
 /// # Errors
 /// As [`unlock`], for what cannot be tried at all.
 pub fn derivations(metadata: &Metadata, key: &Key, options: &UnlockOptions) -> Result<usize> {
-    Ok(slots_to_try(metadata, &wanted_digests(metadata)?, options)?.len() * key.candidates().len())
+    let wanted = wanted_digests(metadata, Reencryption::of(metadata)?.as_ref())?;
+    Ok(slots_to_try(metadata, &wanted, options)?.len() * key.candidates().len())
 }
 
 /// Takes a volume key as it is, where its digest proves it.
@@ -96,7 +102,8 @@ pub fn derivations(metadata: &Metadata, key: &Key, options: &UnlockOptions) -> R
 /// [`ErrorKind::WrongKey`] where no digest of a live segment matches it.
 pub fn with_volume_key(metadata: &Metadata, key: VolumeKey, options: &UnlockOptions) -> Result<Unlocked> {
     check_requirements(metadata)?;
-    let wanted = wanted_digests(metadata)?;
+    let reencryption = Reencryption::of(metadata)?;
+    let wanted = wanted_digests(metadata, reencryption.as_ref())?;
     let len = key.expose().len();
     let mut spent = Duration::ZERO;
     for id in &wanted {
@@ -109,11 +116,15 @@ pub fn with_volume_key(metadata: &Metadata, key: VolumeKey, options: &UnlockOpti
             return Err(Error::limit("kdf.time", message).with_hint("--max-kdf-time raises the limit"));
         }
         if digest.matches(key.expose())? {
-            return match wanted.len() {
-                1 => Ok(Unlocked { opened: Vec::new(), keys: BTreeMap::from([(*id, key)]) }),
-                n => Err(Error::unsupported("volume-key", format!("the segments have {n} volume keys; one was given"))
-                    .with_hint("give the passphrase instead")),
-            };
+            let keys = BTreeMap::from([(*id, key)]);
+            if wanted.len() > 1 {
+                let message = format!("the segments have {} volume keys; one was given", wanted.len());
+                return Err(Error::unsupported("volume-key", message).with_hint("give the passphrase instead"));
+            }
+            if let Some(reencryption) = &reencryption {
+                verify(metadata, reencryption, &keys, &options.limits)?;
+            }
+            return Ok(Unlocked { opened: Vec::new(), keys });
         }
     }
     let sizes: Vec<_> = metadata.keyslots.values().map(|k| k.key_size.to_string()).collect();
@@ -127,21 +138,26 @@ pub fn with_volume_key(metadata: &Metadata, key: VolumeKey, options: &UnlockOpti
 
 /// Refuses a header that demands what is not known here.
 fn check_requirements(metadata: &Metadata) -> Result<()> {
-    let Some(first) = metadata.requirements.first() else { return Ok(()) };
-    let why = match first.as_str() {
-        "offline-reencrypt" => "an old offline reencryption was not finished",
-        "opal" => "the data is encrypted by the drive itself (OPAL)",
-        "inline-hw-tags" => "the integrity tags are kept by the drive itself",
-        r if super::validate::is_online_reencrypt(r) => "a reencryption was not finished",
-        _ => "which is not known here",
-    };
-    let message = format!("the header demands \"{}\": {why}", escape(first));
-    Err(Error::unsupported("config.requirements", message).with_hint("use the cryptsetup that wrote the header"))
+    for r in &metadata.requirements {
+        let why = match r.as_str() {
+            "offline-reencrypt" => "an old offline reencryption was not finished",
+            "opal" => "the data is encrypted by the drive itself (OPAL)",
+            "inline-hw-tags" => "the integrity tags are kept by the drive itself",
+            r if super::validate::is_online_reencrypt(r) => continue,
+            _ => "which is not known here",
+        };
+        let message = format!("the header demands \"{}\": {why}", escape(r));
+        return Err(
+            Error::unsupported("config.requirements", message).with_hint("use the cryptsetup that wrote the header")
+        );
+    }
+    Ok(())
 }
 
-/// The digests of the keys that the live segments are encrypted with.
-fn wanted_digests(metadata: &Metadata) -> Result<Vec<u32>> {
-    let mut wanted = Vec::new();
+/// The digests of the keys that the live segments are encrypted with; in a reencryption, of the old key and the new.
+fn wanted_digests(metadata: &Metadata, reencryption: Option<&Reencryption<'_>>) -> Result<Vec<u32>> {
+    let backups = reencryption.into_iter().flat_map(|r| [r.previous.0, r.last.0]);
+    let mut wanted: Vec<_> = backups.filter_map(|id| metadata.segment_digest(id).map(|(d, _)| d)).collect();
     for (id, segment) in metadata.live_segments() {
         match &segment.kind {
             SegmentKind::Crypt(_) => {
@@ -159,6 +175,39 @@ fn wanted_digests(metadata: &Metadata) -> Result<Vec<u32>> {
     wanted.sort_unstable();
     wanted.dedup();
     Ok(wanted)
+}
+
+/// Refuses a reencryption whose state somebody changed who does not have the keys (CVE-2021-4122): the volume keys and
+/// the state together must give the digest that names its keyslot (`LUKS2_reencrypt_digest_verify`).
+fn verify(
+    metadata: &Metadata,
+    reencryption: &Reencryption<'_>,
+    keys: &BTreeMap<u32, VolumeKey>,
+    limits: &Limits,
+) -> Result<()> {
+    let rule = || format!("keyslots.{}.digest", reencryption.keyslot);
+    let unproven = |message: &str| {
+        Error::corrupt(rule(), message.to_owned()).with_hint(
+            "the header is damaged, or somebody changed it; if you trust it, run cryptsetup repair on a copy",
+        )
+    };
+    let Some((digest, _)) = metadata.keyslot_digest(reencryption.keyslot) else {
+        return Err(unproven("no digest proves that the state of the reencryption is genuine"));
+    };
+    let mut needed: Vec<u32> = [reencryption.previous.0, reencryption.last.0]
+        .into_iter()
+        .filter_map(|id| metadata.segment_digest(id).map(|(d, _)| d))
+        .collect();
+    needed.dedup();
+    let needed: Option<Vec<_>> = needed.iter().map(|d| keys.get(d).map(VolumeKey::expose)).collect();
+    let Some(needed) = needed.filter(|k| !k.is_empty()) else {
+        return Err(unproven("neither the old nor the new segment has a volume key"));
+    };
+    let data = reencryption.verification_data(&needed)?;
+    match DigestCheck::new(metadata, digest, limits)?.matches(data.expose())? {
+        true => Ok(()),
+        false => Err(unproven("the state of the reencryption does not match its digest")),
+    }
 }
 
 /// The keyslots to try, in order.
@@ -522,9 +571,11 @@ impl<'a> Queue<'a> {
 fn nothing_opened(unlocked: &Unlocked, plans: &[Plan], mut refused: Vec<Error>, options: &UnlockOptions) -> Error {
     if !unlocked.keys.is_empty() {
         let message = "the segments have several volume keys, and the passphrase opened only one of them";
-        return Error::new(ErrorKind::WrongKey, message)
-            .with_rule("keyslots")
-            .with_hint("give the other passphrase too");
+        let error = Error::new(ErrorKind::WrongKey, message).with_rule("keyslots");
+        return match options.keyslot {
+            Some(_) => error.with_hint("without --key-slot all keyslots are tried"),
+            None => error.with_hint("give the other passphrase too, with --also-key-file or --also-passphrase-file"),
+        };
     }
     // A slot that was never tried might have been the one.
     if let Some(at) = refused.iter().position(|e| e.kind() == ErrorKind::LimitExceeded) {

@@ -34,9 +34,12 @@ impl Layer for Linear {
 
 /// Data that dm-crypt encrypted.
 pub struct Crypt {
-    offset: u64,
-    cipher: SectorCipher,
-    iv_tweak: u64,
+    /// Where it starts in the data file.
+    pub offset: u64,
+    /// Its cipher with its key.
+    pub cipher: SectorCipher,
+    /// What is added to the IV's sector number.
+    pub iv_tweak: u64,
 }
 
 impl Crypt {

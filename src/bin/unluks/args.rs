@@ -121,6 +121,12 @@ pub struct KeyArgs {
     /// The volume key itself, in place of a passphrase
     #[arg(long, value_name = "FILE", group = "key_source")]
     pub volume_key_file: Option<PathBuf>,
+    /// One more passphrase, taken like --key-file: an unfinished reencryption may want two
+    #[arg(long, value_name = "FILE", conflicts_with = "volume_key_file")]
+    pub also_key_file: Vec<PathBuf>,
+    /// One more passphrase, taken like --passphrase-file
+    #[arg(long, value_name = "FILE", conflicts_with = "volume_key_file")]
+    pub also_passphrase_file: Vec<PathBuf>,
     /// Try only this keyslot, whatever its priority
     #[arg(long, value_name = "N")]
     pub key_slot: Option<u32>,

@@ -23,15 +23,31 @@ pub fn check(args: &KeyArgs, stdin_is_image: bool) -> Result<()> {
     if args.key_file.is_none() && (args.keyfile_offset.is_some() || args.keyfile_size.is_some()) {
         return Err(Error::invalid("--keyfile-offset and --keyfile-size are for --key-file"));
     }
-    let files = [&args.barbican_key, &args.key_file, &args.passphrase_file, &args.key, &args.volume_key_file];
-    match stdin_is_image && files.into_iter().flatten().any(|path| is_dash(path)) {
+    let first = [&args.barbican_key, &args.key_file, &args.passphrase_file, &args.key, &args.volume_key_file];
+    let more = args.also_key_file.iter().chain(&args.also_passphrase_file);
+    match stdin_is_image && first.into_iter().flatten().chain(more).any(|path| is_dash(path)) {
         true => Err(Error::invalid("the standard input cannot be both the image and the key")),
         false => Ok(()),
     }
 }
 
-/// Reads the key. `stdin_is_image` says that the standard input is taken.
+/// Reads the key, and what is to be tried beside it. `stdin_is_image` says that the standard input is taken.
 pub fn read(args: &KeyArgs, stdin_is_image: bool) -> Result<Material> {
+    match read_first(args, stdin_is_image)? {
+        Material::Passphrases { mut key, guessed } => {
+            for path in &args.also_key_file {
+                key = key.and(Key::passphrase(with_file(path, |f| read_key_file(f, 0, None))?));
+            }
+            for path in &args.also_passphrase_file {
+                key = key.and(Key::passphrase(with_file(path, read_first_line)?));
+            }
+            Ok(Material::Passphrases { key, guessed })
+        }
+        volume_key => Ok(volume_key),
+    }
+}
+
+fn read_first(args: &KeyArgs, stdin_is_image: bool) -> Result<Material> {
     let all = |path: &Path| with_file(path, |f| read_key_file(f, 0, None));
     let plain = |bytes| Material::Passphrases { key: Key::passphrase(bytes), guessed: false };
     if let Some(path) = &args.barbican_key {
