@@ -2,6 +2,7 @@
 //!
 //! [`open`] reads nothing but the header areas and needs no secret.
 
+pub mod area;
 mod compare;
 pub mod data;
 pub mod findings;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use subtle::ConstantTimeEq;
 
+use super::area;
 use super::metadata::*;
 use crate::crypto::cipher::SectorCipher;
 use crate::crypto::hash::Hash;
@@ -78,7 +79,7 @@ pub fn unlock(header: &dyn ReadAt, metadata: &Metadata, key: &Key, options: &Unl
     }
     match wanted.iter().all(|d| unlocked.keys.contains_key(d)) {
         true => Ok(unlocked),
-        false => Err(nothing_opened(&unlocked, &plans, refused, options)),
+        false => Err(nothing_opened(header, metadata, &unlocked, &plans, refused, options)),
     }
 }
 
@@ -507,7 +508,14 @@ impl<'a> Queue<'a> {
 }
 
 /// Why the image stays closed.
-fn nothing_opened(unlocked: &Unlocked, plans: &[Plan], mut refused: Vec<Error>, options: &UnlockOptions) -> Error {
+fn nothing_opened(
+    header: &dyn ReadAt,
+    metadata: &Metadata,
+    unlocked: &Unlocked,
+    plans: &[Plan],
+    mut refused: Vec<Error>,
+    options: &UnlockOptions,
+) -> Error {
     if !unlocked.keys.is_empty() {
         let message = "the segments have several volume keys, and the passphrase opened only one of them";
         return Error::new(ErrorKind::WrongKey, message)
@@ -534,7 +542,15 @@ fn nothing_opened(unlocked: &Unlocked, plans: &[Plan], mut refused: Vec<Error>, 
         let why: Vec<_> = refused.iter().map(ToString::to_string).collect();
         message += &format!(" ({} not tried: {})", refused.len(), why.join("; "));
     }
+    let overwritten = area::overwritten(header, metadata, plans.iter().map(|p| p.id));
+    for (id, what) in &overwritten {
+        message +=
+            &format!("; keyslot {id}'s area looks overwritten ({what}): the key may be right and the keyslot gone");
+    }
     let error = Error::new(ErrorKind::WrongKey, message).with_rule("passphrase");
+    if !overwritten.is_empty() {
+        return error.with_hint("a header backup from before, given with --header, has the keyslot still");
+    }
     match options.keyslot {
         Some(_) => error.with_hint("without --key-slot all keyslots are tried"),
         None => {

@@ -283,7 +283,6 @@ mod tests {
     use zerocopy::FromZeros;
 
     use super::*;
-    use zerocopy::FromZeros;
 
     /// A header as cryptsetup would write it: aes-xts-plain64, 64-byte key, data at 2 MiB.
     fn good() -> Header {

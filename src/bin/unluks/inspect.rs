@@ -9,6 +9,7 @@ use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
+use unluks::luks::area;
 use unluks::luks::data::DataFile;
 use unluks::{Error, ReadAt, Result};
 
@@ -27,7 +28,8 @@ pub fn run(args: &InspectArgs) -> Result<ExitCode> {
         image: FileInfo { path: path(&args.source.image), size: length(&*source.file) },
         header: args.source.header.as_ref().map(|h| FileInfo { path: path(h), size: length(&**source.header()) }),
     };
-    let report = Report::new(image.metadata(), files, file);
+    let areas = area::findings(&**source.header(), image.metadata());
+    let report = Report::new(image.metadata(), files, file, areas);
     let output = match args.json {
         true => json::pretty(&report).map_err(|e| Error::io("writing JSON", e.into()))? + "\n",
         false => text::render(&report),

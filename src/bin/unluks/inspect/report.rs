@@ -9,7 +9,7 @@ use unluks::Metadata;
 use unluks::crypto::hash::Hash;
 use unluks::crypto::kdf::{Argon2Variant, Kdf as Derivation};
 use unluks::luks::data::{self, DataFile};
-use unluks::luks::findings::findings;
+use unluks::luks::findings::{Finding as LuksFinding, findings};
 use unluks::luks::metadata as meta;
 use unluks::luks::metadata::{Bytes, DigestKind, KeyslotKind, Priority, SegmentKind, Version};
 
@@ -229,9 +229,12 @@ pub struct Token {
 }
 
 impl Report {
-    /// What `metadata` says, and what `file` has of its data.
-    pub fn new(metadata: &Metadata, files: Files, file: DataFile) -> Self {
+    /// What `metadata` says, what `file` has of its data, and what was found in the keyslots' `areas`.
+    pub fn new(metadata: &Metadata, files: Files, file: DataFile, areas: Vec<LuksFinding>) -> Self {
         let data = data::assess(metadata, file);
+        let mut findings = findings(metadata, Some(file));
+        findings.extend(areas);
+        findings.sort_by_key(|f| std::cmp::Reverse(f.severity));
         let header_len = files.header.as_ref().map_or(file.len, |f| f.size);
         let area = layout::keyslots_area(metadata);
         Self {
@@ -253,7 +256,7 @@ impl Report {
                 readable: data.readable,
                 missing: data.missing,
             },
-            findings: findings(metadata, Some(file)).into_iter().map(Finding::new).collect(),
+            findings: findings.into_iter().map(Finding::new).collect(),
             copies: metadata.copies.iter().map(|c| Copy::new(c, metadata.version)).collect(),
             differences: metadata.differences.iter().map(Difference::new).collect(),
             segments: (0..).zip(&metadata.segments).map(|(id, s)| Segment::new(metadata, id, s)).collect(),
@@ -285,7 +288,7 @@ fn decoded(bytes: &Bytes) -> Option<String> {
 }
 
 impl Finding {
-    fn new(f: unluks::luks::findings::Finding) -> Self {
+    fn new(f: LuksFinding) -> Self {
         Self { severity: f.severity.name(), code: f.code, about: f.about, message: f.message }
     }
 }
