@@ -303,4 +303,10 @@ impl ReadAt for Volume {
             self.data.will_need(at, run.min(len));
         }
     }
+
+    fn wont_need(&self, offset: u64, len: u64) {
+        if let Ok(Some((at, run))) = self.locate(offset) {
+            self.data.wont_need(at, run.min(len));
+        }
+    }
 }

@@ -225,11 +225,15 @@ fn meta_contexts_are_listed_and_set() {
         assert_eq!(c.option(LIST_META, &queries(b"disk", wanted)), [base(0), done.clone()]);
     }
     for wanted in [&b"x-other:"[..], b"base:alloc", b"base", b"", b"qemu:dirty-bitmap:x"] {
-        assert_eq!(c.option(LIST_META, &queries(b"", &[wanted])), [done.clone()], "{wanted:?}");
-        assert_eq!(c.option(SET_META, &queries(b"", &[wanted])), [done.clone()], "{wanted:?}");
+        assert_eq!(c.option(LIST_META, &queries(b"", &[wanted])), std::slice::from_ref(&done), "{wanted:?}");
+        assert_eq!(c.option(SET_META, &queries(b"", &[wanted])), std::slice::from_ref(&done), "{wanted:?}");
     }
-    assert_eq!(c.option(SET_META, &queries(b"", &[b"base:"])), [done.clone()], "the wildcard is for listing");
-    assert_eq!(c.option(SET_META, &queries(b"", &[])), [done.clone()]);
+    assert_eq!(
+        c.option(SET_META, &queries(b"", &[b"base:"])),
+        std::slice::from_ref(&done),
+        "the wildcard is for listing"
+    );
+    assert_eq!(c.option(SET_META, &queries(b"", &[])), std::slice::from_ref(&done));
     let twice = c.option(SET_META, &queries(b"", &[b"x:y", b"base:allocation", b"base:allocation"]));
     assert_eq!(twice, [base(1), done]);
     for kind in [LIST_META, SET_META] {

@@ -15,6 +15,7 @@ use unluks::crypto::cipher::SectorCipher;
 use unluks::crypto::hash::Hash;
 use unluks::crypto::spec::CipherSpec;
 use unluks::key::{read_first_line, read_key_file};
+use unluks::luks::data::DataFile;
 use unluks::luks::findings::findings;
 use unluks::luks::metadata::{KeyslotKind, Role, SegmentKind, Version};
 use unluks::luks::unlock::UnlockOptions;
@@ -124,9 +125,11 @@ fn check_metadata(m: &Metadata, source_len: u64) {
     assert!(m.used_copy().unwrap().error.is_none());
     m.copies.iter().filter_map(|c| c.error.as_ref()).for_each(check_error);
     for len in [None, Some(0), Some(source_len), Some(u64::MAX)] {
-        for f in findings(m, len) {
-            check_line(&f.message);
-            check_line(&f.about);
+        for file in [None, Some(DataFile { len, detached: false }), Some(DataFile { len, detached: true })] {
+            for f in findings(m, file) {
+                check_line(&f.message);
+                check_line(&f.about);
+            }
         }
         let _ = m.plaintext_size(len.unwrap_or(1));
     }

@@ -128,20 +128,16 @@ pub fn with_volume_key(metadata: &Metadata, key: VolumeKey, options: &UnlockOpti
 
 /// Refuses a header that demands what is not known here.
 fn check_requirements(metadata: &Metadata) -> Result<()> {
-    for r in &metadata.requirements {
-        let why = match r.as_str() {
-            "offline-reencrypt" => "an old offline reencryption was not finished",
-            "opal" => "the data is encrypted by the drive itself (OPAL)",
-            "inline-hw-tags" => "the integrity tags are kept by the drive itself",
-            r if super::validate::is_online_reencrypt(r) => "a reencryption was not finished",
-            _ => "which is not known here",
-        };
-        let message = format!("the header demands \"{}\": {why}", escape(r));
-        return Err(
-            Error::unsupported("config.requirements", message).with_hint("use the cryptsetup that wrote the header")
-        );
-    }
-    Ok(())
+    let Some(first) = metadata.requirements.first() else { return Ok(()) };
+    let why = match first.as_str() {
+        "offline-reencrypt" => "an old offline reencryption was not finished",
+        "opal" => "the data is encrypted by the drive itself (OPAL)",
+        "inline-hw-tags" => "the integrity tags are kept by the drive itself",
+        r if super::validate::is_online_reencrypt(r) => "a reencryption was not finished",
+        _ => "which is not known here",
+    };
+    let message = format!("the header demands \"{}\": {why}", escape(first));
+    Err(Error::unsupported("config.requirements", message).with_hint("use the cryptsetup that wrote the header"))
 }
 
 /// The digests of the keys that the live segments are encrypted with.
@@ -214,6 +210,8 @@ struct Plan {
     af_hash: Hash,
     digest: DigestCheck,
     cost: Duration,
+    /// How many threads its derivation keeps busy.
+    width: usize,
 }
 
 impl Plan {
@@ -246,7 +244,11 @@ impl Plan {
             .keyslot_digest(id)
             .ok_or_else(|| Error::corrupt(field("digest"), "no digest names this keyslot"))?;
         let digest = DigestCheck::new(metadata, digest, limits)?;
-        let cost = derivation.estimate(area_key_size) + digest.cost;
+        let cost = derivation.estimate(area_key_size).saturating_add(digest.cost);
+        let width = match &derivation {
+            Derivation::Pbkdf2 { hash, .. } => area_key_size.div_ceil(hash.output_len().max(1)),
+            Derivation::Argon2 { cpus, .. } => usize::try_from(*cpus).unwrap_or(usize::MAX),
+        };
         Ok(Self {
             id,
             key_size,
@@ -258,6 +260,7 @@ impl Plan {
             af_hash: Hash::from_name(&slot.af_hash).map_err(|e| e.with_rule(field("af.hash")))?,
             digest,
             cost,
+            width,
         })
     }
 
@@ -382,8 +385,9 @@ fn try_all(
 ) -> Result<Vec<Found>> {
     let jobs: Vec<(usize, &Plan)> =
         (0..key.candidates().len()).flat_map(|c| plans.iter().map(move |p| (c, p))).collect();
-    let queue = Queue::new(&jobs, wanted, limits);
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(jobs.len());
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let queue = Queue::new(&jobs, wanted, limits, cores);
+    let threads = cores.min(jobs.len());
     let work = || {
         while let Some((index, candidate, plan)) = queue.next() {
             let passphrase = &key.candidates()[candidate].passphrase;
@@ -408,6 +412,7 @@ struct Queue<'a> {
     jobs: &'a [(usize, &'a Plan)],
     wanted: &'a [u32],
     limits: &'a Limits,
+    cores: usize,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -416,6 +421,8 @@ struct Queue<'a> {
 struct State {
     next: usize,
     running: usize,
+    /// Threads that the running derivations keep busy.
+    busy: usize,
     memory: u64,
     spent: Duration,
     found: Vec<(usize, Found)>,
@@ -425,15 +432,17 @@ struct State {
 }
 
 impl<'a> Queue<'a> {
-    fn new(jobs: &'a [(usize, &'a Plan)], wanted: &'a [u32], limits: &'a Limits) -> Self {
-        Self { jobs, wanted, limits, state: Mutex::default(), changed: Condvar::new() }
+    fn new(jobs: &'a [(usize, &'a Plan)], wanted: &'a [u32], limits: &'a Limits, cores: usize) -> Self {
+        Self { jobs, wanted, limits, cores, state: Mutex::default(), changed: Condvar::new() }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// The next job, as soon as there is memory for it; `None` when there is nothing more to do.
+    /// The next job, as soon as there are memory and cores for it; `None` when there is nothing more to do.
+    ///
+    /// A derivation that keeps all cores busy runs alone: the likeliest keyslot would only be slower beside another.
     fn next(&self) -> Option<(usize, usize, &'a Plan)> {
         let mut s = self.lock();
         loop {
@@ -447,7 +456,8 @@ impl<'a> Queue<'a> {
                 continue;
             }
             let memory = plan.derivation.memory();
-            if s.running > 0 && s.memory.saturating_add(memory) > self.limits.kdf_memory {
+            let too_much = s.memory.saturating_add(memory) > self.limits.kdf_memory;
+            if s.running > 0 && (too_much || s.busy.saturating_add(plan.width) > self.cores) {
                 s = self.changed.wait(s).unwrap_or_else(std::sync::PoisonError::into_inner);
                 continue;
             }
@@ -458,6 +468,7 @@ impl<'a> Queue<'a> {
             }
             s.next += 1;
             s.running += 1;
+            s.busy = s.busy.saturating_add(plan.width);
             s.memory += memory;
             return Some((index, candidate, plan));
         }
@@ -466,6 +477,7 @@ impl<'a> Queue<'a> {
     fn done(&self, index: usize, plan: &Plan, candidate: usize, result: Result<Option<VolumeKey>>) {
         let mut s = self.lock();
         s.running -= 1;
+        s.busy = s.busy.saturating_sub(plan.width);
         s.memory -= plan.derivation.memory();
         match result {
             Ok(Some(key)) => {

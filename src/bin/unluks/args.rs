@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use unluks::container::Format;
+use unluks::decrypt::target::Direct;
 
 /// Reads LUKS1 and LUKS2 images: no root, no device-mapper, no cryptsetup. The image is never written to.
 #[derive(Parser)]
@@ -181,6 +182,16 @@ pub struct OutArgs {
     /// How progress is shown on the standard error: auto is a bar on a terminal, and nothing elsewhere
     #[arg(long, value_enum, default_value = "auto", value_name = "HOW")]
     pub progress: ProgressKind,
+}
+
+impl OutArgs {
+    pub fn direct(&self) -> Direct {
+        match self.direct {
+            When::Auto => Direct::Auto,
+            When::Always => Direct::Always,
+            When::Never => Direct::Never,
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -11,7 +11,7 @@ use std::time::Instant;
 use unluks::crypto::hash::Hash;
 use unluks::decrypt::hash::{Hashed, Lanes, Of, PipeHashes};
 use unluks::decrypt::journal::{Identity, Journal, resume};
-use unluks::decrypt::target::{Direct, InPlace, Sparse, Target, TargetOptions};
+use unluks::decrypt::target::{InPlace, Sparse, Target, TargetOptions};
 use unluks::decrypt::{Job, Options, Progress, Sink, Stream, run as stream};
 use unluks::luks::findings::{Severity, findings};
 use unluks::volume::VolumeOptions;
@@ -214,11 +214,7 @@ impl Work<'_> {
         let options = TargetOptions {
             force: out.force,
             sparse: if out.sparse == When::Never { Sparse::Never } else { Sparse::Auto },
-            direct: match out.direct {
-                When::Auto => Direct::Auto,
-                When::Always => Direct::Always,
-                When::Never => Direct::Never,
-            },
+            direct: out.direct(),
         };
         let len = self.part.len.unwrap_or(0);
         let (mut target, mut journal) = match out.resume {
@@ -278,7 +274,11 @@ impl Work<'_> {
             self.source.pipe.as_ref().filter(|_| !of_pipe.is_empty()).map(|p| (p, PipeHashes::tap(p, &of_pipe)));
         let job =
             Job { volume: self.volume, pipe: self.source.pipe.as_deref(), start: self.part.start, len: self.part.len };
-        let options = Options { threads: self.args.out.threads, allow_truncated: self.args.part.allow_truncated };
+        let options = Options {
+            threads: self.args.out.threads,
+            allow_truncated: self.args.part.allow_truncated,
+            drop_behind: self.args.out.direct().drops_behind(self.part.len.unwrap_or(0)),
+        };
         let out = &self.args.out;
         let shown = Shown::new(out.progress, out.quiet, self.part.len, skip);
         self.progress.add(skip);
