@@ -1,6 +1,6 @@
 //! `unluks inspect`: all that a header says, for people and for programs.
 
-mod json;
+pub mod json;
 mod layout;
 mod report;
 mod text;
