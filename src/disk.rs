@@ -150,6 +150,6 @@ fn nothing(
             );
         }
     }
-    let hint = "--partition or --offset takes a place by its name; LVM volumes have to be copied out first";
+    let hint = "--partition or --offset takes a place by its name, and unluks scan finds headers anywhere; LVM volumes have to be copied out first";
     Err(Error::corrupt("magic", message).with_hint(hint))
 }

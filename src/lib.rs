@@ -59,6 +59,8 @@ pub mod nbd;
 #[cfg(feature = "unlock")]
 pub mod partition;
 #[cfg(feature = "unlock")]
+pub mod scan;
+#[cfg(feature = "unlock")]
 pub mod secret;
 #[cfg(feature = "unlock")]
 pub mod volume;

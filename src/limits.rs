@@ -54,6 +54,16 @@ pub const INTEGRITY_JOURNAL_MAX: u64 = 512 << 20;
 /// The most runs of bad sectors that are listed; those beyond are only counted.
 pub const BAD_SECTOR_RUNS_MAX: usize = 65_536;
 
+/// Scan: how many header copies are reported, and again how many that are not good, the first ones on the disk; the rest
+/// is counted. A file can be full of them.
+pub const SCAN_COPIES_MAX: usize = 1000;
+/// Scan: the bytes of headers that are verified for each 4 MiB that are read, the smallest headers first. Copies that do
+/// not overlap never come near it; without it, a file full of magics would have every byte hashed 8192 times.
+pub const SCAN_CHECK_MAX: u64 = 8 << 20;
+/// Scan: how many failed reads are tried again in smaller pieces, so that a bad sector hides nothing but itself. 4 MiB
+/// with bad sectors all over take 2047.
+pub const SCAN_RETRIES_MAX: u64 = 100_000;
+
 /// NBD: how long a client may take from connecting to its first command. A client that opens a connection and falls
 /// silent would hold a slot for ever (CVE-2024-7409); libnbd and QEMU need some milliseconds.
 pub const NBD_HANDSHAKE_TIME: Duration = Duration::from_secs(10);

@@ -2,6 +2,7 @@
 //!
 //! [`open`] reads nothing but the header areas and needs no secret.
 
+pub mod area;
 mod compare;
 pub mod data;
 pub mod findings;
@@ -47,7 +48,10 @@ pub fn open(source: &(impl ReadAt + ?Sized)) -> Result<Metadata> {
     if source.len() < 8 {
         return Err(Error::corrupt("magic", format!("no LUKS header: the source has only {} bytes", source.len())));
     }
-    source.read_exact_at(&mut start, 0)?;
+    // Where the first sector cannot be read, a LUKS2 secondary header may still be there.
+    if source.read_exact_at(&mut start, 0).is_err() {
+        return v2::read(source);
+    }
     let version = u16::from_be_bytes([start[6], start[7]]);
     if start[..6] == MAGIC && version == 1 {
         return v1::read(source);

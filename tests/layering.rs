@@ -18,7 +18,7 @@ const LAYERS: &[&[&str]] = &[
     &["volume", "disk"],
     &["image"],
     &["decrypt"],
-    &["nbd", "openstack"],
+    &["nbd", "openstack", "scan"],
 ];
 
 /// Modules that may import still less than their place allows, and what that is.

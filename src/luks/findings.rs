@@ -42,7 +42,7 @@ pub struct Finding {
     pub message: String,
 }
 
-/// The codes of all findings.
+/// The codes of all findings, those of [`area`](super::area) among them.
 pub const CODES: &[&str] = &[
     "allow-discards",
     "costly-kdf",
@@ -58,6 +58,8 @@ pub const CODES: &[&str] = &[
     "integrity",
     "invalid-kdf",
     "invalid-keyslot",
+    "keyslot-overwritten",
+    "keyslot-unreadable",
     "leftover-kdf-parameters",
     "little-memory",
     "malformed-base64",

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use subtle::ConstantTimeEq;
 
+use super::area;
 use super::metadata::*;
 use super::reencrypt::Reencryption;
 use crate::crypto::cipher::SectorCipher;
@@ -79,7 +80,7 @@ pub fn unlock(header: &dyn ReadAt, metadata: &Metadata, key: &Key, options: &Unl
         unlocked.keys.entry(digest).or_insert(key);
     }
     if !wanted.iter().all(|d| unlocked.keys.contains_key(d)) {
-        return Err(nothing_opened(&unlocked, &plans, refused, options));
+        return Err(nothing_opened(header, metadata, &unlocked, &plans, refused, options));
     }
     if let Some(reencryption) = &reencryption {
         verify(metadata, reencryption, &unlocked.keys, &options.limits)?;
@@ -568,7 +569,14 @@ impl<'a> Queue<'a> {
 }
 
 /// Why the image stays closed.
-fn nothing_opened(unlocked: &Unlocked, plans: &[Plan], mut refused: Vec<Error>, options: &UnlockOptions) -> Error {
+fn nothing_opened(
+    header: &dyn ReadAt,
+    metadata: &Metadata,
+    unlocked: &Unlocked,
+    plans: &[Plan],
+    mut refused: Vec<Error>,
+    options: &UnlockOptions,
+) -> Error {
     if !unlocked.keys.is_empty() {
         let message = "the segments have several volume keys, and the passphrase opened only one of them";
         let error = Error::new(ErrorKind::WrongKey, message).with_rule("keyslots");
@@ -597,7 +605,15 @@ fn nothing_opened(unlocked: &Unlocked, plans: &[Plan], mut refused: Vec<Error>, 
         let why: Vec<_> = refused.iter().map(ToString::to_string).collect();
         message += &format!(" ({} not tried: {})", refused.len(), why.join("; "));
     }
+    let overwritten = area::overwritten(header, metadata, plans.iter().map(|p| p.id));
+    for (id, what) in &overwritten {
+        message +=
+            &format!("; keyslot {id}'s area looks overwritten ({what}): the key may be right and the keyslot gone");
+    }
     let error = Error::new(ErrorKind::WrongKey, message).with_rule("passphrase");
+    if !overwritten.is_empty() {
+        return error.with_hint("a header backup from before, given with --header, has the keyslot still");
+    }
     match options.keyslot {
         Some(_) => error.with_hint("without --key-slot all keyslots are tried"),
         None => {

@@ -135,8 +135,8 @@ struct Read {
 }
 
 /// Reads one copy: binary header, checksum, JSON.
-fn read_copy(source: &(impl ReadAt + ?Sized), role: Role, offset: u64) -> Result<Read> {
-    let missing = |e: Error| Ok(Read { offset, header: None, intact: false, json: Err(e) });
+fn read_copy(source: &(impl ReadAt + ?Sized), role: Role, offset: u64) -> Read {
+    let missing = |e: Error| Read { offset, header: None, intact: false, json: Err(e) };
     let short = |wanted: u64| {
         let message = format!("the source ends at byte {}, before the header's end at byte {wanted}", source.len());
         Error::corrupt("length", message)
@@ -146,7 +146,10 @@ fn read_copy(source: &(impl ReadAt + ?Sized), role: Role, offset: u64) -> Result
         return missing(short(header_end));
     }
     let mut bytes = [0u8; HDR_BIN_LEN];
-    source.read_exact_at(&mut bytes, offset)?;
+    // A sector that cannot be read spoils one copy; the other may be good.
+    if let Err(e) = source.read_exact_at(&mut bytes, offset) {
+        return missing(e);
+    }
     let header = match BinaryHeader::parse(&bytes, role, offset) {
         Ok(header) => header,
         Err(e) => return missing(e),
@@ -156,8 +159,7 @@ fn read_copy(source: &(impl ReadAt + ?Sized), role: Role, offset: u64) -> Result
     let mut read = Read { offset, header: None, intact: false, json: Err(short(end)) };
     if source.len() >= end {
         let mut area = vec![0u8; area_len];
-        source.read_exact_at(&mut area, header_end)?;
-        let checked = header.verify(&area);
+        let checked = source.read_exact_at(&mut area, header_end).and_then(|()| header.verify(&area));
         read.intact = checked.is_ok();
         read.json = checked.and_then(|()| {
             let mut value = json::parse_area(&area)?;
@@ -165,28 +167,25 @@ fn read_copy(source: &(impl ReadAt + ?Sized), role: Role, offset: u64) -> Result
         });
     }
     read.header = Some(header);
-    Ok(read)
+    read
 }
 
 /// Finds the secondary copy, from the primary's size or, where there is none to trust, at all legal offsets.
-fn find_secondary(source: &(impl ReadAt + ?Sized), primary: &Read) -> Result<Read> {
+fn find_secondary(source: &(impl ReadAt + ?Sized), primary: &Read) -> Read {
     if let Some(header) = primary.header.as_ref().filter(|_| primary.intact) {
         return read_copy(source, Role::Secondary, header.hdr_size.get());
     }
-    let mut best: Option<Read> = None;
     let mut offset = LUKS2_HDR_SIZE_MIN;
-    while offset <= LUKS2_HDR_SIZE_MAX {
-        let read = read_copy(source, Role::Secondary, offset)?;
-        if read.intact {
-            return Ok(read);
-        }
-        // A copy whose binary header can be read says more about what went wrong than one that is not there.
-        if best.as_ref().is_none_or(|b| b.header.is_none() && read.header.is_some()) {
-            best = Some(read);
-        }
+    let mut best = read_copy(source, Role::Secondary, offset);
+    while !best.intact && offset < LUKS2_HDR_SIZE_MAX {
         offset *= 2;
+        let read = read_copy(source, Role::Secondary, offset);
+        // A copy whose binary header can be read says more about what went wrong than one that is not there.
+        if read.intact || best.header.is_none() && read.header.is_some() {
+            best = read;
+        }
     }
-    best.ok_or_else(|| Error::corrupt("magic", "no LUKS2 secondary header"))
+    best
 }
 
 /// A good copy's content.
@@ -226,13 +225,23 @@ fn report(read: Read, role: Role) -> (HeaderCopy, Option<Good>) {
     }
 }
 
+/// Reads and checks one copy, whatever became of the other. `offset` counts from the container's start: 0 for a primary,
+/// and the copy's `hdr_size` for a secondary.
+///
+/// What is wrong with the copy, also that it cannot be read, is its [`HeaderCopy::error`]. It costs a read of `hdr_size`
+/// bytes at most.
+pub fn read_one(source: &(impl ReadAt + ?Sized), role: Role, offset: u64) -> HeaderCopy {
+    report(read_copy(source, role, offset), role).0
+}
+
 /// Reads both copies and takes the good one; of two good ones the one with the higher sequence id, on a tie the primary.
 ///
 /// # Errors
-/// [`ErrorKind::Corrupt`] where no copy is good, or the source is too short for the keyslots area.
+/// [`ErrorKind::Corrupt`] where no copy is good, or the source is too short for the keyslots area; [`ErrorKind::Io`] where
+/// no copy is good and the primary cannot be read.
 pub fn read(source: &(impl ReadAt + ?Sized)) -> Result<Metadata> {
-    let primary = read_copy(source, Role::Primary, 0)?;
-    let secondary = find_secondary(source, &primary)?;
+    let primary = read_copy(source, Role::Primary, 0);
+    let secondary = find_secondary(source, &primary);
     let (mut first, primary) = report(primary, Role::Primary);
     let (mut second, secondary) = report(secondary, Role::Secondary);
     second.used = match (&primary, &secondary) {
@@ -251,6 +260,11 @@ pub fn read(source: &(impl ReadAt + ?Sized)) -> Result<Metadata> {
 
 /// Why no copy is good. Where nothing looks like a header at all, that is what it says.
 fn neither(primary: Option<Error>, secondary: Option<Error>) -> Error {
+    // What could not be read may be good.
+    let primary = match primary {
+        Some(e) if e.kind() == ErrorKind::Io => return e,
+        other => other,
+    };
     let is_nothing = |e: &Option<Error>| e.as_ref().is_none_or(|e| matches!(e.rule(), "magic" | "length"));
     if is_nothing(&primary) && is_nothing(&secondary) {
         let message = "no LUKS header: neither the start nor any place of a secondary copy has one";

@@ -21,6 +21,7 @@ pub struct Cli {
 pub enum Command {
     Inspect(InspectArgs),
     Decrypt(DecryptArgs),
+    Scan(ScanArgs),
     #[cfg(feature = "nbd")]
     Serve(ServeCommand),
 }
@@ -51,6 +52,45 @@ pub struct DecryptArgs {
     pub part: PartArgs,
     #[command(flatten)]
     pub out: OutArgs,
+}
+
+/// Finds LUKS headers anywhere on a damaged disk, and says how to open them; needs no key
+#[derive(Args)]
+pub struct ScanArgs {
+    /// The disk: a file or a block device
+    #[arg(value_name = "IMAGE")]
+    pub image: PathBuf,
+    /// The container format, where it should not be detected: raw, qcow2, vhd, vhdx, vmdk, ewf
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<Format>,
+    /// The largest disk that a container may declare [default: 64TiB]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub max_size: Option<u64>,
+    /// Print JSON (docs/scan.schema.json describes it)
+    #[arg(long)]
+    pub json: bool,
+    /// How many threads read [default: as many as the machine has cores, 8 at most]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<std::num::NonZeroUsize>,
+    /// Say nothing but what was found, and errors
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// How progress is shown on the standard error: auto is a bar on a terminal, and nothing elsewhere
+    #[arg(long, value_enum, default_value = "auto", value_name = "HOW")]
+    pub progress: ProgressKind,
+}
+
+impl ScanArgs {
+    /// The whole disk as a source.
+    pub fn source(&self) -> SourceArgs {
+        let (format, max_size) = (self.format, self.max_size);
+        SourceArgs { image: self.image.clone(), header: None, format, max_size, partition: None, offset: None }
+    }
+
+    /// Whether what was read leaves the page cache: it does where it would fill it.
+    pub fn drops_behind(&self, len: u64) -> bool {
+        Direct::Auto.drops_behind(len)
+    }
 }
 
 /// Serves the plaintext of an image over NBD, read-only, and writes it nowhere

@@ -1,6 +1,6 @@
 //! `unluks inspect`: all that a header says, for people and for programs.
 
-mod json;
+pub mod json;
 mod layout;
 mod report;
 mod text;
@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use unluks::disk::Place;
+use unluks::luks::area;
 use unluks::luks::data::DataFile;
 use unluks::{Error, ReadAt, Result};
 
@@ -39,7 +40,8 @@ pub fn run(args: &InspectArgs) -> Result<ExitCode> {
         }),
         header: args.source.header.as_ref().map(|h| file_info(h, &**source.header())),
     };
-    let report = Report::new(image.metadata(), files, data);
+    let areas = area::findings(&**source.header(), image.metadata());
+    let report = Report::new(image.metadata(), files, data, areas);
     let output = match args.json {
         true => json::pretty(&report).map_err(|e| Error::io("writing JSON", e.into()))? + "\n",
         false => text::render(&report),

@@ -6,6 +6,7 @@ mod hashes;
 mod inspect;
 mod key;
 mod progress;
+mod scan;
 #[cfg(feature = "nbd")]
 mod serve;
 mod source;
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
     let result = match &cli.command {
         Command::Inspect(args) => inspect::run(args),
         Command::Decrypt(args) => decrypt::run(args),
+        Command::Scan(args) => scan::run(args),
         #[cfg(feature = "nbd")]
         Command::Serve(args) => serve_image(args),
     };

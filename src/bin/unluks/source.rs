@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-use unluks::container::{self, Format};
+use unluks::container::{self, Contents, Format};
 use unluks::decrypt::target::is_same_file;
 use unluks::disk::{FindOptions, Found, Place, find};
 use unluks::error::escape;
@@ -28,6 +28,45 @@ pub struct Source {
     pub files: Vec<File>,
     /// What was chosen on the way, one line each.
     pub notes: Vec<String>,
+}
+
+/// A whole disk: a file or device, or what a container format makes of it.
+pub struct Disk {
+    pub disk: Arc<dyn ReadAt>,
+    pub format: Format,
+    /// The size in bytes of its logical sectors, where the container says it.
+    pub sector_size: Option<u32>,
+    /// What was chosen on the way, one line each.
+    pub notes: Vec<String>,
+}
+
+impl Disk {
+    pub fn open(args: &SourceArgs) -> Result<Self> {
+        let no_pipe = || {
+            Error::invalid("a scan wants a disk that can be read at any place, not a pipe")
+                .with_hint("save it to a file first")
+        };
+        if is_dash(&args.image) {
+            return Err(no_pipe());
+        }
+        let (mut files, mut pipe) = (Vec::new(), None);
+        let file = open_file(&args.image, &mut files, &mut pipe)?;
+        if pipe.is_some() {
+            return Err(no_pipe().within_file(&args.image));
+        }
+        let opened =
+            container::open(file, options(args, &mut files)?.container).map_err(|e| e.within_file(&args.image))?;
+        let Contents::Disk(disk) = opened.contents else {
+            let message = "the qcow2 image encrypts its clusters itself: its one LUKS header is not on a disk";
+            let error = Error::invalid(message).with_hint("unluks decrypt and unluks inspect open it as it is");
+            return Err(error.within_file(&args.image));
+        };
+        let mut notes = opened.notes;
+        if opened.format != Format::Raw {
+            notes.push(format!("a {} image with a disk of {} bytes", opened.format, disk.len()));
+        }
+        Ok(Self { disk, format: opened.format, sector_size: opened.sector_size, notes })
+    }
 }
 
 pub fn is_dash(path: &Path) -> bool {

@@ -9,7 +9,7 @@ use unluks::Metadata;
 use unluks::crypto::hash::Hash;
 use unluks::crypto::kdf::{Argon2Variant, Kdf as Derivation};
 use unluks::luks::data::{self, DataFile};
-use unluks::luks::findings::findings;
+use unluks::luks::findings::{Finding as LuksFinding, findings};
 use unluks::luks::metadata as meta;
 use unluks::luks::metadata::{Bytes, DigestKind, KeyslotKind, Priority, SegmentKind, Version};
 
@@ -247,14 +247,17 @@ pub struct Token {
 }
 
 impl Report {
-    /// What `metadata` says, and what is there of its data.
-    pub fn new(metadata: &Metadata, files: Files, data_in: DataIn) -> Self {
+    /// What `metadata` says, what is there of its data, and what was found in the keyslots' `areas`.
+    pub fn new(metadata: &Metadata, files: Files, data_in: DataIn, areas: Vec<LuksFinding>) -> Self {
         let (file, data) = match data_in {
             DataIn::File(file) => (Some(file), data::assess(metadata, file)),
             DataIn::Clusters { size } => (None, data::Data::complete(size)),
         };
         let in_container = files.container.as_ref().map(|c| c.size);
         let header_len = files.header.as_ref().map_or(in_container.or(files.image.size), |f| f.size);
+        let mut findings = findings(metadata, file);
+        findings.extend(areas);
+        findings.sort_by_key(|f| std::cmp::Reverse(f.severity));
         let area = layout::keyslots_area(metadata);
         Self {
             schema: SCHEMA,
@@ -275,7 +278,7 @@ impl Report {
                 readable: data.readable,
                 missing: data.missing,
             },
-            findings: findings(metadata, file).into_iter().map(Finding::new).collect(),
+            findings: findings.into_iter().map(Finding::new).collect(),
             copies: metadata.copies.iter().map(|c| Copy::new(c, metadata.version)).collect(),
             differences: metadata.differences.iter().map(Difference::new).collect(),
             segments: (0..).zip(&metadata.segments).map(|(id, s)| Segment::new(metadata, id, s)).collect(),
@@ -308,7 +311,7 @@ fn decoded(bytes: &Bytes) -> Option<String> {
 }
 
 impl Finding {
-    fn new(f: unluks::luks::findings::Finding) -> Self {
+    fn new(f: LuksFinding) -> Self {
         Self { severity: f.severity.name(), code: f.code, about: f.about, message: f.message }
     }
 }

@@ -1,0 +1,307 @@
+//! What a scan found, for people and for programs. `docs/scan.schema.json` describes the JSON.
+
+use std::ffi::OsStr;
+use std::fmt::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use serde::Serialize;
+use unluks::error::escape;
+use unluks::luks::data::{DataFile, assess};
+use unluks::partition;
+use unluks::scan::{self, Scan, State};
+use unluks::{Error, Metadata};
+
+use crate::args::ScanArgs;
+use crate::source::Disk;
+
+/// The version of the report's shape. It grows where a member is taken away or changes its meaning.
+const SCHEMA: u32 = 1;
+
+#[derive(Serialize)]
+pub struct Report {
+    schema: u32,
+    image: Image,
+    unreadable: Option<Unreadable>,
+    containers: Vec<Container>,
+    good_left_out: u64,
+    bad_left_out: u64,
+}
+
+#[derive(Serialize)]
+struct Image {
+    path: String,
+    format: &'static str,
+    size: u64,
+}
+
+#[derive(Serialize)]
+struct Unreadable {
+    bytes: u64,
+    first: u64,
+    error: String,
+}
+
+#[derive(Serialize)]
+struct Container {
+    offset: Option<u64>,
+    version: Option<u8>,
+    uuid: Option<String>,
+    label: Option<String>,
+    subsystem: Option<String>,
+    partition: Option<u32>,
+    opens: bool,
+    data: Option<&'static str>,
+    error: Option<Fault>,
+    command: Option<String>,
+    copies: Vec<Copy>,
+}
+
+#[derive(Serialize)]
+struct Copy {
+    role: String,
+    offset: u64,
+    version: Option<u8>,
+    good: bool,
+    state: &'static str,
+    uuid: Option<String>,
+    label: Option<String>,
+    seqid: Option<u64>,
+    error: Option<Fault>,
+}
+
+/// A broken rule.
+#[derive(Serialize)]
+struct Fault {
+    rule: String,
+    message: String,
+}
+
+impl Fault {
+    fn new(e: &Error) -> Self {
+        Self { rule: e.rule().to_owned(), message: e.message().to_owned() }
+    }
+}
+
+impl Report {
+    pub fn new(args: &ScanArgs, disk: &Disk, scan: &Scan) -> Self {
+        // A damaged table is no matter here: it only gives names to places.
+        let table = partition::list(&*disk.disk, disk.sector_size).ok().flatten();
+        let partition = |start: u64| {
+            let entries = table.as_ref().map_or(&[][..], |t| &t.entries);
+            entries.iter().find(|e| e.start == start).map(|e| e.number)
+        };
+        let container = |c: &scan::Container| Container::new(c, args, disk.disk.len(), c.start.and_then(partition));
+        Self {
+            schema: SCHEMA,
+            image: Image {
+                path: args.image.to_string_lossy().into_owned(),
+                format: disk.format.name(),
+                size: disk.disk.len(),
+            },
+            unreadable: scan.unreadable.as_ref().map(|u| Unreadable {
+                bytes: u.bytes,
+                first: u.first,
+                error: u.error.to_string(),
+            }),
+            containers: scan.containers.iter().map(container).collect(),
+            good_left_out: scan.good_left_out,
+            bad_left_out: scan.bad_left_out,
+        }
+    }
+
+    /// The report for people. Text of the disk in it is escaped.
+    pub fn text(&self) -> String {
+        let mut out = String::new();
+        for container in &self.containers {
+            container.text(&mut out);
+        }
+        for (n, what) in [(self.good_left_out, "good"), (self.bad_left_out, "damaged")] {
+            if n > 0 {
+                let _ = writeln!(out, "and {n} more {what} header copies, which are not listed");
+            }
+        }
+        out
+    }
+}
+
+/// Text that may be absent.
+fn text(text: &str) -> Option<String> {
+    Some(text.to_owned()).filter(|t| !t.is_empty())
+}
+
+impl Container {
+    fn new(found: &scan::Container, args: &ScanArgs, disk_len: u64, partition: Option<u32>) -> Self {
+        let metadata = found.header.as_ref().and_then(|h| h.as_ref().ok());
+        let file = |start: u64| DataFile { len: disk_len.checked_sub(start), detached: false };
+        let data = metadata.zip(found.start).map(|(m, start)| assess(m, file(start)).state);
+        let command = found.start.zip(data).filter(|(_, state)| !state.is_absent());
+        let copies: Vec<_> = found.copies.iter().map(Copy::new).collect();
+        Self {
+            offset: found.start,
+            version: metadata.map(|m| m.version.number()).or_else(|| copies.iter().find_map(|c| c.version)),
+            uuid: metadata.map(|m| m.uuid.clone()).or_else(|| copies.iter().find_map(|c| c.uuid.clone())),
+            label: metadata.and_then(|m: &Metadata| text(&m.label)),
+            subsystem: metadata.and_then(|m| text(&m.subsystem)),
+            partition,
+            opens: metadata.is_some(),
+            data: data.map(|state| state.name()),
+            error: found.header.as_ref().and_then(|h| h.as_ref().err()).map(Fault::new),
+            command: command.map(|(start, _)| command_for(args, start)),
+            copies,
+        }
+    }
+
+    fn text(&self, out: &mut String) {
+        let name = match self.version {
+            Some(version) => format!("LUKS{version}"),
+            None => "LUKS".into(),
+        };
+        let _ = match self.offset {
+            Some(start) => write!(out, "{name} at byte {start}"),
+            None => write!(out, "{name}, and nothing tells where it starts"),
+        };
+        if let Some(number) = self.partition {
+            let _ = write!(out, ", partition {number}");
+        }
+        out.push('\n');
+        let mut line = |what: &str, text: &str| {
+            let _ = writeln!(out, "  {what:<10} {text}");
+        };
+        for (what, value) in [("uuid", &self.uuid), ("label", &self.label), ("subsystem", &self.subsystem)] {
+            if let Some(value) = value {
+                line(what, &escape(value));
+            }
+        }
+        for copy in &self.copies {
+            line(&copy.role, &format!("at byte {}: {}", copy.offset, copy.verdict()));
+        }
+        if let Some(e) = &self.error {
+            line("damaged", &format!("does not open: {e}"));
+        }
+        match (self.data, &self.command) {
+            (Some("truncated"), _) => line("data", "the disk ends within it: add --allow-truncated"),
+            (Some(state), None) => {
+                line("data", &format!("none behind it ({state}): cut it out, and give it as --header of its data"));
+            }
+            _ => {}
+        }
+        if let Some(command) = &self.command {
+            line("open with", command);
+        }
+        out.push('\n');
+    }
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.rule.as_str() {
+            "" => f.write_str(&self.message),
+            rule => write!(f, "{rule}: {}", self.message),
+        }
+    }
+}
+
+impl Copy {
+    fn new(copy: &scan::Copy) -> Self {
+        Self {
+            role: copy.role.to_string(),
+            offset: copy.offset,
+            version: copy.version.map(|v| v.number()),
+            good: copy.error.is_none(),
+            state: match copy.state {
+                State::Used => "used",
+                State::Spare => "spare",
+                State::LeftOver => "left-over",
+                State::Unusable => "unusable",
+            },
+            uuid: text(&copy.uuid),
+            label: text(&copy.label),
+            seqid: copy.seqid,
+            error: copy.error.as_ref().map(Fault::new),
+        }
+    }
+
+    fn verdict(&self) -> String {
+        match (&self.error, self.state) {
+            (Some(e), _) => e.to_string(),
+            (None, "used") => "good, in use".into(),
+            (None, "left-over") => "good, but an earlier header left it".into(),
+            (None, _) => "good".into(),
+        }
+    }
+}
+
+/// The command that opens the container at `start`, as a shell takes it. KEY and OUT are names to fill in.
+fn command_for(args: &ScanArgs, start: u64) -> String {
+    let mut command = format!("unluks decrypt {} --offset {start}", quoted(&args.image));
+    if let Some(format) = args.format {
+        let _ = write!(command, " --format {format}");
+    }
+    if let Some(size) = args.max_size {
+        let _ = write!(command, " --max-size {size}");
+    }
+    command + " --key-file KEY --output OUT"
+}
+
+/// A path as a shell takes it: as it is, or in quotes; with `$'…'` where it has bytes that no terminal should get.
+fn quoted(path: &Path) -> String {
+    // A path that begins with a dash would be taken for a flag.
+    let dashed = path.as_os_str().as_bytes().starts_with(b"-");
+    let path = if dashed { Path::new(".").join(path) } else { path.to_owned() };
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,:=@%".contains(c);
+    match path.to_str() {
+        Some(text) if !text.is_empty() && text.chars().all(plain) => text.to_owned(),
+        Some(text) if text.chars().all(|c| (' '..='~').contains(&c) || c.is_alphanumeric()) => {
+            format!("'{}'", text.replace('\'', r"'\''"))
+        }
+        _ => escaped(path.as_os_str()),
+    }
+}
+
+fn escaped(path: &OsStr) -> String {
+    let mut out = String::from("$'");
+    for byte in path.as_bytes() {
+        match byte {
+            b'\'' | b'\\' => {
+                out.push('\\');
+                out.push(char::from(*byte));
+            }
+            b' '..=b'~' => out.push(char::from(*byte)),
+            // Always three digits, so that one that follows is not taken in.
+            byte => {
+                let _ = write!(out, "\\{byte:03o}");
+            }
+        }
+    }
+    out + "'"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shell_takes_a_quoted_path_as_it_was() {
+        let names: [&[u8]; 10] = [
+            b"disk.img",
+            b"/dev/disk/by-id/usb-x:0",
+            b"my disk.img",
+            b"it's $(touch pwned) `id` \"x\" \\ * !.img",
+            b"--output",
+            "b\u{fc}ro \u{6f22}.img".as_bytes(),
+            b"\x1b[31m\n\x07'8.img",
+            b"\xff\xfe9.img",
+            "\u{202e}gmi.txt".as_bytes(),
+            b"~root",
+        ];
+        for name in names {
+            let quoted = quoted(Path::new(OsStr::from_bytes(name)));
+            assert!(quoted.chars().all(|c| (' '..='~').contains(&c) || c.is_alphanumeric()), "{quoted}");
+            let output =
+                std::process::Command::new("bash").args(["-c", &format!("printf %s {quoted}")]).output().unwrap();
+            let wanted = if name.starts_with(b"-") { [b"./", name].concat() } else { name.to_vec() };
+            assert_eq!(output.stdout, wanted, "{quoted}");
+        }
+    }
+}
