@@ -1,7 +1,8 @@
 //! From a passphrase to the volume key: keyslots in order of priority, derived, decrypted, merged, and proved.
 
+mod queue;
+
 use std::collections::BTreeMap;
-use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
 use subtle::ConstantTimeEq;
@@ -73,9 +74,9 @@ pub fn unlock(header: &dyn ReadAt, metadata: &Metadata, key: &Key, options: &Unl
             Err(e) => refused.push(e),
         }
     }
-    let found = try_all(header, &plans, key, &wanted, &options.limits, &mut refused)?;
+    let found = queue::try_all(header, &plans, key, &wanted, &options.limits, &mut refused)?;
     let mut unlocked = Unlocked { opened: Vec::new(), keys: BTreeMap::new() };
-    for Found { opened, digest, key } in found {
+    for queue::Found { opened, digest, key } in found {
         unlocked.opened.push(opened);
         unlocked.keys.entry(digest).or_insert(key);
     }
@@ -414,157 +415,6 @@ impl DigestCheck {
         let mut found = SecretBytes::zeroed(self.expected.len())?;
         self.derivation.derive(key, &mut found)?;
         Ok(bool::from(found.expose().ct_eq(&self.expected)))
-    }
-}
-
-struct Found {
-    opened: Opened,
-    digest: u32,
-    key: VolumeKey,
-}
-
-/// Tries each passphrase with each keyslot, the likeliest first, several at once.
-fn try_all(
-    header: &dyn ReadAt,
-    plans: &[Plan],
-    key: &Key,
-    wanted: &[u32],
-    limits: &Limits,
-    refused: &mut Vec<Error>,
-) -> Result<Vec<Found>> {
-    let jobs: Vec<(usize, &Plan)> =
-        (0..key.candidates().len()).flat_map(|c| plans.iter().map(move |p| (c, p))).collect();
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let queue = Queue::new(&jobs, wanted, limits, cores);
-    let threads = cores.min(jobs.len());
-    let work = || {
-        while let Some((index, candidate, plan)) = queue.next() {
-            let passphrase = &key.candidates()[candidate].passphrase;
-            queue.done(index, plan, candidate, plan.open(header, passphrase.expose()));
-        }
-    };
-    match threads {
-        0 | 1 => work(),
-        _ => std::thread::scope(|s| {
-            for n in 1..threads {
-                // Where no thread can be had, the ones there are do its work.
-                let _ = std::thread::Builder::new().name(format!("unlock-{n}")).spawn_scoped(s, work);
-            }
-            work();
-        }),
-    }
-    queue.finish(refused)
-}
-
-/// The jobs of one unlock, handed out as memory and time allow.
-struct Queue<'a> {
-    jobs: &'a [(usize, &'a Plan)],
-    wanted: &'a [u32],
-    limits: &'a Limits,
-    cores: usize,
-    state: Mutex<State>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct State {
-    next: usize,
-    running: usize,
-    /// Threads that the running derivations keep busy.
-    busy: usize,
-    memory: u64,
-    spent: Duration,
-    found: Vec<(usize, Found)>,
-    error: Option<Error>,
-    /// The first job that the time budget did not allow.
-    out_of_time: bool,
-}
-
-impl<'a> Queue<'a> {
-    fn new(jobs: &'a [(usize, &'a Plan)], wanted: &'a [u32], limits: &'a Limits, cores: usize) -> Self {
-        Self { jobs, wanted, limits, cores, state: Mutex::default(), changed: Condvar::new() }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    /// The next job, as soon as there are memory and cores for it; `None` when there is nothing more to do.
-    ///
-    /// A derivation that keeps all cores busy runs alone: the likeliest keyslot would only be slower beside another.
-    fn next(&self) -> Option<(usize, usize, &'a Plan)> {
-        let mut s = self.lock();
-        loop {
-            let has = |digest: u32| s.found.iter().any(|(_, f)| f.digest == digest);
-            if s.error.is_some() || s.out_of_time || self.wanted.iter().all(|d| has(*d)) {
-                return None;
-            }
-            let (index, (candidate, plan)) = (s.next, *self.jobs.get(s.next)?);
-            if has(plan.digest.id) {
-                s.next += 1;
-                continue;
-            }
-            let memory = plan.derivation.memory();
-            let too_much = s.memory.saturating_add(memory) > self.limits.kdf_memory;
-            if s.running > 0 && (too_much || s.busy.saturating_add(plan.width) > self.cores) {
-                s = self.changed.wait(s).unwrap_or_else(std::sync::PoisonError::into_inner);
-                continue;
-            }
-            s.spent = s.spent.saturating_add(plan.cost);
-            if s.spent > self.limits.kdf_time {
-                s.out_of_time = true;
-                return None;
-            }
-            s.next += 1;
-            s.running += 1;
-            s.busy = s.busy.saturating_add(plan.width);
-            s.memory += memory;
-            return Some((index, candidate, plan));
-        }
-    }
-
-    fn done(&self, index: usize, plan: &Plan, candidate: usize, result: Result<Option<VolumeKey>>) {
-        let mut s = self.lock();
-        s.running -= 1;
-        s.busy = s.busy.saturating_sub(plan.width);
-        s.memory -= plan.derivation.memory();
-        match result {
-            Ok(Some(key)) => {
-                let opened = Opened { keyslot: plan.id, candidate };
-                s.found.push((index, Found { opened, digest: plan.digest.id, key }));
-            }
-            Ok(None) => {}
-            Err(e) => s.error = s.error.take().or(Some(e)),
-        }
-        self.changed.notify_all();
-    }
-
-    fn finish(self, refused: &mut Vec<Error>) -> Result<Vec<Found>> {
-        let mut s = self.state.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        // Where several slots opened at once, the first in order counts, so that reports do not vary.
-        s.found.sort_by_key(|(index, _)| *index);
-        let mut found: Vec<Found> = Vec::new();
-        for (_, f) in s.found {
-            if found.iter().all(|g| g.digest != f.digest) {
-                found.push(f);
-            }
-        }
-        if s.out_of_time {
-            let message = format!(
-                "{} of {} key derivations were made; the next would take the unlock beyond the {} s that it may take",
-                s.next,
-                self.jobs.len(),
-                self.limits.kdf_time.as_secs()
-            );
-            refused.push(
-                Error::limit("kdf.time", message)
-                    .with_hint("name the keyslot with --key-slot, or raise --max-kdf-time"),
-            );
-        }
-        match s.error {
-            Some(e) if found.is_empty() => Err(e),
-            _ => Ok(found),
-        }
     }
 }
 

@@ -2,8 +2,8 @@
 
 use sha2::{Digest as _, Sha256};
 
-use super::super::findings::tests::good;
 use super::*;
+use crate::luks::findings::tests::good;
 
 const AREA: usize = 32768;
 
