@@ -102,7 +102,7 @@ fn what_cannot_be_told_is_not_claimed() {
     let noise = damaged(|area| area.copy_from_slice(&chain("noise", area.len())));
     let wrong = Golden::unpack("l2-wrong-passphrase");
     for golden in [&golden, &noise, &wrong] {
-        assert_eq!(findings(golden).unwrap(), [] as [Value; 0]);
+        assert_eq!(findings(golden).unwrap(), Vec::<Value>::new());
         let run = golden.decrypt(&golden.path("out"), false);
         assert_eq!(run.refusal_fault(&[3]), None);
         assert!(run.stderr.contains("does not open") && !run.stderr.contains("overwritten"), "{}", run.stderr);
@@ -114,7 +114,7 @@ fn what_cannot_be_told_is_not_claimed() {
 fn each_slot_is_judged_by_itself() {
     let golden = Golden::unpack("l1-two-slots");
     let before = findings(&golden).unwrap();
-    assert_eq!(before, [] as [Value; 0]);
+    assert_eq!(before, Vec::<Value>::new());
     let metadata = unluks::open(&fs::read(&golden.image).unwrap()).unwrap();
     let area = metadata.keyslots[&0].area;
     let mut image = fs::read(&golden.image).unwrap();

@@ -157,18 +157,16 @@ impl SectorAead {
     }
 
     fn of_aead(names: &Names<'_>, encryption: &str, integrity: &str, key: &[u8], sector_size: usize) -> Result<Self> {
-        let (aead, iv_size): (Option<Box<dyn Aead>>, usize) = match (names.cipher, names.mode, integrity) {
-            (cipher, "gcm", "aead") => (block_cipher(cipher, key)?.map(|c| Box::new(Gcm::new(c)) as _), 12),
+        let (found, iv_size): (Option<Box<dyn Aead>>, usize) = match (names.cipher, names.mode, integrity) {
+            (cipher, "gcm", "aead") => (block_cipher(cipher, key)?.map(|c| aead(Gcm::new(c))), 12),
             (cipher, "ccm", "aead") => {
                 // The key is followed by the three bytes of the nonce that are not stored (RFC 4309, section 4).
                 let parts = key.split_last_chunk::<3>();
                 let ccm = parts.map(|(key, salt)| Ok((block_cipher(cipher, key)?, salt))).transpose()?;
-                (ccm.and_then(|(c, salt)| Some(Box::new(Ccm::new(c?, *salt)) as _)), 8)
+                (ccm.and_then(|(c, salt)| Some(aead(Ccm::new(c?, *salt)))), 8)
             }
-            ("aegis128", "", "aead") => (key.try_into().ok().map(|key| Box::new(Aegis128::new(key)) as _), 16),
-            ("chacha20", "", "poly1305") => {
-                (key.try_into().ok().map(|key| Box::new(ChaCha20Poly1305::new(key)) as _), 12)
-            }
+            ("aegis128", "", "aead") => (key.try_into().ok().map(|key| aead(Aegis128::new(key))), 16),
+            ("chacha20", "", "poly1305") => (key.try_into().ok().map(|key| aead(ChaCha20Poly1305::new(key))), 12),
             _ => {
                 let message = format!(
                     "found {} with {integrity}; gcm, ccm and aegis128 with aead, and chacha20 with poly1305 are known",
@@ -177,7 +175,7 @@ impl SectorAead {
                 return Err(Error::unsupported("cipher", message));
             }
         };
-        let aead = aead.ok_or_else(|| {
+        let found = found.ok_or_else(|| {
             Error::corrupt("key_size", format!("found {} bytes; {} takes no such key", key.len(), escape(encryption)))
         })?;
         let ivs = match names.iv {
@@ -187,7 +185,7 @@ impl SectorAead {
                 None => return Err(unknown_iv(name)),
             },
         };
-        Ok(Self { kind: Kind::Aead(aead), ivs, iv_size, tag_size: TAG, sector_size })
+        Ok(Self { kind: Kind::Aead(found), ivs, iv_size, tag_size: TAG, sector_size })
     }
 
     /// Bytes of a sector.
@@ -312,6 +310,10 @@ fn mac_sizes(integrity: &str) -> Result<(usize, usize)> {
             Err(Error::unsupported("integrity.type", format!("found \"{}\"; {known}", escape(integrity))))
         }
     }
+}
+
+fn aead(aead: impl Aead + 'static) -> Box<dyn Aead> {
+    Box::new(aead)
 }
 
 fn new_mac(integrity: &str, key: &[u8]) -> Result<Box<dyn SectorMac>> {

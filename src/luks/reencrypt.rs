@@ -159,7 +159,7 @@ impl<'m> Reencryption<'m> {
             let message = format!("found {block}; at most {REENCRYPT_BLOCK_MAX} is allowed");
             return Err(Error::limit(self.field("area.sector_size"), message));
         }
-        if block == 0 || size % block != 0 {
+        if block == 0 || !size.is_multiple_of(block) {
             let message = format!("found {block}; the {size} bytes in reencryption are no multiple of it");
             return Err(Error::corrupt(self.field("area.sector_size"), message));
         }

@@ -43,16 +43,16 @@ pub fn hot_zone(
         }
     };
     let sector = u64::from(layer.sector_size());
-    if hot.size % sector != 0 {
+    if !hot.size.is_multiple_of(sector) {
         let message = format!("found {}; a multiple of the encryption sector of {sector} bytes is wanted", hot.size);
         return Err(Error::corrupt(format!("segments.{}.size", hot.segment.0), message));
     }
-    if let Recovery::Checksum { block, .. } = hot.recovery {
-        if block % sector != 0 {
-            let message = format!("found {block}; a multiple of the encryption sector of {sector} bytes is wanted");
-            let field = format!("keyslots.{}.area.sector_size", reencryption.keyslot);
-            return Err(Error::corrupt(field, message));
-        }
+    if let Recovery::Checksum { block, .. } = hot.recovery
+        && !block.is_multiple_of(sector)
+    {
+        let message = format!("found {block}; a multiple of the encryption sector of {sector} bytes is wanted");
+        let field = format!("keyslots.{}.area.sector_size", reencryption.keyslot);
+        return Err(Error::corrupt(field, message));
     }
     Ok((layer, at))
 }

@@ -90,7 +90,7 @@ impl Journal {
             if sector >> 32 == UNUSED {
                 continue;
             }
-            if sector % (1 << layout.log2_sectors_per_block) != 0 {
+            if !sector.is_multiple_of(1 << layout.log2_sectors_per_block) {
                 let message =
                     format!("entry {entry} of section {section} is of sector {sector}, which starts no block");
                 return Err(damaged(message).at(section_at(&layout.journal, section)));

@@ -116,7 +116,7 @@ impl Superblock {
             return Err(Error::unsupported(field("flags"), message).with_hint("the kernel refuses it, too"));
         }
         let provided = raw.provided_data_sectors.get();
-        if provided == 0 || provided % (1 << log2_sectors_per_block) != 0 {
+        if provided == 0 || !provided.is_multiple_of(1 << log2_sectors_per_block) {
             let message = format!("found {provided}; a multiple of {} above 0 is allowed", 1 << log2_sectors_per_block);
             return Err(Error::corrupt(field("provided_data_sectors"), message));
         }

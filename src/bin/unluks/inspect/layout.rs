@@ -65,10 +65,8 @@ pub fn layout(metadata: &Metadata, data: &Data, file: Option<DataFile>, header_l
     }
     ranges.fill(metadata.header_size);
     let same_file = file.is_some_and(|f| !f.detached) && data.state != State::DetachedHeader;
-    if !same_file {
-        if let Some(len) = header_len.filter(|len| *len > ranges.at) {
-            ranges.push(Kind::Trailing, None, ranges.at, Some(len));
-        }
+    if let Some(len) = header_len.filter(|len| !same_file && *len > ranges.at) {
+        ranges.push(Kind::Trailing, None, ranges.at, Some(len));
     }
     let Some(file) = file else { return ranges.all };
     if !same_file {
