@@ -138,7 +138,8 @@ fn offsets_count_from_the_container_in_the_image() {
         ("qcow2-luks", &[], "clusters"),
     ] {
         let golden = Golden::unpack(name);
-        let all = [&["inspect", "--json", &*text(&golden.image)], args].concat();
+        let image = text(&golden.image);
+        let all = [&["inspect", "--json", &*image], args].concat();
         let r = report(&unluks(&all));
         assert_eq!(r["image"]["size"], fs::metadata(&golden.image).unwrap().len());
         assert!(r["container"]["notes"].to_string().contains(says), "{name}: {}", r["container"]);
