@@ -100,7 +100,12 @@ pub fn assess(metadata: &Metadata, file: DataFile) -> Data {
         (0, false) => State::ToEndOfFile,
         _ => State::Truncated,
     };
-    let plaintext_size = if state == State::ToEndOfFile { readable } else { total };
+    let plaintext_size = match state {
+        // One that shifts the data gives up as much as it shifts, or has not filled it yet.
+        State::ToEndOfFile if metadata.reencrypt_keyslot().is_some() => metadata.plaintext_size(len),
+        State::ToEndOfFile => readable,
+        _ => total,
+    };
     Data { state, offset, plaintext_size, readable, missing: Some(missing) }
 }
 
