@@ -22,7 +22,7 @@ const DATA: usize = 1_064_960;
 /// Where their plaintext ends.
 const SIZE: usize = 32_768;
 
-/// The journal of `l2-integrity-journal`: one section, which has its entries in the first 8 sectors.
+/// Where the journals of `l2-integrity-journal` and its like start; a section has its entries in the first 8 sectors.
 const JOURNAL: usize = 102_400;
 
 fn decrypt(golden: &Golden, output: &str, args: &[&str]) -> Run {
@@ -131,7 +131,7 @@ fn sectors_that_changed_places_are_bad() {
     assert!(fs::read(&out).unwrap()[1536..] == chain("l2-integrity-tag-flipped", SIZE)[1536..]);
 }
 
-/// What is in the journal is nowhere else: without it, nothing opens.
+/// What is in the journal is nowhere else: without its entries there is what was written before, or nothing.
 #[test]
 fn the_journal_is_needed_and_a_damaged_one_can_be_passed_over() {
     let golden = Golden::unpack("l2-integrity-journal");
@@ -142,19 +142,32 @@ fn the_journal_is_needed_and_a_damaged_one_can_be_passed_over() {
     });
     let out = golden.path("out");
     let run = decrypt(&golden, &text(&out), &[]);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    // The zeroes that cryptsetup wrote when it formatted, with tags that are right.
+    assert!(fs::read(&out).unwrap() == vec![0; 98_304]);
+
+    let golden = Golden::unpack("l2-integrity-journal-sections");
+    change(&golden, |image| {
+        for section in 0..3 {
+            for sector in 0..8 {
+                image[JOURNAL + (section * 88 + sector) * 512..][..504].fill(0xff);
+            }
+        }
+    });
+    let run = decrypt(&golden, &text(&golden.path("out")), &[]);
     assert_eq!(run.code, Some(4), "{}", run.stderr);
-    assert!(run.stderr.contains("integrity.tag"), "{}", run.stderr);
+    assert!(run.stderr.contains("integrity.tag: sector 160 "), "{}", run.stderr);
 
     let golden = Golden::unpack("l2-integrity-journal-damaged");
     let out = golden.path("out");
     let run = decrypt(&golden, &text(&out), &["--bad-sectors", "zero"]);
     assert_eq!(run.refusal_fault(&[4]), None);
-    assert!(
-        run.stderr.contains("the journal was passed over (integrity.journal: sector 20 of section 0"),
-        "{}",
-        run.stderr
-    );
-    assert_eq!(fs::metadata(&out).unwrap().len(), 98_304);
+    let why = "the journal was passed over (integrity.journal: sector 20 of section 0";
+    assert!(run.stderr.contains(why), "{}", run.stderr);
+    // Some of it the kernel had copied to its place before the crash; in the others' places are the zeroes from before.
+    let (got, new) = (fs::read(&out).unwrap(), chain("l2-integrity-journal-damaged", 98_304));
+    assert_eq!(got.len(), new.len());
+    assert!(got.chunks(4096).zip(new.chunks(4096)).all(|(got, new)| got == new || got == [0; 4096]));
 }
 
 #[test]
