@@ -113,7 +113,10 @@ impl Report {
     /// The report for people. Text of the disk in it is escaped.
     pub fn text(&self) -> String {
         let mut out = String::new();
-        for container in &self.containers {
+        for (n, container) in self.containers.iter().enumerate() {
+            if n > 0 {
+                out.push('\n');
+            }
             container.text(&mut out);
         }
         for (n, what) in [(self.good_left_out, "good"), (self.bad_left_out, "damaged")] {
@@ -189,7 +192,6 @@ impl Container {
         if let Some(command) = &self.command {
             line("open with", command);
         }
-        out.push('\n');
     }
 }
 
