@@ -1,4 +1,20 @@
 //! How fast keys are derived: the figures behind the table in `crypto/kdf/cost.rs` and the README.
+//!
+//! Two cores of an Intel Xeon with SHA-NI and AVX-512, Rust 1.95. The machine was busy, so these are CPU seconds, and
+//! good as ratios only.
+//!
+//! | thousand iterations of HMAC a CPU second | |
+//! |---|---|
+//! | sha1, sha256 / sha384, sha512 | 6500, 6100 / 1800, 1700 |
+//! | ripemd160 / whirlpool / sha3 | 1900 / 550 / 800 |
+//! | blake2b / blake2s | 1400 / 1900 |
+//!
+//! | against cryptsetup 2.6.1 (OpenSSL 3.0, libargon2), CPU seconds | cryptsetup | here |
+//! |---|---|---|
+//! | LUKS1, sha256, 3,000,000 iterations, 512-bit key | 2.02, one thread | 1.07, two threads |
+//! | LUKS1, sha512, likewise: one block, so one thread | 2.41 | 1.75 |
+//! | argon2id, 1 GiB, 4 passes, 2 lanes | 4.8 | 4.1 |
+//! | argon2id, 1 GiB, 4 passes, 4 lanes | 4.7 | 4.0 |
 
 #![allow(missing_docs, clippy::unwrap_used)]
 

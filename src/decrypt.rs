@@ -27,6 +27,9 @@ use hash::Lanes;
 /// Bytes that a worker reads, decrypts and writes at a time: they fit the second-level cache of one core.
 pub const CHUNK: usize = 512 << 10;
 
+/// How far ahead of the reading the system is told what comes. A disk that is slower than decrypting is kept busy so.
+const READ_AHEAD: u64 = 8 << 20;
+
 /// How a stream runs.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
@@ -34,6 +37,8 @@ pub struct Options {
     pub threads: Option<NonZeroUsize>,
     /// A source that ends early is taken as far as it has whole sectors.
     pub allow_truncated: bool,
+    /// What was read leaves the page cache: for a source that would fill it.
+    pub drop_behind: bool,
 }
 
 /// How far a stream is; shared with whoever shows it or stops it.
@@ -267,6 +272,7 @@ impl<'a> Line<'a> {
             return Ok((!chunk.is_empty()).then_some(Claimed { index, offset, chunk }));
         }
         drop(next);
+        self.job.volume.will_need(offset.saturating_add(READ_AHEAD), size);
         let len = self.job.volume.len().saturating_sub(offset).min(size);
         chunk.resize(usize::try_from(len).unwrap_or(usize::MAX));
         self.job.volume.fetch(&mut chunk, offset)?;
@@ -314,6 +320,9 @@ impl<'a> Line<'a> {
             false => None,
         };
         self.job.volume.decipher(&mut chunk, offset)?;
+        if self.options.drop_behind {
+            self.job.volume.wont_need(offset, u64::try_from(chunk.len()).unwrap_or(0));
+        }
         let end = *lock(&self.end);
         let from = self.begin.saturating_sub(offset);
         let to = end.saturating_sub(offset).min(u64::try_from(chunk.len()).unwrap_or(0));

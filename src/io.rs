@@ -49,6 +49,9 @@ pub trait ReadAt: Send + Sync {
 
     /// Tells the source that `len` bytes from `offset` on will be wanted soon. Advice only.
     fn will_need(&self, _offset: u64, _len: u64) {}
+
+    /// Tells the source that `len` bytes from `offset` on will not be wanted again. Advice only.
+    fn wont_need(&self, _offset: u64, _len: u64) {}
 }
 
 fn short(offset: u64, wanted: usize, len: u64) -> Error {
@@ -94,6 +97,7 @@ macro_rules! forward {
             fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> { (**self).read_exact_at(buf, offset) }
             fn extent_at(&self, offset: u64) -> Result<Extent> { (**self).extent_at(offset) }
             fn will_need(&self, offset: u64, len: u64) { (**self).will_need(offset, len) }
+            fn wont_need(&self, offset: u64, len: u64) { (**self).wont_need(offset, len) }
         }
     )*};
 }
@@ -158,6 +162,27 @@ impl ReadAt for FileSource {
             _ => Error::io(format!("reading {} bytes", buf.len()), e).at(offset),
         })
     }
+
+    #[cfg(feature = "unlock")]
+    fn will_need(&self, offset: u64, len: u64) {
+        self.advise(offset, len, rustix::fs::Advice::WillNeed);
+    }
+
+    #[cfg(feature = "unlock")]
+    fn wont_need(&self, offset: u64, len: u64) {
+        self.advise(offset, len, rustix::fs::Advice::DontNeed);
+    }
+}
+
+#[cfg(feature = "unlock")]
+impl FileSource {
+    /// Advice that the system does not take changes nothing.
+    fn advise(&self, offset: u64, len: u64, advice: rustix::fs::Advice) {
+        let len = std::num::NonZeroU64::new(len.min(self.len.saturating_sub(offset)));
+        if let Some(len) = len {
+            let _ = rustix::fs::fadvise(&self.file, offset, Some(len), advice);
+        }
+    }
 }
 
 /// A part of another source, as a source of its own.
@@ -207,6 +232,12 @@ impl<S: ReadAt> ReadAt for Window<S> {
     fn will_need(&self, offset: u64, len: u64) {
         if offset < self.len {
             self.inner.will_need(self.start + offset, len.min(self.len - offset));
+        }
+    }
+
+    fn wont_need(&self, offset: u64, len: u64) {
+        if offset < self.len {
+            self.inner.wont_need(self.start + offset, len.min(self.len - offset));
         }
     }
 }

@@ -8,7 +8,7 @@
 //!                                              │
 //!                                           Volume: ReadAt over plaintext
 //!                                              │
-//!                                   decrypt: to a file, a pipe, a hasher
+//!                       decrypt: to a file, a pipe, a hasher · nbd: to any client
 //! ```
 //!
 //! Every stage takes and gives [`ReadAt`], positioned reads that any number of threads may make at once. Images are
@@ -35,8 +35,9 @@
 //! ```
 //!
 //! # Features
-//! `unlock` is key derivation, unlocking and the volume; `cli` (on by default) is the program. Without either, with
-//! `default-features = false`, the crate is the header parsers alone: [`open`] and [`luks`].
+//! `unlock` is key derivation, unlocking and the volume; `nbd` is the NBD server, which serves any [`ReadAt`]; `cli` is
+//! the program. `cli` and `nbd` are on by default. Without any of them, with `default-features = false`, the crate is the
+//! header parsers alone: [`open`] and [`luks`].
 
 #[cfg(feature = "unlock")]
 pub mod container;
@@ -53,6 +54,8 @@ pub mod io;
 pub mod key;
 pub mod limits;
 pub mod luks;
+#[cfg(feature = "nbd")]
+pub mod nbd;
 #[cfg(feature = "unlock")]
 pub mod partition;
 #[cfg(feature = "unlock")]

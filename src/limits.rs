@@ -15,10 +15,11 @@ pub const JSON_DEPTH_MAX: usize = 32;
 pub const JSON_VALUES_MAX: usize = 65_536;
 /// The largest volume key: four times the largest that any cipher of dm-crypt takes (`LUKS_MAX_KEY` is 512 bytes too).
 pub const KEY_SIZE_MAX: u32 = 512;
+/// How many keyslots are tried, by their numbers from 0 on: cryptsetup opens no others (`LUKS2_KEYSLOTS_MAX`), and each
+/// that is tried may be measured before it counts against the time limit.
+pub const KEYSLOTS_MAX: u32 = 32;
 /// LUKS has 4000 stripes, whatever a header says (`LUKS_STRIPES`).
 pub const STRIPES: u32 = 4000;
-/// The largest keyslot area that unlocking reads: `KEY_SIZE_MAX` times `STRIPES`, in whole sectors.
-pub const KEYSLOT_AREA_MAX: u64 = 2_048_000;
 /// The largest block that a reencryption takes one checksum of. cryptsetup takes the largest of the two encryption
 /// sectors and the device's logical block, which Linux has up to 64 KiB.
 pub const REENCRYPT_BLOCK_MAX: u64 = 1 << 20;
@@ -46,6 +47,37 @@ pub const EWF_SECTIONS_MAX: usize = 500_000;
 pub const GPT_ENTRIES_SIZE_MAX: u64 = 4 << 20;
 /// MBR: the most links of the chain of logical partitions. Linux numbers at most 256 partitions of a disk.
 pub const MBR_LOGICAL_MAX: usize = 252;
+
+/// NBD: how long a client may take from connecting to its first command. A client that opens a connection and falls
+/// silent would hold a slot for ever (CVE-2024-7409); libnbd and QEMU need some milliseconds.
+pub const NBD_HANDSHAKE_TIME: Duration = Duration::from_secs(10);
+/// NBD: how many options a client may send. QEMU and libnbd send fewer than ten; nbdkit allows 32.
+pub const NBD_OPTIONS_MAX: u32 = 128;
+/// NBD: the longest string: an export's name, a description, a query (the protocol's own limit).
+pub const NBD_STRING_MAX: usize = 4096;
+/// NBD: the most option data that is read into memory: room for a name and a dozen full-length queries.
+pub const NBD_OPTION_DATA_MAX: u32 = 64 << 10;
+/// NBD: option data above [`NBD_OPTION_DATA_MAX`] and up to this is read and dropped, so that the client can be told;
+/// a client that announces more is disconnected.
+pub const NBD_OPTION_SKIP_MAX: u32 = 1 << 20;
+/// NBD: the largest read, and the largest payload that the export advertises (what the protocol recommends).
+pub const NBD_PAYLOAD_MAX: u32 = 32 << 20;
+/// NBD: the most extents in one answer to a block status request. A client asks again for the rest.
+pub const NBD_EXTENTS_MAX: usize = 1024;
+/// NBD: the default of `--max-connections`: one thread and 300 KiB each.
+pub const NBD_CONNECTIONS: usize = 256;
+/// NBD: the default of `--threads`, the most that work for one connection. It is what nbdkit has.
+pub const NBD_THREADS: usize = 16;
+/// NBD: the most threads of all connections together, besides the one that each connection has.
+pub const NBD_HELPERS_MAX: usize = 512;
+/// NBD: the most memory in bytes that whole replies above the size of a piece may hold, all connections together.
+/// What is over it is sent piece by piece.
+pub const NBD_WHOLE_REPLIES_MAX: usize = 256 << 20;
+/// NBD: how long outstanding requests may take once the server was told to stop.
+/// Service managers kill after ten seconds and more.
+pub const NBD_SHUTDOWN_TIME: Duration = Duration::from_secs(5);
+/// NBD: the most sockets that are taken over by socket activation.
+pub const NBD_ACTIVATED_MAX: usize = 64;
 
 /// The limits that a caller may set.
 #[derive(Clone, Debug)]

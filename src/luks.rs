@@ -2,6 +2,8 @@
 //!
 //! [`open`] reads nothing but the header areas and needs no secret.
 
+mod compare;
+pub mod data;
 pub mod findings;
 mod json;
 pub mod metadata;

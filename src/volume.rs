@@ -118,8 +118,7 @@ impl Volume {
         let mut volume = Self { data, parts: Vec::new(), len: 0, missing: 0, open_ended: false };
         let reencryption = Reencryption::of(metadata)?;
         let hot = reencryption.as_ref().and_then(|r| r.hot.as_ref().map(|hot| (r, hot)));
-        let shifted = reencryption.as_ref().is_some_and(|r| r.state.shift_size.is_some());
-        if options.length_unknown && (hot.is_some() || shifted) {
+        if options.length_unknown && (hot.is_some() || metadata.shifted_size(0).is_some()) {
             let message = "the reencryption was not finished, and its data does not come in one order";
             return Err(Error::unsupported("pipe", message).with_hint("save the image to a file first"));
         }
@@ -138,10 +137,7 @@ impl Volume {
                     return Err(Error::unsupported(format!("segments.{id}.type"), message));
                 }
             };
-            let size = match shifted {
-                true => Some(metadata.live_size(segment, volume.data.len()).unwrap_or(0)),
-                false => segment.size,
-            };
+            let size = segment.size.or_else(|| metadata.shifted_size(volume.data.len()));
             volume.push(Stored { id, at, size }, layer, options)?;
         }
         Ok(volume)
@@ -342,6 +338,12 @@ impl ReadAt for Volume {
     fn will_need(&self, offset: u64, len: u64) {
         if let Ok(Some((at, run))) = self.locate(offset) {
             self.data.will_need(at, run.min(len));
+        }
+    }
+
+    fn wont_need(&self, offset: u64, len: u64) {
+        if let Ok(Some((at, run))) = self.locate(offset) {
+            self.data.wont_need(at, run.min(len));
         }
     }
 }

@@ -1,5 +1,8 @@
 //! Runs what the README shows, and compares what comes out with what it shows.
 
+// A test ends where something is not as it should be; clippy.toml excuses only functions marked #[test].
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::path::Path;
@@ -67,6 +70,10 @@ fn every_command_does_what_it_shows() {
         let Example { line, command, shows } = example;
         if let Some(at) = left_out.iter().position(|c| c == command) {
             left_out.remove(at);
+            continue;
+        }
+        // Clients of other makers are there where other programs may be wanted.
+        if command.contains("nbdcopy") && !cfg!(feature = "peer-tests") {
             continue;
         }
         // The program is built: running it is all that is left of `cargo run`.

@@ -42,6 +42,17 @@ pub enum Direct {
     Never,
 }
 
+impl Direct {
+    /// Whether what was read and written of `len` bytes leaves the page cache, so that the machine stays usable.
+    pub fn drops_behind(self, len: u64) -> bool {
+        match self {
+            Self::Auto => len > memory() / 2,
+            Self::Always => true,
+            Self::Never => false,
+        }
+    }
+}
+
 /// How an output file is made.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TargetOptions {
@@ -155,7 +166,7 @@ impl Target {
             Direct::Always => open_direct(&temp),
             _ => None,
         };
-        let drop_behind = options.direct == Direct::Auto && len > memory() / 2;
+        let drop_behind = options.direct.drops_behind(len);
         let done = Mutex::default();
         Self { path, temp, file, direct, options, allocated: false, drop_behind, done, keep: false }
     }
@@ -407,7 +418,10 @@ fn open_direct(path: &Path) -> Option<File> {
 /// Bytes of memory that the machine has.
 pub fn memory() -> u64 {
     let info = rustix::system::sysinfo();
-    u64::try_from(info.totalram).unwrap_or(u64::MAX).saturating_mul(info.mem_unit.into())
+    // On machines of 32 bits these fields are narrower.
+    #[allow(clippy::useless_conversion)]
+    let total = u64::try_from(info.totalram).unwrap_or(u64::MAX);
+    total.saturating_mul(info.mem_unit.into())
 }
 
 /// Wipes a buffer that held plaintext.

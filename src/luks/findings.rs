@@ -1,6 +1,11 @@
 //! Weak points and oddities of a header, each with a severity, for reports.
 
+use super::data::{self, Data, DataFile, State};
 use super::metadata::*;
+use crate::crypto::hash::Hash;
+use crate::crypto::spec::{CipherName, CipherSpec, IvMode, Mode};
+use crate::error::escape;
+use crate::limits::{ARGON2_LANES_MAX, Limits};
 
 /// How much a finding matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,13 +34,58 @@ impl Severity {
 pub struct Finding {
     /// How much it matters.
     pub severity: Severity,
-    /// A stable code, such as `null-cipher`.
+    /// A stable code, such as `null-cipher`: one of [`CODES`].
     pub code: &'static str,
     /// What it is about, such as `segments.0`.
     pub about: String,
-    /// One sentence.
+    /// One sentence. Text of the image in it is escaped.
     pub message: String,
 }
+
+/// The codes of all findings.
+pub const CODES: &[&str] = &[
+    "allow-discards",
+    "costly-kdf",
+    "detached-header",
+    "disabled-keyslot-not-wiped",
+    "ecb",
+    "few-iterations",
+    "header-backup",
+    "header-copies-differ",
+    "header-copy-damaged",
+    "header-only",
+    "ignored-keyslot",
+    "integrity",
+    "invalid-kdf",
+    "invalid-keyslot",
+    "leftover-kdf-parameters",
+    "little-memory",
+    "malformed-base64",
+    "malformed-digest",
+    "malformed-uuid",
+    "no-key",
+    "no-keyslot",
+    "null-cipher",
+    "plain-iv",
+    "plaintext-segment",
+    "predictable-iv",
+    "reencryption",
+    "requirement",
+    "sector-size",
+    "sha1",
+    "short-key",
+    "small-block",
+    "truncated",
+    "unauthenticated-reencryption",
+    "unbound",
+    "unknown-cipher",
+    "unknown-digest",
+    "unknown-hash",
+    "unknown-kdf",
+    "unknown-keyslot",
+    "unknown-priority",
+    "unknown-segment",
+];
 
 /// PBKDF2 below this many iterations is quick to guess: NIST SP 800-132's minimum, and cryptsetup's.
 const PBKDF2_FEW: u64 = 1000;
@@ -43,26 +93,34 @@ const PBKDF2_FEW: u64 = 1000;
 const PBKDF2_ADVISED: u64 = 600_000;
 /// RFC 9106's second recommended option has 64 MiB.
 const ARGON2_ADVISED_KIB: u64 = 64 << 10;
+/// Costs below the advice by more than this factor are more than a note.
+const FAR_BELOW: u64 = 10;
+/// HMACs in a second on a slow machine, for an estimate of the time that a derivation takes.
+const SLOW_PBKDF2: u128 = 100_000;
+/// KiB that Argon2 passes over in a second on a slow machine.
+const SLOW_ARGON2_KIB: u128 = 400_000;
+/// A key below this many bits can be searched for.
+const KEY_BITS_FEW: u32 = 112;
 
-/// What there is to say about a header whose data file has `data_len` bytes, if that is known.
-pub fn findings(metadata: &Metadata, data_len: Option<u64>) -> Vec<Finding> {
+/// What there is to say about a header, and, where a data file is given, about that; the gravest first.
+pub fn findings(metadata: &Metadata, file: Option<DataFile>) -> Vec<Finding> {
     let mut all = Findings(Vec::new());
     all.copies(metadata);
-    all.segments(metadata, data_len);
+    all.whole(metadata);
+    if let Some(file) = file {
+        all.data(metadata, file);
+    }
+    for (id, segment) in metadata.live_segments() {
+        all.segment(metadata, id, segment);
+    }
     for (id, keyslot) in &metadata.keyslots {
         all.keyslot(metadata, *id, keyslot);
     }
-    if metadata.keyslots.is_empty() {
-        all.add(
-            Severity::Critical,
-            "no-keyslot",
-            "keyslots",
-            "no keyslot is left: only the volume key itself can open this image",
-        );
+    for (id, slot) in &metadata.disabled_keyslots {
+        all.disabled(*id, slot);
     }
-    for r in &metadata.requirements {
-        let message = format!("the header demands {}", crate::error::escape(r));
-        all.add(Severity::Note, "requirement", "config.requirements", message);
+    for (id, digest) in &metadata.digests {
+        all.digest(*id, digest);
     }
     all.0.sort_by_key(|f| std::cmp::Reverse(f.severity));
     all.0
@@ -77,71 +135,170 @@ impl Findings {
 
     fn copies(&mut self, metadata: &Metadata) {
         for copy in &metadata.copies {
+            let about = format!("copies.{}", copy.role);
             if let Some(e) = &copy.error {
                 let message = format!("the {} header is not good: {e}", copy.role);
-                self.add(Severity::Warning, "header-copy-damaged", format!("copies.{}", copy.role), message);
+                self.add(Severity::Warning, "header-copy-damaged", about.as_str(), message);
             }
             if copy.repaired {
-                let message = "leftover KDF parameters were passed over";
-                self.add(Severity::Note, "leftover-kdf-parameters", format!("copies.{}", copy.role), message);
+                let message = "parameters that another KDF left behind were passed over";
+                self.add(Severity::Note, "leftover-kdf-parameters", about, message);
             }
         }
-        let seqids: Vec<_> = metadata.copies.iter().filter(|c| c.error.is_none()).filter_map(|c| c.seqid).collect();
-        if seqids.windows(2).any(|w| w[0] != w[1]) {
-            let message = format!("the copies have different sequence ids: {seqids:?}; the higher one is used");
-            self.add(Severity::Warning, "header-copies-differ", "copies", message);
+        // A damaged copy differs because it is damaged, and that was said.
+        if metadata.differences.is_empty() || metadata.copies.iter().any(|c| c.error.is_some()) {
+            return;
         }
+        let fields: Vec<_> = metadata.differences.iter().map(|d| d.field.as_str()).collect();
+        let role = metadata.used_copy().map_or(Role::Primary, |c| c.role);
+        let why = match fields.first() {
+            Some(&"seqid") => "a write was interrupted, or one copy was put back; the newer one",
+            _ => "cryptsetup never leaves copies of one sequence id so; the primary",
+        };
+        let message = format!("the copies differ in {}: {why} is used, which is the {role}", fields.join(", "));
+        self.add(Severity::Warning, "header-copies-differ", "copies", message);
     }
 
-    fn segments(&mut self, metadata: &Metadata, data_len: Option<u64>) {
-        for (id, segment) in metadata.live_segments() {
-            let about = format!("segments.{id}");
-            match &segment.kind {
-                SegmentKind::Crypt(c) => self.cipher(&about, &c.encryption),
-                SegmentKind::Linear => self.add(
-                    Severity::Critical,
-                    "plaintext-segment",
-                    about.as_str(),
-                    "this part of the data is not encrypted",
-                ),
-                SegmentKind::Unknown { kind } => {
-                    let message = format!("the segment type {} is not known here", crate::error::escape(kind));
-                    self.add(Severity::Warning, "unknown-segment", about.as_str(), message);
-                }
-            }
-            let Some(data_len) = data_len else { continue };
-            let end = segment.size.map_or(Some(segment.offset), |size| segment.offset.checked_add(size));
-            if end.is_none_or(|end| end > data_len) {
-                let missing = end.map_or("more than can be".to_owned(), |end| (end - data_len).to_string());
-                let message = format!("the file is cut off: {missing} bytes of this segment are missing");
-                self.add(Severity::Critical, "truncated", about, message);
-            }
-        }
-    }
-
-    fn cipher(&mut self, about: &str, encryption: &str) {
-        if is_null(encryption) {
+    fn whole(&mut self, metadata: &Metadata) {
+        if metadata.keyslots.is_empty() {
             self.add(
                 Severity::Critical,
-                "null-cipher",
-                about,
-                "the data is not encrypted at all: the cipher is the null cipher",
-            );
-        } else if encryption.contains("-ecb") || encryption.contains("ecb(") && !encryption.contains("xts(") {
-            self.add(Severity::Warning, "ecb", about, "ECB shows which blocks are alike");
-        } else if matches!(encryption, "aes" | "aes-plain")
-            || encryption.ends_with("-cbc-plain")
-            || encryption.ends_with("-cbc-plain64")
-        {
-            self.add(
-                Severity::Warning,
-                "predictable-iv",
-                about,
-                "CBC with predictable IVs leaks marks that were planted in the data (watermarking)",
+                "no-keyslot",
+                "keyslots",
+                "no keyslot is left: only the volume key itself can open this image",
             );
         }
-        if encryption.ends_with("-plain") {
-            self.add(Severity::Note, "plain-iv", about, "the IV repeats every 2 TiB");
+        if !is_uuid(&metadata.uuid) {
+            let message = format!("found \"{}\", which is no UUID", escape(&metadata.uuid));
+            self.add(Severity::Note, "malformed-uuid", "uuid", message);
+        }
+        if metadata.flags.iter().any(|f| f == "allow-discards") {
+            let message = "discards are let through: whoever sees the image sees which blocks are unused";
+            self.add(Severity::Note, "allow-discards", "config.flags", message);
+        }
+        for r in &metadata.requirements {
+            let message = format!("the header demands {}", escape(r));
+            self.add(Severity::Note, "requirement", "config.requirements", message);
+            if r == "online-reencrypt" {
+                let message = "no digest protects the state of the reencryption: whoever can write to the image can \
+                               have a part of it decrypted (CVE-2021-4122)";
+                self.add(Severity::Warning, "unauthenticated-reencryption", "config.requirements", message);
+            }
+        }
+    }
+
+    fn data(&mut self, metadata: &Metadata, file: DataFile) {
+        let Data { state, offset, .. } = data::assess(metadata, file);
+        let len = file.len.unwrap_or(0);
+        match state {
+            State::Complete | State::ToEndOfFile | State::Unknown => {}
+            State::DetachedHeader => {
+                let message = "this is a detached header: the data is in another file; give that as IMAGE, and this \
+                               with --header";
+                self.add(Severity::Note, "detached-header", "data", message);
+            }
+            State::HeaderBackup => {
+                let message = format!(
+                    "this is a header backup: its data belongs at byte {offset}, and the file ends at byte {len}; it \
+                     serves as --header of the image it was taken from"
+                );
+                self.add(Severity::Note, "header-backup", "data", message);
+            }
+            State::HeaderOnly => {
+                let message = format!(
+                    "there is a header but no data: it would start at byte {offset}, and the file ends at byte {len}"
+                );
+                self.add(Severity::Critical, "header-only", "data", message);
+            }
+            State::Truncated => {
+                for (id, segment) in metadata.live_segments() {
+                    let missing = data::missing(segment, len);
+                    if missing > 0 {
+                        let end = match segment.size {
+                            None if segment.offset >= len => "the start of this segment",
+                            None => "the end of a sector",
+                            Some(_) => "the end of this segment",
+                        };
+                        let message =
+                            format!("the file is cut off: it ends at byte {len}, {missing} bytes before {end}");
+                        self.add(Severity::Critical, "truncated", format!("segments.{id}"), message);
+                    }
+                }
+            }
+        }
+    }
+
+    fn segment(&mut self, metadata: &Metadata, id: u32, segment: &Segment) {
+        let about = format!("segments.{id}");
+        match &segment.kind {
+            SegmentKind::Crypt(c) => self.crypt(metadata, id, c),
+            SegmentKind::Linear => {
+                let message = "this part of the data is not encrypted";
+                self.add(Severity::Critical, "plaintext-segment", about, message);
+            }
+            SegmentKind::Unknown { kind } => {
+                let message = format!("the segment type {} is not known here", escape(kind));
+                self.add(Severity::Warning, "unknown-segment", about, message);
+            }
+        }
+    }
+
+    fn crypt(&mut self, metadata: &Metadata, id: u32, crypt: &CryptSegment) {
+        let about = format!("segments.{id}");
+        if !matches!(crypt.sector_size, 512 | 1024 | 2048 | 4096) {
+            let message =
+                format!("sectors of {} bytes cannot be decrypted: 512 to 4096 are possible", crypt.sector_size);
+            self.add(Severity::Warning, "sector-size", about.as_str(), message);
+        }
+        if let Some(i) = &crypt.integrity {
+            let message = format!("below the encryption lies dm-integrity with {}", escape(&i.kind));
+            self.add(Severity::Note, "integrity", about.as_str(), message);
+        }
+        let key_size = metadata
+            .segment_digest(id)
+            .and_then(|(_, d)| d.keyslots.iter().filter_map(|k| metadata.keyslots.get(k)).map(|k| k.key_size).min());
+        if key_size.is_none() {
+            let message = "no keyslot holds the key of this segment: only the volume key itself can open it";
+            self.add(Severity::Critical, "no-key", about.as_str(), message);
+        }
+        let Some(spec) = self.known_cipher(&about, &crypt.encryption) else { return };
+        if spec.is_null() {
+            let message = "the data is not encrypted at all: the cipher is the null cipher";
+            return self.add(Severity::Critical, "null-cipher", about, message);
+        }
+        let bits = key_size.filter(|_| crypt.integrity.is_none()).map(|n| n.saturating_mul(8));
+        if let Some(bits) = bits.map(|n| if spec.mode == Mode::Xts { n / 2 } else { n }).filter(|n| *n < KEY_BITS_FEW) {
+            let message = format!("a key of {bits} bits can be searched for");
+            self.add(Severity::Critical, "short-key", about.as_str(), message);
+        }
+        if spec.cipher == CipherName::Cast5 {
+            let message = "blocks of 64 bits repeat after some 32 GiB, and then tell of the plaintext (Sweet32)";
+            self.add(Severity::Warning, "small-block", about.as_str(), message);
+        }
+        match (&spec.mode, &spec.iv) {
+            (Mode::Ecb, _) => self.add(Severity::Warning, "ecb", about, "ECB shows which blocks are alike"),
+            (Mode::Cbc, IvMode::Essiv(_)) => {}
+            (Mode::Cbc, iv) => {
+                let message = "CBC with predictable IVs shows marks that were planted in the data (watermarking)";
+                self.add(Severity::Warning, "predictable-iv", about.as_str(), message);
+                if *iv == IvMode::Plain {
+                    self.add(Severity::Note, "plain-iv", about, "the IVs repeat every 2 TiB");
+                }
+            }
+            (_, IvMode::Plain) => self.add(Severity::Note, "plain-iv", about, "the IVs repeat every 2 TiB"),
+            _ => {}
+        }
+    }
+
+    /// The cipher's parts, or a finding where they are not known.
+    fn known_cipher(&mut self, about: &str, encryption: &str) -> Option<CipherSpec> {
+        let parsed = CipherSpec::parse(encryption);
+        match parsed.and_then(|spec| if spec.is_null() { Ok(spec) } else { spec.check_known().map(|()| spec) }) {
+            Ok(spec) => Some(spec),
+            Err(e) => {
+                self.add(Severity::Warning, "unknown-cipher", about, format!("cannot be decrypted: {}", e.message()));
+                None
+            }
         }
     }
 
@@ -150,16 +307,17 @@ impl Findings {
         match &keyslot.kind {
             KeyslotKind::Luks2(slot) => {
                 self.kdf(&about, &slot.kdf);
-                if is_null(&slot.encryption) {
-                    self.add(
-                        Severity::Critical,
-                        "null-cipher",
-                        about.as_str(),
-                        "the volume key lies here unencrypted: the cipher is the null cipher",
-                    );
+                self.known_hash(&about, "the anti-forensic splitter's hash", &slot.af_hash);
+                if self.known_cipher(&about, &slot.encryption).is_some_and(|spec| spec.is_null()) {
+                    let message = "the volume key lies here unencrypted: the cipher is the null cipher";
+                    self.add(Severity::Critical, "null-cipher", about.as_str(), message);
                 }
                 if metadata.is_unbound(id) {
-                    self.add(Severity::Note, "unbound", about.as_str(), "its key opens no segment");
+                    self.add(Severity::Note, "unbound", about.as_str(), "its key opens no live segment");
+                }
+                if keyslot.priority == Priority::Ignore {
+                    let message = "its priority is to be ignored: it is tried only where it is named";
+                    self.add(Severity::Note, "ignored-keyslot", about.as_str(), message);
                 }
             }
             KeyslotKind::Reencrypt(r) => {
@@ -167,12 +325,16 @@ impl Findings {
                     "a reencryption is under way (mode {}, {}, resilience {})",
                     r.mode,
                     r.direction,
-                    crate::error::escape(&r.resilience)
+                    escape(&r.resilience)
                 );
                 self.add(Severity::Warning, "reencryption", about.as_str(), message);
             }
+            KeyslotKind::Unknown { kind } if metadata.version == Version::V1 => {
+                let message = format!("neither enabled nor disabled: {}", escape(kind));
+                self.add(Severity::Warning, "invalid-keyslot", about.as_str(), message);
+            }
             KeyslotKind::Unknown { kind } => {
-                let message = format!("the keyslot type {} is not known here", crate::error::escape(kind));
+                let message = format!("the keyslot type {} is not known here", escape(kind));
                 self.add(Severity::Note, "unknown-keyslot", about.as_str(), message);
             }
         }
@@ -181,37 +343,130 @@ impl Findings {
         }
     }
 
+    fn disabled(&mut self, id: u32, slot: &DisabledKeyslot) {
+        if slot.was_not_wiped() {
+            let message = "disabled, but its salt and iterations were not wiped: its key material may be there still";
+            self.add(Severity::Note, "disabled-keyslot-not-wiped", format!("keyslots.{id}"), message);
+        }
+    }
+
     fn kdf(&mut self, about: &str, kdf: &Kdf) {
         match kdf {
-            Kdf::Pbkdf2 { hash, iterations, .. } => {
-                if hash.eq_ignore_ascii_case("sha1") {
-                    self.add(Severity::Warning, "sha1", about, "PBKDF2 with sha1 is the quickest to guess");
-                }
-                if *iterations < PBKDF2_FEW {
-                    self.add(
-                        Severity::Critical,
-                        "few-iterations",
-                        about,
-                        format!("only {iterations} PBKDF2 iterations; {PBKDF2_FEW} are cryptsetup's minimum"),
-                    );
-                } else if *iterations < PBKDF2_ADVISED {
-                    self.add(Severity::Note, "few-iterations", about, format!("{iterations} PBKDF2 iterations; {PBKDF2_ADVISED} are advised against guessing of weak passphrases"));
-                }
+            Kdf::Pbkdf2 { hash, iterations, salt } => self.pbkdf2(about, hash, *iterations, salt),
+            Kdf::Argon2 { time, memory, cpus, salt, .. } => {
+                self.known_base64(about, "salt", salt);
+                self.argon2(about, *time, *memory, *cpus);
             }
-            Kdf::Argon2 { memory, .. } if *memory < ARGON2_ADVISED_KIB => {
-                self.add(Severity::Note, "little-memory", about, format!("{memory} KiB of Argon2 memory; {ARGON2_ADVISED_KIB} KiB are advised against guessing of weak passphrases"));
-            }
-            Kdf::Argon2 { .. } => {}
             Kdf::Unknown { kind } => {
-                let message =
-                    format!("the KDF {} is not known here; this keyslot cannot be opened", crate::error::escape(kind));
+                let message = format!("the KDF {} is not known here: this keyslot cannot be opened", escape(kind));
                 self.add(Severity::Warning, "unknown-kdf", about, message);
             }
         }
     }
+
+    fn pbkdf2(&mut self, about: &str, hash: &str, iterations: u64, salt: &Bytes) {
+        self.known_base64(about, "salt", salt);
+        self.known_hash(about, "PBKDF2's hash", hash);
+        if Hash::from_name(hash).is_ok_and(|h| h == Hash::Sha1) {
+            self.add(Severity::Warning, "sha1", about, "PBKDF2 with sha1 is the quickest to guess");
+        }
+        if iterations == 0 || iterations > u64::from(u32::MAX) {
+            let message = format!("PBKDF2 of {iterations} iterations cannot be: this keyslot cannot be opened");
+            return self.add(Severity::Warning, "invalid-kdf", about, message);
+        }
+        self.costly(about, u128::from(iterations) / SLOW_PBKDF2, &format!("{iterations} PBKDF2 iterations"));
+        let severity = match iterations {
+            n if n < PBKDF2_FEW => Severity::Critical,
+            n if n < PBKDF2_ADVISED / FAR_BELOW => Severity::Warning,
+            n if n < PBKDF2_ADVISED => Severity::Note,
+            _ => return,
+        };
+        let message = format!(
+            "{iterations} PBKDF2 iterations; {PBKDF2_ADVISED} are advised against the guessing of weak passphrases"
+        );
+        self.add(severity, "few-iterations", about, message);
+    }
+
+    fn argon2(&mut self, about: &str, time: u64, memory: u64, cpus: u64) {
+        let legal = |n: u64| (1..=u64::from(u32::MAX)).contains(&n);
+        // RFC 9106, §3.1: 8 KiB for each lane at least.
+        if !legal(time) || !legal(memory) || !legal(cpus) || memory < 8 * cpus {
+            let message = format!(
+                "Argon2 of {time} passes over {memory} KiB in {cpus} lanes cannot be: this keyslot cannot be opened"
+            );
+            return self.add(Severity::Warning, "invalid-kdf", about, message);
+        }
+        if memory > Limits::KDF_MEMORY >> 10 || cpus > u64::from(ARGON2_LANES_MAX) {
+            let message = format!("asks for {memory} KiB of memory in {cpus} lanes, beyond what is allowed by default");
+            self.add(Severity::Warning, "costly-kdf", about, message);
+        } else {
+            let seconds = u128::from(time) * u128::from(memory) / SLOW_ARGON2_KIB;
+            self.costly(about, seconds, &format!("{time} passes over {memory} KiB"));
+        }
+        let severity = match memory {
+            n if n < ARGON2_ADVISED_KIB / FAR_BELOW => Severity::Warning,
+            n if n < ARGON2_ADVISED_KIB => Severity::Note,
+            _ => return,
+        };
+        let message = format!(
+            "{memory} KiB of Argon2 memory; {ARGON2_ADVISED_KIB} KiB are advised against the guessing of weak passphrases"
+        );
+        self.add(severity, "little-memory", about, message);
+    }
+
+    fn costly(&mut self, about: &str, seconds: u128, work: &str) {
+        if seconds > u128::from(Limits::KDF_TIME.as_secs()) {
+            let message = format!("{work} take some {seconds} s on a slow machine, more than is allowed by default");
+            self.add(Severity::Warning, "costly-kdf", about, message);
+        }
+    }
+
+    fn digest(&mut self, id: u32, digest: &Digest) {
+        let about = format!("digests.{id}");
+        match &digest.kind {
+            DigestKind::Pbkdf2 { hash, iterations, salt, digest } => {
+                self.known_hash(&about, "its hash", hash);
+                self.known_base64(&about, "salt", salt);
+                self.known_base64(&about, "digest", digest);
+                if *iterations == 0 || *iterations > u64::from(u32::MAX) {
+                    let message = format!("PBKDF2 of {iterations} iterations cannot be: its keyslots cannot be opened");
+                    self.add(Severity::Warning, "invalid-kdf", about, message);
+                } else {
+                    let work = format!("{iterations} PBKDF2 iterations");
+                    self.costly(&about, u128::from(*iterations) / SLOW_PBKDF2, &work);
+                }
+            }
+            DigestKind::Malformed { error } => {
+                let message = format!("its keyslots cannot be opened: {error}");
+                self.add(Severity::Warning, "malformed-digest", about, message);
+            }
+            DigestKind::Unknown { kind } => {
+                let message = format!("the type {} is not known here: its keyslots cannot be opened", escape(kind));
+                self.add(Severity::Warning, "unknown-digest", about, message);
+            }
+        }
+    }
+
+    fn known_hash(&mut self, about: &str, what: &str, name: &str) {
+        if Hash::from_name(name).is_err() {
+            let message = format!("{what} \"{}\" is not known here", escape(name));
+            self.add(Severity::Warning, "unknown-hash", about, message);
+        }
+    }
+
+    fn known_base64(&mut self, about: &str, field: &str, bytes: &Bytes) {
+        if let Err(e) = bytes.get(field) {
+            self.add(Severity::Warning, "malformed-base64", about, format!("cannot be used: {e}"));
+        }
+    }
 }
 
-/// Whether a cipher's name stands for no encryption.
-fn is_null(encryption: &str) -> bool {
-    encryption == "null" || encryption.contains("cipher_null")
+/// 32 hexadecimal digits in groups of 8, 4, 4, 4 and 12.
+fn is_uuid(text: &str) -> bool {
+    let groups: Vec<_> = text.split('-').collect();
+    groups.iter().map(|g| g.len()).eq([8, 4, 4, 4, 12])
+        && groups.iter().all(|g| g.bytes().all(|b| b.is_ascii_hexdigit()))
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -45,8 +45,12 @@ pub struct Metadata {
     pub header_size: u64,
     /// Bytes of the keyslots area.
     pub keyslots_size: u64,
+    /// What the two header copies say differently; empty in LUKS1.
+    pub differences: Vec<Difference>,
     /// The keyslots by number. LUKS1's disabled ones are left out.
     pub keyslots: BTreeMap<u32, Keyslot>,
+    /// LUKS1's disabled keyslots by number; empty in LUKS2, which has none.
+    pub disabled_keyslots: BTreeMap<u32, DisabledKeyslot>,
     /// The segments in order, backup segments of a reencryption last.
     pub segments: Vec<Segment>,
     /// The digests by number.
@@ -90,6 +94,12 @@ pub struct HeaderCopy {
     pub seqid: Option<u64>,
     /// Its `hdr_size` in bytes, where the binary header could be read.
     pub hdr_size: Option<u64>,
+    /// Its UUID as text; empty where the binary header could not be read.
+    pub uuid: String,
+    /// Its label; empty where there is none, in LUKS1, and where the binary header could not be read.
+    pub label: String,
+    /// Its subsystem label; empty as the label.
+    pub subsystem: String,
     /// Its checksum algorithm; empty in LUKS1 and where the binary header could not be read.
     pub csum_alg: String,
     /// Its salt; empty in LUKS1 and where the binary header could not be read.
@@ -100,6 +110,37 @@ pub struct HeaderCopy {
     pub used: bool,
     /// A KDF's leftover parameters were dropped in memory to make the JSON valid.
     pub repaired: bool,
+}
+
+/// Something that the two header copies say differently.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// The field of the binary header, or the path in the JSON area, such as `keyslots.0.kdf.time`.
+    pub field: String,
+    /// What the primary copy says; `None` where it has no such field.
+    pub primary: Option<String>,
+    /// What the secondary copy says; `None` where it has no such field.
+    pub secondary: Option<String>,
+}
+
+/// A LUKS1 keyslot that is disabled. cryptsetup zeroes iterations and salt when it disables one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DisabledKeyslot {
+    /// Where its key material would lie.
+    pub area: Area,
+    /// Bytes of the key that it would hold.
+    pub key_size: u32,
+    /// PBKDF2's iterations.
+    pub iterations: u32,
+    /// PBKDF2's salt.
+    pub salt: Vec<u8>,
+}
+
+impl DisabledKeyslot {
+    /// Whether something is left in it that cryptsetup would have zeroed.
+    pub fn was_not_wiped(&self) -> bool {
+        self.iterations != 0 || self.salt.iter().any(|b| *b != 0)
+    }
 }
 
 /// A keyslot.
@@ -415,28 +456,25 @@ impl Metadata {
         self.live_segments().map(|(_, s)| s.offset).min().unwrap_or(0)
     }
 
-    /// The bytes of plaintext in a data file of `data_len` bytes, or `None` where a dynamic segment starts beyond it.
+    /// The bytes of plaintext in a data file of `data_len` bytes, or `None` where that does not tell: see
+    /// [`assess`](super::data::assess).
     pub fn plaintext_size(&self, data_len: u64) -> Option<u64> {
-        self.live_segments().try_fold(0u64, |sum, (_, s)| sum.checked_add(self.live_size(s, data_len)?))
+        use super::data::{DataFile, assess};
+        assess(self, DataFile { len: Some(data_len), detached: true }).plaintext_size
     }
 
-    /// The bytes of a live segment in a data file of `data_len` bytes, or `None` where it starts beyond it.
+    /// The bytes of a dynamic segment in a data file of `data_len` bytes where a reencryption shifts the data; `None`
+    /// where none does, and it goes to the end of the file.
     ///
-    /// A dynamic segment goes to the end of the file, but for a reencryption that shifts the data: one that makes room
-    /// for a header gives up as many bytes at the end, and one that takes the header away has not filled them yet
-    /// (`LUKS2_reencrypt_check_device_size`).
-    pub fn live_size(&self, segment: &Segment, data_len: u64) -> Option<u64> {
-        let to_the_end = || data_len.checked_sub(segment.offset);
-        let Some((_, _, state)) = self.reencrypt_keyslot() else { return segment.size.or_else(to_the_end) };
-        match (segment.size, state.shift_size, self.segments.iter().find(|s| s.has_flag("backup-final"))) {
-            (Some(size), _, _) => Some(size),
-            (None, Some(shift), Some(last)) => {
-                let before = self.live_segments().filter_map(|(_, s)| s.size).try_fold(0u64, u64::checked_add)?;
-                let all = data_len.checked_sub(last.offset)?.checked_sub(if state.is_forward() { shift } else { 0 })?;
-                all.checked_sub(before)
-            }
-            _ => to_the_end(),
-        }
+    /// A reencryption that makes room for a header gives up as many bytes at the end, and one that takes the header away
+    /// has not filled them yet (`LUKS2_reencrypt_check_device_size`).
+    pub fn shifted_size(&self, data_len: u64) -> Option<u64> {
+        let (_, _, state) = self.reencrypt_keyslot()?;
+        let shift = state.shift_size?;
+        let last = self.segments.iter().find(|s| s.has_flag("backup-final"))?;
+        let before = self.live_segments().filter_map(|(_, s)| s.size).fold(0u64, u64::saturating_add);
+        let taken = if state.is_forward() { shift } else { 0 };
+        Some(data_len.saturating_sub(last.offset).saturating_sub(taken).saturating_sub(before))
     }
 
     /// The keyslot that holds the state of a reencryption, with its number.
@@ -457,8 +495,9 @@ impl Metadata {
         self.digests.iter().find(|(_, d)| d.segments.contains(&segment)).map(|(n, d)| (*n, d))
     }
 
-    /// Whether a keyslot's key opens no segment.
+    /// Whether a keyslot's key opens no live segment. The key that a reencryption has prepared opens none yet.
     pub fn is_unbound(&self, keyslot: u32) -> bool {
-        self.keyslot_digest(keyslot).is_none_or(|(_, d)| d.segments.is_empty())
+        self.keyslot_digest(keyslot)
+            .is_none_or(|(_, d)| self.live_segments().all(|(segment, _)| !d.segments.contains(&segment)))
     }
 }

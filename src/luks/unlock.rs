@@ -15,7 +15,7 @@ use crate::crypto::{af, spec::CipherSpec};
 use crate::error::{Error, ErrorKind, Result, escape};
 use crate::io::ReadAt;
 use crate::key::Key;
-use crate::limits::{KEY_SIZE_MAX, Limits, STRIPES};
+use crate::limits::{KEY_SIZE_MAX, KEYSLOTS_MAX, Limits, STRIPES};
 use crate::secret::{SecretBytes, VolumeKey};
 
 /// Keyslot salts have this length (`LUKS_SALTSIZE`).
@@ -105,8 +105,16 @@ pub fn with_volume_key(metadata: &Metadata, key: VolumeKey, options: &UnlockOpti
     let reencryption = Reencryption::of(metadata)?;
     let wanted = wanted_digests(metadata, reencryption.as_ref())?;
     let len = key.expose().len();
+    let mut spent = Duration::ZERO;
     for id in &wanted {
         let digest = DigestCheck::new(metadata, *id, &options.limits)?;
+        // The limit is for all digests together: a header may have thousands.
+        spent = spent.saturating_add(digest.cost);
+        if spent > options.limits.kdf_time {
+            let message =
+                format!("the digests up to {id} would take more than {} s", options.limits.kdf_time.as_secs());
+            return Err(Error::limit("kdf.time", message).with_hint("--max-kdf-time raises the limit"));
+        }
         if digest.matches(key.expose())? {
             let keys = BTreeMap::from([(*id, key)]);
             if wanted.len() > 1 {
@@ -130,20 +138,17 @@ pub fn with_volume_key(metadata: &Metadata, key: VolumeKey, options: &UnlockOpti
 
 /// Refuses a header that demands what is not known here.
 fn check_requirements(metadata: &Metadata) -> Result<()> {
-    for r in &metadata.requirements {
-        let why = match r.as_str() {
-            "offline-reencrypt" => "an old offline reencryption was not finished",
-            "opal" => "the data is encrypted by the drive itself (OPAL)",
-            "inline-hw-tags" => "the integrity tags are kept by the drive itself",
-            r if super::validate::is_online_reencrypt(r) => continue,
-            _ => "which is not known here",
-        };
-        let message = format!("the header demands \"{}\": {why}", escape(r));
-        return Err(
-            Error::unsupported("config.requirements", message).with_hint("use the cryptsetup that wrote the header")
-        );
-    }
-    Ok(())
+    // A reencryption that was not finished is looked at by itself.
+    let others = |r: &&String| !super::validate::is_online_reencrypt(r);
+    let Some(first) = metadata.requirements.iter().find(others) else { return Ok(()) };
+    let why = match first.as_str() {
+        "offline-reencrypt" => "an old offline reencryption was not finished",
+        "opal" => "the data is encrypted by the drive itself (OPAL)",
+        "inline-hw-tags" => "the integrity tags are kept by the drive itself",
+        _ => "which is not known here",
+    };
+    let message = format!("the header demands \"{}\": {why}", escape(first));
+    Err(Error::unsupported("config.requirements", message).with_hint("use the cryptsetup that wrote the header"))
 }
 
 /// The digests of the keys that the live segments are encrypted with; in a reencryption, of the old key and the new.
@@ -214,13 +219,17 @@ fn slots_to_try(metadata: &Metadata, wanted: &[u32], options: &UnlockOptions) ->
                 format!("found \"{}\"; luks2 is known", escape(kind)),
             ));
         }
+        if id >= KEYSLOTS_MAX {
+            let message = format!("keyslots are numbered 0 to {}; cryptsetup opens no others", KEYSLOTS_MAX - 1);
+            return Err(Error::unsupported(format!("keyslots.{id}"), message));
+        }
         return Ok(vec![id]);
     }
     let proves_wanted = |id: &u32| metadata.keyslot_digest(*id).is_some_and(|(d, _)| wanted.contains(&d));
     let mut slots: Vec<_> = metadata
         .keyslots
         .iter()
-        .filter(|(id, k)| matches!(k.kind, KeyslotKind::Luks2(_)) && proves_wanted(id))
+        .filter(|(id, k)| **id < KEYSLOTS_MAX && matches!(k.kind, KeyslotKind::Luks2(_)) && proves_wanted(id))
         .filter(|(_, k)| matches!(k.priority, Priority::Normal | Priority::Prefer))
         .map(|(id, k)| (std::cmp::Reverse(k.priority), *id))
         .collect();
@@ -245,6 +254,8 @@ struct Plan {
     af_hash: Hash,
     digest: DigestCheck,
     cost: Duration,
+    /// How many threads its derivation keeps busy.
+    width: usize,
 }
 
 impl Plan {
@@ -277,7 +288,11 @@ impl Plan {
             .keyslot_digest(id)
             .ok_or_else(|| Error::corrupt(field("digest"), "no digest names this keyslot"))?;
         let digest = DigestCheck::new(metadata, digest, limits)?;
-        let cost = derivation.estimate(area_key_size) + digest.cost;
+        let cost = derivation.estimate(area_key_size).saturating_add(digest.cost);
+        let width = match &derivation {
+            Derivation::Pbkdf2 { hash, .. } => area_key_size.div_ceil(hash.output_len().max(1)),
+            Derivation::Argon2 { cpus, .. } => usize::try_from(*cpus).unwrap_or(usize::MAX),
+        };
         Ok(Self {
             id,
             key_size,
@@ -289,6 +304,7 @@ impl Plan {
             af_hash: Hash::from_name(&slot.af_hash).map_err(|e| e.with_rule(field("af.hash")))?,
             digest,
             cost,
+            width,
         })
     }
 
@@ -413,8 +429,9 @@ fn try_all(
 ) -> Result<Vec<Found>> {
     let jobs: Vec<(usize, &Plan)> =
         (0..key.candidates().len()).flat_map(|c| plans.iter().map(move |p| (c, p))).collect();
-    let queue = Queue::new(&jobs, wanted, limits);
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(jobs.len());
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let queue = Queue::new(&jobs, wanted, limits, cores);
+    let threads = cores.min(jobs.len());
     let work = || {
         while let Some((index, candidate, plan)) = queue.next() {
             let passphrase = &key.candidates()[candidate].passphrase;
@@ -424,9 +441,11 @@ fn try_all(
     match threads {
         0 | 1 => work(),
         _ => std::thread::scope(|s| {
-            for _ in 0..threads {
-                s.spawn(work);
+            for n in 1..threads {
+                // Where no thread can be had, the ones there are do its work.
+                let _ = std::thread::Builder::new().name(format!("unlock-{n}")).spawn_scoped(s, work);
             }
+            work();
         }),
     }
     queue.finish(refused)
@@ -437,6 +456,7 @@ struct Queue<'a> {
     jobs: &'a [(usize, &'a Plan)],
     wanted: &'a [u32],
     limits: &'a Limits,
+    cores: usize,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -445,6 +465,8 @@ struct Queue<'a> {
 struct State {
     next: usize,
     running: usize,
+    /// Threads that the running derivations keep busy.
+    busy: usize,
     memory: u64,
     spent: Duration,
     found: Vec<(usize, Found)>,
@@ -454,15 +476,17 @@ struct State {
 }
 
 impl<'a> Queue<'a> {
-    fn new(jobs: &'a [(usize, &'a Plan)], wanted: &'a [u32], limits: &'a Limits) -> Self {
-        Self { jobs, wanted, limits, state: Mutex::default(), changed: Condvar::new() }
+    fn new(jobs: &'a [(usize, &'a Plan)], wanted: &'a [u32], limits: &'a Limits, cores: usize) -> Self {
+        Self { jobs, wanted, limits, cores, state: Mutex::default(), changed: Condvar::new() }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// The next job, as soon as there is memory for it; `None` when there is nothing more to do.
+    /// The next job, as soon as there are memory and cores for it; `None` when there is nothing more to do.
+    ///
+    /// A derivation that keeps all cores busy runs alone: the likeliest keyslot would only be slower beside another.
     fn next(&self) -> Option<(usize, usize, &'a Plan)> {
         let mut s = self.lock();
         loop {
@@ -476,7 +500,8 @@ impl<'a> Queue<'a> {
                 continue;
             }
             let memory = plan.derivation.memory();
-            if s.running > 0 && s.memory.saturating_add(memory) > self.limits.kdf_memory {
+            let too_much = s.memory.saturating_add(memory) > self.limits.kdf_memory;
+            if s.running > 0 && (too_much || s.busy.saturating_add(plan.width) > self.cores) {
                 s = self.changed.wait(s).unwrap_or_else(std::sync::PoisonError::into_inner);
                 continue;
             }
@@ -487,6 +512,7 @@ impl<'a> Queue<'a> {
             }
             s.next += 1;
             s.running += 1;
+            s.busy = s.busy.saturating_add(plan.width);
             s.memory += memory;
             return Some((index, candidate, plan));
         }
@@ -495,6 +521,7 @@ impl<'a> Queue<'a> {
     fn done(&self, index: usize, plan: &Plan, candidate: usize, result: Result<Option<VolumeKey>>) {
         let mut s = self.lock();
         s.running -= 1;
+        s.busy = s.busy.saturating_sub(plan.width);
         s.memory -= plan.derivation.memory();
         match result {
             Ok(Some(key)) => {

@@ -204,6 +204,12 @@ fn metadata(header: &Header, hash: &str, encryption: String, uuid: String) -> Me
         .filter(enabled)
         .map(|(id, slot)| (id, keyslot(header, slot, hash, &encryption)))
         .collect();
+    let disabled_keyslots = (0u32..).zip(&header.keyslots).filter(|s| !enabled(s)).map(|(id, slot)| {
+        let salt = slot.salt.to_vec();
+        let (area, key_size) = (header.area(slot), header.key_bytes.get());
+        (id, DisabledKeyslot { area, key_size, iterations: slot.iterations.get(), salt })
+    });
+    let disabled_keyslots = disabled_keyslots.collect();
     let digest = Digest {
         kind: DigestKind::Pbkdf2 {
             hash: hash.to_owned(),
@@ -219,7 +225,7 @@ fn metadata(header: &Header, hash: &str, encryption: String, uuid: String) -> Me
     let end = header.end_of_keyslots();
     Metadata {
         version: Version::V1,
-        uuid,
+        uuid: uuid.clone(),
         label: String::new(),
         subsystem: String::new(),
         seqid: 0,
@@ -228,6 +234,9 @@ fn metadata(header: &Header, hash: &str, encryption: String, uuid: String) -> Me
             offset: 0,
             seqid: None,
             hdr_size: None,
+            uuid,
+            label: String::new(),
+            subsystem: String::new(),
             csum_alg: String::new(),
             salt: Vec::new(),
             error: None,
@@ -237,7 +246,9 @@ fn metadata(header: &Header, hash: &str, encryption: String, uuid: String) -> Me
         metadata_size: 592,
         header_size: end,
         keyslots_size: end.saturating_sub(FIRST_KEY_MATERIAL),
+        differences: Vec::new(),
         keyslots,
+        disabled_keyslots,
         segments: vec![segment],
         digests: BTreeMap::from([(0, digest)]),
         tokens: BTreeMap::new(),
@@ -303,6 +314,8 @@ mod tests {
     fn a_good_header_becomes_metadata() {
         let m = parse_changed(|_| {}).unwrap();
         assert_eq!(m.keyslots.keys().collect::<Vec<_>>(), [&0]);
+        assert_eq!(m.disabled_keyslots.keys().collect::<Vec<_>>(), [&1, &2, &3, &4, &5, &6, &7]);
+        assert_eq!(m.disabled_keyslots[&1].area, Area { offset: 512 * 512, size: 256_000 });
         assert_eq!(m.data_offset(), 2 << 20);
         assert_eq!(m.header_size, (8 + 7 * 504) * 512 + 256_000);
     }

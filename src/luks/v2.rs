@@ -21,12 +21,14 @@
 //!
 //! Source: the LUKS2 on-disk format paper, §2, and `luks2_disk_metadata.c`.
 
+use std::collections::BTreeMap;
+
 use zerocopy::big_endian::{U16, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::metadata::{HeaderCopy, Metadata, Role, Version};
+use super::metadata::{Difference, HeaderCopy, Metadata, Role, Version};
 use super::validate::{self, Json};
-use super::{MAGIC, MAGIC_SECONDARY, json};
+use super::{MAGIC, MAGIC_SECONDARY, compare, json};
 use crate::crypto::hash::Hash;
 use crate::error::{Error, ErrorKind, Result, escape};
 use crate::io::ReadAt;
@@ -202,6 +204,9 @@ fn report(read: Read, role: Role) -> (HeaderCopy, Option<Good>) {
         offset: read.offset,
         seqid: header.map(|h| h.seqid.get()),
         hdr_size: header.map(|h| h.hdr_size.get()),
+        uuid: header.map(|h| text(&h.uuid)).unwrap_or_default(),
+        label: header.map(|h| text(&h.label)).unwrap_or_default(),
+        subsystem: header.map(|h| text(&h.subsystem)).unwrap_or_default(),
         csum_alg: header.map(|h| text(&h.checksum_alg)).unwrap_or_default(),
         salt: header.map(|h| h.salt.to_vec()).unwrap_or_default(),
         error: None,
@@ -237,9 +242,11 @@ pub fn read(source: &(impl ReadAt + ?Sized)) -> Result<Metadata> {
         (None, None) => return Err(neither(first.error, second.error)),
     };
     first.used = !second.used;
+    let values = primary.as_ref().zip(secondary.as_ref()).map(|(p, s)| (&p.value, &s.value));
+    let differences = compare::differences(&first, &second, values);
     let good = if second.used { secondary } else { primary };
     let good = good.ok_or_else(|| Error::corrupt("header", "no copy is good"))?;
-    metadata(source, good, vec![first, second])
+    metadata(source, good, vec![first, second], differences)
 }
 
 /// Why no copy is good. Where nothing looks like a header at all, that is what it says.
@@ -263,7 +270,12 @@ fn neither(primary: Option<Error>, secondary: Option<Error>) -> Error {
         .with_hint(hint)
 }
 
-fn metadata(source: &(impl ReadAt + ?Sized), good: Good, copies: Vec<HeaderCopy>) -> Result<Metadata> {
+fn metadata(
+    source: &(impl ReadAt + ?Sized),
+    good: Good,
+    copies: Vec<HeaderCopy>,
+    differences: Vec<Difference>,
+) -> Result<Metadata> {
     let Good { header, json, value } = good;
     let metadata_size = header.hdr_size.get();
     let header_size = 2 * metadata_size + json.keyslots_size;
@@ -281,7 +293,9 @@ fn metadata(source: &(impl ReadAt + ?Sized), good: Good, copies: Vec<HeaderCopy>
         metadata_size,
         header_size,
         keyslots_size: json.keyslots_size,
+        differences,
         keyslots: json.keyslots,
+        disabled_keyslots: BTreeMap::new(),
         segments: json.segments,
         digests: json.digests,
         tokens: json.tokens,

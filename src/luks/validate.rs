@@ -373,12 +373,10 @@ fn keyslot(slot: &Object<'_>, area: Area) -> Result<Keyslot> {
 fn luks2_keyslot(slot: &Object<'_>) -> Result<Luks2Keyslot> {
     let (kdf, af, area) = (slot.object("kdf")?, slot.object("af")?, slot.object("area")?);
     let kind = kdf.string("type")?;
-    if let Some(keys) = kdf_keys(kind) {
-        if kdf.map.len() != keys.len() {
-            let extra = kdf.map.keys().find(|k| !keys.contains(&k.as_str()));
-            let found = extra.map_or("too few keys".into(), |k| format!("the key \"{}\"", escape(k)));
-            return Err(slot.error("kdf", format!("found {found}; {kind} has {}", keys.join(", "))));
-        }
+    if let Some(keys) = kdf_keys(kind).filter(|keys| kdf.map.len() != keys.len()) {
+        let extra = kdf.map.keys().find(|k| !keys.contains(&k.as_str()));
+        let found = extra.map_or("too few keys".into(), |k| format!("the key \"{}\"", escape(k)));
+        return Err(slot.error("kdf", format!("found {found}; {kind} has {}", keys.join(", "))));
     }
     let kdf = match kind {
         "pbkdf2" => Kdf::Pbkdf2 {

@@ -64,9 +64,9 @@ impl Slowed {
             assert!(start.elapsed() < Duration::from_secs(120), "it never got there");
             self.signal(Signal::STOP);
             // The journal is kept by the clock, which goes on meanwhile.
-            sleep(Duration::from_millis(18));
+            sleep(Duration::from_millis(19));
             self.signal(Signal::CONT);
-            sleep(Duration::from_millis(2));
+            sleep(Duration::from_millis(1));
         }
         self
     }

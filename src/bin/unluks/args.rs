@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use unluks::container::Format;
+use unluks::decrypt::target::Direct;
 
 /// Reads LUKS1 and LUKS2 images: no root, no device-mapper, no cryptsetup. The image is never written to.
 #[derive(Parser)]
@@ -18,6 +19,8 @@ pub struct Cli {
 pub enum Command {
     Inspect(InspectArgs),
     Decrypt(DecryptArgs),
+    #[cfg(feature = "nbd")]
+    Serve(ServeCommand),
 }
 
 /// Shows all that a header says, and what is wrong or weak about it; needs no key
@@ -46,6 +49,26 @@ pub struct DecryptArgs {
     pub part: PartArgs,
     #[command(flatten)]
     pub out: OutArgs,
+}
+
+/// Serves the plaintext of an image over NBD, read-only, and writes it nowhere
+#[cfg(feature = "nbd")]
+#[derive(Args)]
+pub struct ServeCommand {
+    #[command(flatten)]
+    pub source: SourceArgs,
+    #[command(flatten)]
+    pub key: KeyArgs,
+    #[command(flatten)]
+    pub limits: LimitArgs,
+    /// Serve the whole sectors that are there when the image is cut off
+    #[arg(long)]
+    pub allow_truncated: bool,
+    /// Say nothing but errors
+    #[arg(short, long)]
+    pub quiet: bool,
+    #[command(flatten, next_help_heading = "Server")]
+    pub serve: crate::serve::ServeArgs,
 }
 
 /// Where the image is.
@@ -165,6 +188,16 @@ pub struct OutArgs {
     /// How progress is shown on the standard error: auto is a bar on a terminal, and nothing elsewhere
     #[arg(long, value_enum, default_value = "auto", value_name = "HOW")]
     pub progress: ProgressKind,
+}
+
+impl OutArgs {
+    pub fn direct(&self) -> Direct {
+        match self.direct {
+            When::Auto => Direct::Auto,
+            When::Always => Direct::Always,
+            When::Never => Direct::Never,
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -11,7 +11,7 @@ use std::time::Instant;
 use unluks::crypto::hash::Hash;
 use unluks::decrypt::hash::{Hashed, Lanes, Of, PipeHashes};
 use unluks::decrypt::journal::{Identity, Journal, resume};
-use unluks::decrypt::target::{Direct, InPlace, Sparse, Target, TargetOptions};
+use unluks::decrypt::target::{InPlace, Sparse, Target, TargetOptions};
 use unluks::decrypt::{Job, Options, Progress, Sink, Stream, run as stream};
 use unluks::luks::findings::{Severity, findings};
 use unluks::volume::VolumeOptions;
@@ -27,10 +27,9 @@ use crate::source::{Source, WithinFile, is_dash, shown};
 const JOURNAL_FROM: u64 = 64 << 20;
 
 pub fn run(args: &DecryptArgs) -> Result<ExitCode> {
+    key::check(&args.key, is_dash(&args.source.image))?;
     let source = Source::open(&args.source)?;
-    for note in source.notes.iter().filter(|_| !args.out.quiet) {
-        let _ = writeln!(anstream::stderr(), "{note}");
-    }
+    source.print_notes(args.out.quiet);
     let wanted = hashes::parse(&args.out.hash)?;
     hashes::check_file(args, &source)?;
     let output = Output::look(args, &source)?;
@@ -41,7 +40,7 @@ pub fn run(args: &DecryptArgs) -> Result<ExitCode> {
     let options = VolumeOptions { allow_truncated: args.part.allow_truncated, length_unknown: source.pipe.is_some() };
     let volume = image.volume(&unlocked, options).map_err(|e| e.within_file(&args.source.image))?;
     drop(unlocked);
-    warn(args, &image, &volume);
+    warn(args.out.quiet, &image, &volume);
     let part = Part::of(args, &volume)?;
     let work = Work {
         args,
@@ -67,8 +66,8 @@ pub fn run(args: &DecryptArgs) -> Result<ExitCode> {
 }
 
 /// Says what a user must not overlook.
-fn warn(args: &DecryptArgs, image: &Image, volume: &Volume) {
-    if args.out.quiet {
+pub fn warn(quiet: bool, image: &Image, volume: &Volume) {
+    if quiet {
         return;
     }
     let mut err = anstream::stderr();
@@ -215,11 +214,7 @@ impl Work<'_> {
         let options = TargetOptions {
             force: out.force,
             sparse: if out.sparse == When::Never { Sparse::Never } else { Sparse::Auto },
-            direct: match out.direct {
-                When::Auto => Direct::Auto,
-                When::Always => Direct::Always,
-                When::Never => Direct::Never,
-            },
+            direct: out.direct(),
         };
         let len = self.part.len.unwrap_or(0);
         let (mut target, mut journal) = match out.resume {
@@ -279,7 +274,11 @@ impl Work<'_> {
             self.source.pipe.as_ref().filter(|_| !of_pipe.is_empty()).map(|p| (p, PipeHashes::tap(p, &of_pipe)));
         let job =
             Job { volume: self.volume, pipe: self.source.pipe.as_deref(), start: self.part.start, len: self.part.len };
-        let options = Options { threads: self.args.out.threads, allow_truncated: self.args.part.allow_truncated };
+        let options = Options {
+            threads: self.args.out.threads,
+            allow_truncated: self.args.part.allow_truncated,
+            drop_behind: self.args.out.direct().drops_behind(self.part.len.unwrap_or(0)),
+        };
         let out = &self.args.out;
         let shown = Shown::new(out.progress, out.quiet, self.part.len, skip);
         self.progress.add(skip);
@@ -312,7 +311,10 @@ impl Work<'_> {
     /// What a journal must be of.
     fn identity(&self, len: u64) -> Result<Identity> {
         let metadata = self.image.metadata();
-        let mut header = vec![0u8; usize::try_from(metadata.header_size).unwrap_or(0)];
+        // Not the keyslots' areas: a LUKS1 header may put them terabytes away, in a file full of holes.
+        let copies = u64::try_from(metadata.copies.len()).unwrap_or(1);
+        let len_of_copies = usize::try_from(metadata.metadata_size * copies).unwrap_or(0);
+        let mut header = vec![0u8; len_of_copies];
         self.source.header().read_exact_at(&mut header, 0)?;
         let changed = self.source.files.first().and_then(|f| f.metadata().ok());
         let changed = changed.map(|m| i128::from(m.mtime()) * 1_000_000_000 + i128::from(m.mtime_nsec()));

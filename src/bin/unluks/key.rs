@@ -7,7 +7,6 @@ use std::path::Path;
 use unluks::key::{read_first_line, read_key_file};
 use unluks::luks::unlock::{UnlockOptions, Unlocked, derivations};
 use unluks::{Error, Image, Key, Limits, Result, SecretBytes, VolumeKey};
-use zeroize::Zeroize;
 
 use crate::args::{KeyArgs, LimitArgs};
 use crate::source::{is_dash, shown};
@@ -18,15 +17,29 @@ pub enum Material {
     VolumeKey(VolumeKey),
 }
 
+/// Refuses what cannot be, before anything is read.
+pub fn check(args: &KeyArgs, stdin_is_image: bool) -> Result<()> {
+    // Clap waives a requirement that is in conflict with another flag.
+    if args.key_file.is_none() && (args.keyfile_offset.is_some() || args.keyfile_size.is_some()) {
+        return Err(Error::invalid("--keyfile-offset and --keyfile-size are for --key-file"));
+    }
+    let files = [&args.barbican_key, &args.key_file, &args.passphrase_file, &args.key, &args.volume_key_file];
+    let mut files = files.into_iter().flatten().chain(&args.also_key_file).chain(&args.also_passphrase_file);
+    match stdin_is_image && files.any(|path| is_dash(path)) {
+        true => Err(Error::invalid("the standard input cannot be both the image and the key")),
+        false => Ok(()),
+    }
+}
+
 /// Reads the key, and what is to be tried beside it. `stdin_is_image` says that the standard input is taken.
 pub fn read(args: &KeyArgs, stdin_is_image: bool) -> Result<Material> {
     match read_first(args, stdin_is_image)? {
         Material::Passphrases { mut key, guessed } => {
             for path in &args.also_key_file {
-                key = key.and(Key::passphrase(with_file(path, stdin_is_image, |f| read_key_file(f, 0, None))?));
+                key = key.and(Key::passphrase(with_file(path, |f| read_key_file(f, 0, None))?));
             }
             for path in &args.also_passphrase_file {
-                key = key.and(Key::passphrase(with_file(path, stdin_is_image, read_first_line)?));
+                key = key.and(Key::passphrase(with_file(path, read_first_line)?));
             }
             Ok(Material::Passphrases { key, guessed })
         }
@@ -35,7 +48,7 @@ pub fn read(args: &KeyArgs, stdin_is_image: bool) -> Result<Material> {
 }
 
 fn read_first(args: &KeyArgs, stdin_is_image: bool) -> Result<Material> {
-    let all = |path: &Path| with_file(path, stdin_is_image, |f| read_key_file(f, 0, None));
+    let all = |path: &Path| with_file(path, |f| read_key_file(f, 0, None));
     let plain = |bytes| Material::Passphrases { key: Key::passphrase(bytes), guessed: false };
     if let Some(path) = &args.barbican_key {
         return Ok(Material::Passphrases { key: Key::barbican(&all(path)?)?, guessed: false });
@@ -43,10 +56,10 @@ fn read_first(args: &KeyArgs, stdin_is_image: bool) -> Result<Material> {
     if let Some(path) = &args.key_file {
         let size = args.keyfile_size.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
         let offset = args.keyfile_offset.unwrap_or(0);
-        return with_file(path, stdin_is_image, |f| read_key_file(f, offset, size)).map(plain);
+        return with_file(path, |f| read_key_file(f, offset, size)).map(plain);
     }
     if let Some(path) = &args.passphrase_file {
-        return with_file(path, stdin_is_image, read_first_line).map(plain);
+        return with_file(path, read_first_line).map(plain);
     }
     if let Some(path) = &args.key {
         return Ok(Material::Passphrases { key: Key::guess(&all(path)?)?, guessed: true });
@@ -67,15 +80,8 @@ fn unbuffered_stdin() -> Result<File> {
     Ok(File::from(fd))
 }
 
-fn with_file(
-    path: &Path,
-    stdin_is_image: bool,
-    read: impl FnOnce(&mut File) -> Result<SecretBytes>,
-) -> Result<SecretBytes> {
+fn with_file(path: &Path, read: impl FnOnce(&mut File) -> Result<SecretBytes>) -> Result<SecretBytes> {
     let mut file = match is_dash(path) {
-        true if stdin_is_image => {
-            return Err(Error::invalid("the standard input cannot be both the image and the key"));
-        }
         true => unbuffered_stdin()?,
         false => File::open(path).map_err(|e| Error::io(format!("opening the key {}", shown(path)), e))?,
     };
@@ -84,27 +90,34 @@ fn with_file(
 
 /// Asks on the terminal, without echo. A signal at the prompt puts the terminal back before it ends the program.
 fn prompt() -> Result<SecretBytes> {
+    use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     let no_terminal = |e| {
         Error::io("asking for the passphrase", e)
             .with_hint("give a key with --barbican-key, --key-file, --passphrase-file or --key")
     };
-    let tty = File::open("/dev/tty").map_err(no_terminal)?;
-    let before = rustix::termios::tcgetattr(&tty).map_err(|e| no_terminal(e.into()))?;
+    let open = || File::options().read(true).write(true).open("/dev/tty").map_err(no_terminal);
+    let (mut tty, tty_at_signal) = (open()?, open()?);
+    let before = tcgetattr(&tty).map_err(|e| no_terminal(e.into()))?;
+    let mut silent = before.clone();
+    silent.local_modes.remove(LocalModes::ECHO);
+    silent.local_modes.insert(LocalModes::ECHONL);
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(no_terminal)?;
     let handle = signals.handle();
+    let at_signal = before.clone();
     let watch = std::thread::spawn(move || {
         if let Some(signal) = signals.forever().next() {
-            let _ = rustix::termios::tcsetattr(&tty, rustix::termios::OptionalActions::Now, &before);
+            let _ = tcsetattr(&tty_at_signal, OptionalActions::Now, &at_signal);
             let _ = signal_hook::low_level::emulate_default_handler(signal);
         }
     });
-    let mut text = rpassword::prompt_password("Passphrase: ").map_err(no_terminal)?;
+    // The echo is off before the prompt shows, so that no key of a quick typist is seen.
+    tcsetattr(&tty, OptionalActions::Flush, &silent).map_err(|e| no_terminal(e.into()))?;
+    let line = tty.write_all(b"Passphrase: ").map_err(no_terminal).and_then(|()| read_first_line(&mut tty));
+    let _ = tcsetattr(&tty, OptionalActions::Now, &before);
     handle.close();
     let _ = watch.join();
-    let secret = SecretBytes::copy_of(text.as_bytes());
-    text.zeroize();
-    secret
+    line
 }
 
 pub fn limits(args: &LimitArgs) -> Limits {

@@ -6,6 +6,8 @@ mod hashes;
 mod inspect;
 mod key;
 mod progress;
+#[cfg(feature = "nbd")]
+mod serve;
 mod source;
 
 use std::io::Write;
@@ -22,6 +24,8 @@ fn main() -> ExitCode {
     let result = match &cli.command {
         Command::Inspect(args) => inspect::run(args),
         Command::Decrypt(args) => decrypt::run(args),
+        #[cfg(feature = "nbd")]
+        Command::Serve(args) => serve_image(args),
     };
     match result {
         Ok(code) => code,
@@ -30,6 +34,28 @@ fn main() -> ExitCode {
             exit_code(&e)
         }
     }
+}
+
+/// `unluks serve`: unlocks first, so that no client can make the server derive keys.
+#[cfg(feature = "nbd")]
+fn serve_image(args: &args::ServeCommand) -> unluks::Result<ExitCode> {
+    use source::{Source, WithinFile};
+    args.serve.check()?;
+    let source = Source::open(&args.source)?;
+    if source.pipe.is_some() {
+        return Err(Error::invalid("serve wants an image that can be read at any place, not a pipe"));
+    }
+    let image = source.image(&args.source)?;
+    source.print_notes(args.quiet);
+    let material = key::read(&args.key, false)?;
+    let unlocked = key::unlock(&image, material, &args.key, &args.limits, args.quiet);
+    let unlocked = unlocked.map_err(|e| e.within_file(&args.source.image))?;
+    let options = unluks::volume::VolumeOptions { allow_truncated: args.allow_truncated, ..Default::default() };
+    let volume = image.volume(&unlocked, options).map_err(|e| e.within_file(&args.source.image))?;
+    drop(unlocked);
+    decrypt::warn(args.quiet, &image, &volume);
+    let code = serve::serve(&args.serve, std::sync::Arc::new(volume))?;
+    Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
 }
 
 /// No core dump and no debugger may see keys. Both are best effort: an image must open all the same.

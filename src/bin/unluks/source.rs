@@ -1,6 +1,7 @@
 //! From the command line's names to an open image.
 
 use std::fs::File;
+use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -72,6 +73,13 @@ impl Source {
             None => find(Arc::clone(&file), options(args, &mut files)?).map_err(|e| e.within_file(&args.image))?,
         };
         Ok(Self { file, place, header, pipe, files, notes })
+    }
+
+    /// Says what was chosen on the way.
+    pub fn print_notes(&self, quiet: bool) {
+        for note in self.notes.iter().filter(|_| !quiet) {
+            let _ = writeln!(anstream::stderr(), "{note}");
+        }
     }
 
     /// The header as a source.

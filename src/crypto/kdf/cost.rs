@@ -25,8 +25,8 @@ const SAMPLE_PASSES_MAX: u32 = 4;
 /// Bytes that Argon2 passes over in a second on a slow machine, on all its threads.
 const SLOW_ARGON2: u32 = 400_000_000;
 
-/// Iterations of HMAC in a second on one thread of a slow machine, which has no instructions for the hash: a quarter
-/// of what a server of 2023 does without them (`cargo bench --bench kdf`).
+/// Iterations of HMAC in a second on one thread of a slow machine, which has no instructions for the hash: a fifth or
+/// less of what a server of 2023 does (`cargo bench --bench kdf`).
 fn slow_pbkdf2(hash: Hash) -> u32 {
     use Hash::*;
     match hash {

@@ -8,7 +8,7 @@ use std::hint::black_box;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use digest::{FixedOutput, KeyInit, Output, Update};
+use digest::{FixedOutput, KeyInit, Update};
 use hmac::{Hmac, SimpleHmac};
 use zeroize::Zeroize;
 
@@ -85,17 +85,18 @@ fn fill_block<M>(hmac: &M, salt: &[u8], index: u32, iterations: u32, block: &mut
 where
     M: Update + FixedOutput + Clone,
 {
-    let mut u = hmac.clone().chain(salt).chain(index.to_be_bytes()).finalize_fixed();
-    let mut sum: Output<M> = u.clone();
+    let mut first = hmac.clone();
+    first.update(salt);
+    first.update(&index.to_be_bytes());
+    let mut u = first.finalize_fixed();
+    block.copy_from_slice(&u[..block.len()]);
     for _ in 1..iterations {
         let mut next = hmac.clone();
         next.update(&u);
         u = next.finalize_fixed();
-        for (s, b) in sum.iter_mut().zip(&u) {
-            *s ^= b;
+        for (sum, b) in block.iter_mut().zip(&u) {
+            *sum ^= b;
         }
     }
-    block.copy_from_slice(&sum[..block.len()]);
-    sum.as_mut_slice().zeroize();
     u.as_mut_slice().zeroize();
 }

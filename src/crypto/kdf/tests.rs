@@ -32,6 +32,11 @@ const FROM_PYTHON: &[(&str, &str)] = &[
     ("blake2s-256", "28529ff65af5409519392c7f513bb03bb600d667f3787cd0f66e85633845994c1a872b878ea160a4bea9aeb161b6fbb8"),
 ];
 
+/// Hash, passphrase, salt, iterations, key.
+type Pbkdf2Vector = (Hash, &'static [u8], &'static [u8], u32, &'static str);
+/// Variant, passes, KiB, lanes, passphrase, key.
+type Argon2Vector = (Argon2Variant, u32, u32, u32, &'static [u8], &'static str);
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
@@ -55,7 +60,7 @@ fn pbkdf2_gives_what_rfc_6070_and_7914_publish() {
     use Hash::{Sha1, Sha256, Sha512};
     let long_salt = b"saltSALTsaltSALTsaltSALTsaltSALTsalt";
     #[rustfmt::skip]
-    let published: &[(Hash, &[u8], &[u8], u32, &str)] = &[
+    let published: &[Pbkdf2Vector] = &[
         (Sha1, b"password", b"salt", 1, "0c60c80f961f0e71f3a9b524af6012062fe037a6"),
         (Sha1, b"password", b"salt", 2, "ea6c014dc72d6f8ccd1ed92ace1d41f0d8de8957"),
         (Sha1, b"password", b"salt", 4096, "4b007901b765489abead49d926f721d065a429c1"),
@@ -103,7 +108,7 @@ fn pbkdf2_agrees_with_python_for_every_hash() {
 fn argon2_gives_what_libargon2_gives() {
     use Argon2Variant::{I, Id};
     #[rustfmt::skip]
-    let published: &[(Argon2Variant, u32, u32, u32, &[u8], &str)] = &[
+    let published: &[Argon2Vector] = &[
         (I, 2, 256, 1, b"password", "89e9029f4637b295beb027056a7336c414fadd43f6b208645281cb214a56452f"),
         (I, 2, 256, 2, b"password", "4ff5ce2769a1d7f4c8a491df09d41a9fbe90e5eb02155a13e4c01e20cd4eab61"),
         (Id, 2, 256, 1, b"password", "9dfeb910e80bad0311fee20f9c0e2b12c17987b4cac90c2ef54d5b3021c68bfe"),
@@ -115,7 +120,7 @@ fn argon2_gives_what_libargon2_gives() {
     }
     // As LUKS2 has them: a salt of 32 bytes, memory that is no multiple of the lanes, keys of 256, 512 and 768 bits.
     #[rustfmt::skip]
-    let made: &[(Argon2Variant, u32, u32, u32, &[u8], &str)] = &[
+    let made: &[Argon2Vector] = &[
         (I, 3, 1234, 3, b"", "21853e554dc9e956280576eac92e0849dafaff8f92386e55f6f0f41e5643b1c6"),
         (Id, 3, 1234, 3, b"", "cd37b5cbd98a4ffa7c067922b014ccd933b04f553ffc87af7bc1843680fe6f17"),
         (I, 3, 1234, 3, b"correct horse", "6e465e5430a81bf3ab85be72dd40e25d210eac27d5967509ff5ab75fd821c018"),

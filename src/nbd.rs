@@ -1,0 +1,53 @@
+//! An NBD server that serves any [`ReadAt`](crate::ReadAt), read-only, and knows nothing of LUKS.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `wire` | constants and fixed layouts of the protocol |
+//! | `handshake` | greeting, options, what the client chose |
+//! | `transmission` | commands and replies, and the threads that do them |
+//! | `buffer` | what was read ahead, and replies on their way out |
+//! | `stream`, `tls` | sockets with deadlines, and TLS over them |
+//! | `service` | an export and its settings; one connection from its first byte to its last |
+//! | `listen` | where connections come from: unix sockets, TCP, socket activation |
+//! | `server` | accepts connections, and stops in good order |
+//!
+//! The protocol is doc/proto.md of the NBD project: fixed newstyle, structured replies, `base:allocation`, TLS. The
+//! server keeps to what clients of nbdkit and qemu-nbd rely on.
+//!
+//! # Security
+//! Clients are hostile. Nothing that a client announces is allocated before it arrived, every count has a cap in
+//! [`limits`](crate::limits), the handshake has a deadline, and one connection cannot hold what another one needs.
+//! Bytes that come before TLS is up are never taken for bytes that came through it.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use unluks::nbd::{Export, Listener, Server, Service};
+//!
+//! # fn main() -> unluks::Result<()> {
+//! let export = Export::new("disk", None, Arc::new(vec![7u8; 1 << 20]))?;
+//! let listener = Listener::private_unix()?;
+//! println!("{}", listener.uri("disk", false));
+//! let server = Server::new(Arc::new(Service::new(export)), vec![listener])?;
+//! let stopper = server.stopper();
+//! let running = std::thread::spawn(move || server.run());
+//! // Clients come and go, until somebody has enough:
+//! stopper.stop();
+//! # running.join().unwrap()
+//! # }
+//! ```
+
+mod buffer;
+mod handshake;
+mod listen;
+mod server;
+mod service;
+mod stream;
+mod tls;
+mod transmission;
+mod wire;
+
+pub use listen::Listener;
+pub use server::{Server, Stopper};
+pub use service::{Export, Log, Service, Summary};
+pub use stream::{Socket, Stream};
+pub use tls::Tls;

@@ -1,0 +1,278 @@
+//! An export and how it is served: what all connections share, and one connection from its first byte to its last.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+use super::handshake::{self, Negotiation, Outcome, Session, TlsState};
+use super::stream::Stream;
+use super::tls::Tls;
+use super::transmission::Connection;
+use crate::error::{Error, Result};
+use crate::io::ReadAt;
+use crate::limits::{
+    NBD_CONNECTIONS, NBD_HANDSHAKE_TIME, NBD_HELPERS_MAX, NBD_STRING_MAX, NBD_THREADS, NBD_WHOLE_REPLIES_MAX,
+};
+
+/// How long a goodbye (a TLS close) may take.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// What is served, and under which name.
+pub struct Export {
+    pub(super) name: String,
+    pub(super) description: Option<String>,
+    pub(super) source: Arc<dyn ReadAt>,
+    len: u64,
+}
+
+impl Export {
+    /// An export called `name`. The empty name, which clients send that ask for none, finds it too.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) where the name or the description has more than
+    /// 4096 bytes or a NUL, or the source more bytes than the protocol can count (2^63 - 1).
+    pub fn new(name: impl Into<String>, description: Option<String>, source: Arc<dyn ReadAt>) -> Result<Self> {
+        let (name, len) = (name.into(), source.len());
+        for (what, text) in [("name", Some(&name)), ("description", description.as_ref())] {
+            if text.is_some_and(|text| text.len() > NBD_STRING_MAX || text.contains('\0')) {
+                return Err(Error::invalid(format!(
+                    "an export's {what} has at most {NBD_STRING_MAX} bytes and no NUL"
+                )));
+            }
+        }
+        if i64::try_from(len).is_err() {
+            return Err(Error::invalid(format!("NBD serves at most {} bytes, not {len}", i64::MAX)));
+        }
+        Ok(Self { name, description, source, len })
+    }
+
+    /// How many bytes the export has.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether the export has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    pub(super) fn is_called(&self, name: &[u8]) -> bool {
+        name.is_empty() || name == self.name.as_bytes()
+    }
+}
+
+/// Takes lines about what happens: connections, never a byte of data.
+pub type Log = Arc<dyn Fn(fmt::Arguments<'_>) + Send + Sync>;
+
+/// An export with its settings, and what its connections share.
+pub struct Service {
+    pub(super) export: Export,
+    pub(super) threads: usize,
+    pub(super) cores: usize,
+    pub(super) max_connections: usize,
+    pub(super) helpers: Budget,
+    pub(super) whole_replies: Budget,
+    tls: Option<Tls>,
+    log: Option<Log>,
+    stopping: AtomicBool,
+}
+
+/// What a connection did, for the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// How many requests the client sent.
+    pub requests: u64,
+    /// How many bytes of replies it was sent.
+    pub sent: u64,
+}
+
+impl Service {
+    /// Serves `export` without TLS, with the defaults of [`limits`](crate::limits).
+    pub fn new(export: Export) -> Self {
+        let cores = std::thread::available_parallelism().map_or(2, usize::from).max(2);
+        Self {
+            export,
+            threads: NBD_THREADS,
+            cores,
+            max_connections: NBD_CONNECTIONS,
+            helpers: Budget::new(NBD_HELPERS_MAX),
+            whole_replies: Budget::new(NBD_WHOLE_REPLIES_MAX),
+            tls: None,
+            log: None,
+            stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// The same, but clients must use TLS.
+    #[must_use]
+    pub fn with_tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// The same, with at most `threads` (1 or more) threads for each connection.
+    #[must_use]
+    pub fn with_threads(mut self, threads: usize) -> Self {
+        self.threads = threads.max(1);
+        self
+    }
+
+    /// The same, with at most `connections` (1 or more) at the same time. With one, clients are told not to try more.
+    #[must_use]
+    pub fn with_max_connections(mut self, connections: usize) -> Self {
+        self.max_connections = connections.max(1);
+        self
+    }
+
+    /// The same, with a place for lines about what happens.
+    #[must_use]
+    pub fn with_log(mut self, log: Log) -> Self {
+        self.log = Some(log);
+        self
+    }
+
+    /// The export.
+    pub fn export(&self) -> &Export {
+        &self.export
+    }
+
+    /// Whether clients must use TLS.
+    pub fn has_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// From now on, requests are answered with ESHUTDOWN. Those that are being worked on are finished.
+    pub(super) fn stop(&self) {
+        self.stopping.store(true, SeqCst);
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(SeqCst)
+    }
+
+    pub(super) fn log(&self, line: fmt::Arguments<'_>) {
+        if let Some(log) = &self.log {
+            log(line);
+        }
+    }
+
+    /// Serves one client from the greeting on, until it leaves. A stream in memory will do: the handler can be driven
+    /// with a script of bytes.
+    ///
+    /// # Errors
+    /// The stream's own, and [`io::ErrorKind::InvalidData`] where the client broke the protocol during the handshake.
+    /// Once the transmission phase began, whatever ends it is no error.
+    pub fn serve_connection(&self, stream: &dyn Stream) -> io::Result<Summary> {
+        self.serve_counted(stream, &AtomicUsize::new(0), &format_args!("connection"))
+    }
+
+    /// As [`Service::serve_connection`]; `busy` counts the requests that were read and not answered yet, and `who` is
+    /// the connection's name in the log.
+    pub(super) fn serve_counted(
+        &self,
+        stream: &dyn Stream,
+        busy: &AtomicUsize,
+        who: &dyn fmt::Display,
+    ) -> io::Result<Summary> {
+        let outcome = self.talk(stream, busy, who);
+        stream.close();
+        outcome
+    }
+
+    fn talk(&self, stream: &dyn Stream, busy: &AtomicUsize, who: &dyn fmt::Display) -> io::Result<Summary> {
+        stream.set_deadline(Some(Instant::now() + NBD_HANDSHAKE_TIME));
+        let mut client = handshake::greet(stream)?;
+        let multi_conn = self.max_connections > 1;
+        let stopping = || self.is_stopping();
+        let mut round =
+            Negotiation { stream, export: &self.export, tls: TlsState::Off, multi_conn, stopping: &stopping };
+        let Some(tls) = &self.tls else {
+            return match round.run(&mut client)? {
+                Outcome::Transmit(session) => Ok(self.transmit(stream, session, busy, who, "no TLS")),
+                // Without a certificate STARTTLS is refused.
+                Outcome::Aborted | Outcome::StartTls => Ok(Summary::default()),
+            };
+        };
+        round.tls = TlsState::Required;
+        if !matches!(round.run(&mut client)?, Outcome::StartTls) {
+            return Ok(Summary::default());
+        }
+        let sealed = tls.accept(stream)?;
+        let round = Negotiation { stream: &sealed, tls: TlsState::Active, ..round };
+        let summary = match round.run(&mut client)? {
+            Outcome::Transmit(session) => self.transmit(&sealed, session, busy, who, sealed.version()),
+            Outcome::Aborted | Outcome::StartTls => Summary::default(),
+        };
+        sealed.set_deadline(Some(Instant::now() + GOODBYE));
+        sealed.finish();
+        Ok(summary)
+    }
+
+    fn transmit(
+        &self,
+        stream: &dyn Stream,
+        session: Session,
+        busy: &AtomicUsize,
+        who: &dyn fmt::Display,
+        tls: &str,
+    ) -> Summary {
+        let replies = if session.structured { "structured" } else { "simple" };
+        self.log(format_args!("{who}: {tls}, {replies} replies"));
+        stream.set_deadline(None);
+        Connection::new(stream, self, session, busy).run()
+    }
+}
+
+/// So much of something that connections share: threads, bytes.
+pub(super) struct Budget {
+    left: AtomicUsize,
+}
+
+/// A part of a [`Budget`], given back when dropped.
+pub(super) struct Permit<'a> {
+    budget: &'a Budget,
+    count: usize,
+}
+
+impl Budget {
+    pub(super) fn new(count: usize) -> Self {
+        Self { left: AtomicUsize::new(count) }
+    }
+
+    /// Takes `count`, where as much is left.
+    pub(super) fn take(&self, count: usize) -> Option<Permit<'_>> {
+        self.left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(count)).ok()?;
+        Some(Permit { budget: self, count })
+    }
+}
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        self.budget.left.fetch_add(self.count, SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_budget_gives_what_it_has_and_takes_it_back() {
+        let budget = Budget::new(3);
+        let two = budget.take(2).unwrap();
+        assert!(budget.take(2).is_none());
+        drop(two);
+        assert!(budget.take(3).is_some());
+    }
+
+    #[test]
+    fn names_and_lengths_that_the_protocol_cannot_carry_are_refused() {
+        let source = || Arc::new(vec![0u8; 4]);
+        assert!(Export::new("x".repeat(4096), None, source()).is_ok());
+        assert!(Export::new("x".repeat(4097), None, source()).is_err());
+        assert!(Export::new("a\0b", None, source()).is_err());
+        assert!(Export::new("", Some("\0".into()), source()).is_err());
+    }
+}
