@@ -94,9 +94,7 @@ impl Image {
     pub fn volume(&self, unlocked: &Unlocked, options: VolumeOptions) -> Result<Volume> {
         match &self.clusters {
             Some(clusters) => Volume::of_clusters(&self.metadata, Arc::clone(clusters), unlocked),
-            None => {
-                Volume::new_detached(&self.metadata, &self.header, Arc::clone(&self.data), unlocked, options)
-            }
+            None => Volume::new_detached(&self.metadata, &self.header, Arc::clone(&self.data), unlocked, options),
         }
     }
 }

@@ -124,9 +124,7 @@ impl Volume {
         }
         for (id, segment) in metadata.live_segments() {
             let (layer, at): (Box<dyn Layer>, _) = match (&segment.kind, hot) {
-                (_, Some((r, hot))) if hot.segment.0 == id => {
-                    reencrypt::hot_zone(metadata, r, hot, header, unlocked)?
-                }
+                (_, Some((r, hot))) if hot.segment.0 == id => reencrypt::hot_zone(metadata, r, hot, header, unlocked)?,
                 (SegmentKind::Crypt(c), _) => {
                     let crypt = Crypt::new(id, c, segment.offset, key(id, metadata, &unlocked.keys)?)?;
                     (Box::new(crypt), Some(segment.offset))

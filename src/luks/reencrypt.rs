@@ -394,7 +394,10 @@ mod tests {
     #[test]
     fn each_resilience_has_its_recovery() {
         assert!(matches!(recovery(&golden(CHECKSUM)), Recovery::Checksum { hash: Hash::Sha256, block: 512 }));
-        assert!(matches!(recovery(&golden("l2-reencrypt-crash-sector-512.img")), Recovery::Checksum { block: 4096, .. }));
+        assert!(matches!(
+            recovery(&golden("l2-reencrypt-crash-sector-512.img")),
+            Recovery::Checksum { block: 4096, .. }
+        ));
         assert_eq!(recovery(&golden(JOURNAL)), Recovery::Journal);
         // The old data of a shift backwards lie as far in front as the volume moves.
         let m = golden(SHIFT);

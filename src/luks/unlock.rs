@@ -184,8 +184,9 @@ fn verify(
 ) -> Result<()> {
     let rule = || format!("keyslots.{}.digest", reencryption.keyslot);
     let unproven = |message: &str| {
-        Error::corrupt(rule(), message.to_owned())
-            .with_hint("the header is damaged, or somebody changed it; if you trust it, run cryptsetup repair on a copy")
+        Error::corrupt(rule(), message.to_owned()).with_hint(
+            "the header is damaged, or somebody changed it; if you trust it, run cryptsetup repair on a copy",
+        )
     };
     let Some((digest, _)) = metadata.keyslot_digest(reencryption.keyslot) else {
         return Err(unproven("no digest proves that the state of the reencryption is genuine"));
