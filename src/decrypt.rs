@@ -291,10 +291,22 @@ impl<'a> Line<'a> {
     fn fill_from_pipe(&self, pipe: &Pipe, chunk: &mut Chunk<'_>, offset: u64) -> Result<()> {
         let whole_file =
             || Error::unsupported("pipe", "this image cannot come through a pipe").with_hint("save it to a file first");
-        let (at, run) = self.job.volume.locate(offset)?.ok_or_else(whole_file)?;
-        let wanted = usize::try_from(run).unwrap_or(usize::MAX).min(self.pool.size());
+        let volume = self.job.volume;
+        let rest = usize::try_from(volume.len().saturating_sub(offset)).unwrap_or(usize::MAX);
+        let wanted = rest.min(self.pool.size());
         chunk.resize(wanted);
-        let got = pipe.read_on(chunk, at)?;
+        // A chunk may reach over the border of two segments, which need not lie side by side.
+        let (mut got, mut stopped) = (0, 0);
+        while let Some(part) = chunk.get_mut(got..).filter(|part| !part.is_empty()) {
+            let (at, run) = volume.locate(offset + u64::try_from(got).unwrap_or(0))?.ok_or_else(whole_file)?;
+            let len = usize::try_from(run).unwrap_or(usize::MAX).min(part.len());
+            let came = pipe.read_on(&mut part[..len], at)?;
+            got += came;
+            stopped = at + u64::try_from(came).unwrap_or(0);
+            if came < len {
+                break;
+            }
+        }
         if got == wanted {
             return Ok(());
         }
@@ -310,7 +322,7 @@ impl<'a> Line<'a> {
                 false => u64::try_from(sector - (got - whole)).unwrap_or(0),
             };
             return Err(Error::corrupt("truncated", format!("the pipe ended {missing} bytes too early"))
-                .at(at + u64::try_from(got).unwrap_or(0))
+                .at(stopped)
                 .with_hint("get a whole copy, or take the whole sectors that are there with --allow-truncated"));
         }
         *end = (*end).min(offset + u64::try_from(whole).unwrap_or(0));

@@ -25,6 +25,12 @@ pub const MAGIC: [u8; 6] = *b"LUKS\xba\xbe";
 /// The first bytes of a LUKS2 secondary header.
 pub const MAGIC_SECONDARY: [u8; 6] = *b"SKUL\xba\xbe";
 
+/// The first bytes of a header that `cryptsetup-reencrypt` made unusable for as long as it works (`NOMAGIC`).
+const MAGIC_OFFLINE: [u8; 6] = *b"LUKS\xde\xad";
+/// How the log of `cryptsetup-reencrypt` starts: `LUKS-UUID.log`, beside the header as it was, `LUKS-UUID.org`, and as
+/// it shall be, `LUKS-UUID.new`.
+const OFFLINE_LOG: &[u8] = b"# LUKS reencryption log";
+
 /// Reads and validates the header at the start of `source`, which may be an image, a detached header or a header
 /// backup.
 ///
@@ -58,11 +64,69 @@ pub fn open(source: &(impl ReadAt + ?Sized)) -> Result<Metadata> {
     }
     match v2::read(source) {
         Ok(metadata) => Ok(metadata),
+        Err(e) if e.kind() == ErrorKind::Corrupt && start[..6] == MAGIC_OFFLINE => Err(offline_reencryption(source)),
+        Err(e) if e.kind() == ErrorKind::Corrupt && is_reencryption_log(source) => {
+            let message = "this is the log of an offline reencryption by cryptsetup-reencrypt, and no image";
+            Err(Error::unsupported("magic", message)
+                .with_hint("name the image itself, or the header that goes with it"))
+        }
         Err(e) if start[..6] == MAGIC && version != 2 && e.kind() == ErrorKind::Corrupt => {
             let message =
                 format!("found LUKS version {version}; 1 and 2 are known, and no LUKS2 secondary header was found");
             Err(Error::unsupported("version", message).at(6))
         }
         Err(e) => Err(e),
+    }
+}
+
+/// Explains a LUKS1 header that an offline reencryption has made unusable.
+fn offline_reencryption(source: &(impl ReadAt + ?Sized)) -> Error {
+    // The header is LUKS1's but for its magic: the UUID names the files that the state is in.
+    let mut uuid = [0u8; 36];
+    let known = source.read_exact_at(&mut uuid, 168).is_ok()
+        && uuid.iter().all(|b| matches!(b, b'-' | b'0'..=b'9' | b'a'..=b'f'));
+    let uuid = if known { String::from_utf8_lossy(&uuid).into_owned() } else { "UUID".to_owned() };
+    let message = format!(
+        "found LUKS\\xde\\xad: an offline reencryption by cryptsetup-reencrypt was not finished; how far it came is in its \
+         log LUKS-{uuid}.log, and it left the old header in LUKS-{uuid}.org and the new one in LUKS-{uuid}.new"
+    );
+    Error::unsupported("magic", message).at(0).with_hint(
+        "finish it on a copy with cryptsetup-reencrypt; with --header and one of the two headers, the part that this header \
+         encrypts can be read",
+    )
+}
+
+fn is_reencryption_log(source: &(impl ReadAt + ?Sized)) -> bool {
+    let mut start = [0u8; OFFLINE_LOG.len()];
+    source.read_exact_at(&mut start, 0).is_ok() && start == OFFLINE_LOG
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A LUKS1 header as `cryptsetup-reencrypt` leaves it while it works: the magic is changed, and nothing else.
+    #[test]
+    fn an_offline_reencryption_is_explained() {
+        let mut image = vec![0u8; 1 << 20];
+        image[..8].copy_from_slice(b"LUKS\xde\xad\0\x01");
+        image[168..204].copy_from_slice(b"0b9c7b3e-7c1f-4b5e-9a57-1d9d3b0a4f11");
+        let e = open(&image).unwrap_err();
+        assert_eq!((e.kind(), e.rule()), (ErrorKind::Unsupported, "magic"));
+        assert!(e.to_string().contains("LUKS-0b9c7b3e-7c1f-4b5e-9a57-1d9d3b0a4f11.org"), "{e}");
+        // Bytes that are no UUID are not repeated, and a file that ends early is explained too.
+        image[170] = 0x1b;
+        let e = open(&image).unwrap_err().to_string();
+        assert!(e.contains("LUKS-UUID.log") && !e.contains('\u{1b}'), "{e}");
+        image.truncate(100);
+        assert_eq!(open(&image).unwrap_err().kind(), ErrorKind::Unsupported);
+    }
+
+    #[test]
+    fn the_log_of_an_offline_reencryption_is_no_image() {
+        let mut log = b"# LUKS reencryption log, DO NOT EDIT OR DELETE.\nversion = 2\nUUID = x\n".to_vec();
+        log.resize(512, 0);
+        let e = open(&log).unwrap_err();
+        assert!(e.kind() == ErrorKind::Unsupported && e.to_string().contains("and no image"), "{e}");
     }
 }

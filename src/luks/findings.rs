@@ -42,6 +42,9 @@ pub struct Finding {
     pub message: String,
 }
 
+/// The UUID that `cryptsetup-reencrypt` gives the new header until it is done (`NO_UUID`).
+const OFFLINE_UUID: &str = "cafecafe-cafe-cafe-cafe-cafecafeeeee";
+
 /// The codes of all findings, those of [`area`](super::area) among them.
 pub const CODES: &[&str] = &[
     "allow-discards",
@@ -173,6 +176,10 @@ impl Findings {
         if !is_uuid(&metadata.uuid) {
             let message = format!("found \"{}\", which is no UUID", escape(&metadata.uuid));
             self.add(Severity::Note, "malformed-uuid", "uuid", message);
+        } else if metadata.uuid == OFFLINE_UUID {
+            let message = "this is the new header of an offline reencryption by cryptsetup-reencrypt that was not \
+                           finished: it encrypts only the part that was reached";
+            self.add(Severity::Warning, "reencryption", "uuid", message);
         }
         if metadata.flags.iter().any(|f| f == "allow-discards") {
             let message = "discards are let through: whoever sees the image sees which blocks are unused";
@@ -323,13 +330,22 @@ impl Findings {
                 }
             }
             KeyslotKind::Reencrypt(r) => {
-                let message = format!(
+                let mut message = format!(
                     "a reencryption is under way (mode {}, {}, resilience {})",
                     r.mode,
                     r.direction,
                     escape(&r.resilience)
                 );
-                self.add(Severity::Warning, "reencryption", about.as_str(), message);
+                // Without resilience the header is written when the work stops in good order, and only then.
+                let severity = match r.resilience.as_str() {
+                    "none" => {
+                        message += "; if it was not stopped but crashed, nobody can know how far it came: what it had \
+                                    reached by then is garbage";
+                        Severity::Critical
+                    }
+                    _ => Severity::Warning,
+                };
+                self.add(severity, "reencryption", about.as_str(), message);
             }
             KeyslotKind::Unknown { kind } if metadata.version == Version::V1 => {
                 let message = format!("neither enabled nor disabled: {}", escape(kind));

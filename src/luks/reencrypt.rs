@@ -343,3 +343,203 @@ fn mismatch(id: u32, with: &str) -> Error {
     let message = format!("its type, encryption or sector size is not that of {with}");
     Error::corrupt(format!("segments.{id}"), message)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+    use crate::ErrorKind;
+
+    /// The metadata of a golden image, to be changed field by field.
+    fn golden(file: &str) -> Metadata {
+        let path = format!("{}/testdata/{file}.gz", env!("CARGO_MANIFEST_DIR"));
+        let mut image = Vec::new();
+        flate2::read::GzDecoder::new(std::fs::File::open(path).unwrap()).read_to_end(&mut image).unwrap();
+        crate::open(&image).unwrap()
+    }
+
+    fn state(m: &mut Metadata) -> &mut ReencryptKeyslot {
+        let kinds = m.keyslots.values_mut().map(|k| &mut k.kind);
+        kinds.filter_map(|k| if let KeyslotKind::Reencrypt(s) = k { Some(s) } else { None }).next().unwrap()
+    }
+
+    fn area(m: &mut Metadata) -> &mut Area {
+        &mut m.keyslots.values_mut().find(|k| matches!(k.kind, KeyslotKind::Reencrypt(_))).unwrap().area
+    }
+
+    fn with_flag<'m>(m: &'m mut Metadata, flag: &str) -> &'m mut Segment {
+        m.segments.iter_mut().find(|s| s.has_flag(flag)).unwrap()
+    }
+
+    fn recovery(m: &Metadata) -> Recovery {
+        Reencryption::of(m).unwrap().unwrap().hot.unwrap().recovery
+    }
+
+    /// Each change to a golden image's metadata is refused for this reason.
+    #[track_caller]
+    fn refused(file: &str, kind: ErrorKind, rule: &str, change: impl FnOnce(&mut Metadata)) {
+        let mut m = golden(file);
+        change(&mut m);
+        let e = Reencryption::of(&m).err().unwrap_or_else(|| panic!("{rule}: was accepted"));
+        assert_eq!((e.kind(), e.rule()), (kind, rule), "{e}");
+    }
+
+    const CHECKSUM: &str = "l2-reencrypt-crash-checksum.img";
+    const JOURNAL: &str = "l2-reencrypt-crash-journal.img";
+    const SHIFT: &str = "l2-reencrypt-shift-crash.img";
+    const MOVED: &str = "l2-encrypt-crash-last.img";
+    use ErrorKind::{Corrupt, LimitExceeded, Unsupported};
+
+    #[test]
+    fn each_resilience_has_its_recovery() {
+        assert!(matches!(recovery(&golden(CHECKSUM)), Recovery::Checksum { hash: Hash::Sha256, block: 512 }));
+        assert!(matches!(
+            recovery(&golden("l2-reencrypt-crash-sector-512.img")),
+            Recovery::Checksum { block: 4096, .. }
+        ));
+        assert_eq!(recovery(&golden(JOURNAL)), Recovery::Journal);
+        // The old data of a shift backwards lie as far in front as the volume moves.
+        let m = golden(SHIFT);
+        let hot = m.segments.iter().find(|s| s.has_flag("in-reencryption")).unwrap();
+        assert_eq!(recovery(&m), Recovery::Shift { offset: hot.offset - 32_768, iv_tweak: 64 });
+        // Without a moved segment this holds for the last hot zone too.
+        assert_eq!(
+            recovery(&golden("l2-reencrypt-shift-crash-last.img")),
+            Recovery::Shift { offset: 196_608, iv_tweak: 0 }
+        );
+        let moved = golden(MOVED);
+        let at = moved.segments.iter().find(|s| s.has_flag("backup-moved-segment")).unwrap().offset;
+        assert_eq!(recovery(&moved), Recovery::Shift { offset: at, iv_tweak: 0 });
+        // Forwards the old data lie behind, but the moved segment is decrypted in its place.
+        assert_eq!(recovery(&golden("l2-decrypt-crash.hdr")), Recovery::Shift { offset: 253_952, iv_tweak: 264 });
+        assert!(matches!(recovery(&golden("l2-decrypt-crash-last-checksum.hdr")), Recovery::Checksum { .. }));
+        assert_eq!(recovery(&golden("l2-decrypt-crash-last-journal.hdr")), Recovery::Journal);
+        // Nothing was being overwritten.
+        assert!(Reencryption::of(&golden("l2-reencrypt-half.img")).unwrap().unwrap().hot.is_none());
+        assert!(Reencryption::of(&golden("l2-argon2id.img")).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_hot_zone_without_resilience_is_refused_with_its_bytes() {
+        let mut m = golden(CHECKSUM);
+        state(&mut m).resilience = "none".into();
+        let e = Reencryption::of(&m).err().unwrap();
+        assert_eq!(e.kind(), Unsupported);
+        assert!(e.to_string().contains("16384 bytes from 212992 on"), "{e}");
+        // Where nothing was being overwritten, there is nothing to recover.
+        let mut m = golden("l2-reencrypt-half.img");
+        state(&mut m).resilience = "none".into();
+        assert!(Reencryption::of(&m).is_ok());
+        refused(CHECKSUM, Unsupported, "keyslots.2.area.type", |m| state(m).resilience = "backup".into());
+        // The old data of a moved segment that was never moved are where the new are written.
+        refused(MOVED, Unsupported, "keyslots.1.area.type", |m| {
+            with_flag(m, "backup-moved-segment").offset = with_flag(m, "in-reencryption").offset;
+        });
+    }
+
+    #[test]
+    fn segments_must_agree_with_their_backups() {
+        refused(CHECKSUM, Corrupt, "segments", |m| m.segments.retain(|s| !s.has_flag("backup-final")));
+        refused(CHECKSUM, Corrupt, "segments", |m| m.segments.retain(|s| !s.has_flag("backup-previous")));
+        refused(CHECKSUM, Corrupt, "segments", |m| with_flag(m, "backup-final").flags.push("backup-previous".into()));
+        refused(CHECKSUM, Corrupt, "segments", |m| m.segments[0].flags.push("in-reencryption".into()));
+        refused(CHECKSUM, Corrupt, "segments.0", |m| m.segments[0].kind = SegmentKind::Linear);
+        refused(CHECKSUM, Corrupt, "segments.1", |m| with_flag(m, "in-reencryption").kind = SegmentKind::Linear);
+        refused(CHECKSUM, Corrupt, "segments.2", |m| {
+            if let SegmentKind::Crypt(c) = &mut m.segments[2].kind {
+                c.sector_size = 4096;
+            }
+        });
+        refused(CHECKSUM, Corrupt, "segments.1.size", |m| with_flag(m, "in-reencryption").size = None);
+        refused(CHECKSUM, Corrupt, "segments.1.offset", |m| with_flag(m, "in-reencryption").offset = 512);
+    }
+
+    #[test]
+    fn checksums_and_journals_must_fit() {
+        refused(CHECKSUM, Unsupported, "keyslots.2.area.hash", |m| state(m).hash = Some("crc32".into()));
+        refused(CHECKSUM, Corrupt, "keyslots.2.area", |m| state(m).hash = None);
+        refused(CHECKSUM, Corrupt, "keyslots.2.area", |m| state(m).sector_size = None);
+        refused(CHECKSUM, Corrupt, "keyslots.2.area.sector_size", |m| state(m).sector_size = Some(0));
+        refused(CHECKSUM, Corrupt, "keyslots.2.area.sector_size", |m| state(m).sector_size = Some(32_768));
+        refused(CHECKSUM, LimitExceeded, "keyslots.2.area.sector_size", |m| state(m).sector_size = Some(1 << 31));
+        refused(CHECKSUM, Corrupt, "keyslots.2.area.size", |m| area(m).size = 512);
+        refused(CHECKSUM, Corrupt, "keyslots.2.area.size", |m| with_flag(m, "in-reencryption").size = Some(1 << 62));
+        refused(JOURNAL, Corrupt, "keyslots.2.area.size", |m| area(m).size = 16_383);
+    }
+
+    #[test]
+    fn a_shift_must_be_what_the_volume_moves_by() {
+        let rule = "keyslots.2.area.shift_size";
+        for shift in [None, Some(0), Some(512), Some(u64::MAX), Some(u64::MAX - 511)] {
+            refused(SHIFT, Corrupt, rule, |m| state(m).shift_size = shift);
+        }
+        refused(SHIFT, Corrupt, rule, |m| state(m).direction = "forward".into());
+        refused(SHIFT, Corrupt, rule, |m| with_flag(m, "backup-previous").offset = u64::MAX - 511);
+        // More than the shift was being overwritten: the old data have been overwritten too.
+        refused(SHIFT, Corrupt, rule, |m| with_flag(m, "in-reencryption").size = Some(65_536));
+        refused(MOVED, Corrupt, "segments.4.size", |m| with_flag(m, "backup-moved-segment").size = Some(512));
+        refused(MOVED, Corrupt, "segments.4.size", |m| with_flag(m, "backup-moved-segment").size = None);
+        refused(MOVED, Corrupt, "segments.4", |m| {
+            with_flag(m, "backup-moved-segment").kind = SegmentKind::Unknown { kind: "x".into() };
+        });
+    }
+
+    #[test]
+    fn only_states_with_a_proof_are_taken() {
+        let rule = "config.requirements";
+        for old in ["online-reencrypt", "online-reencrypt-v1", "online-reencrypt-v4", "online-reencrypt-v20"] {
+            refused(CHECKSUM, Unsupported, rule, |m| m.requirements = vec![old.into()]);
+        }
+        refused(CHECKSUM, Corrupt, rule, |m| m.requirements.clear());
+    }
+
+    #[test]
+    fn the_verified_data_are_as_cryptsetup_lays_them_out() {
+        let mut m = golden(MOVED);
+        *area(&mut m) = Area { offset: 0x1_0000, size: 4096 };
+        let r = Reencryption::of(&m).unwrap().unwrap();
+        let data = r.verification_data(&[b"old", b"new"]).unwrap();
+        let n = u64::to_be_bytes;
+        let expected = [
+            b"v2oldnewencryptbackwarddatashift".as_slice(),
+            &n(0x1_0000),
+            &n(4096),
+            &n(102_400),
+            b"linear",
+            &n(0),
+            &n(135_168),
+            b"crypt",
+            &n(102_400),
+            b"dynamic",
+            &n(0),
+            b"aes-cbc-plain64",
+            &512u32.to_be_bytes(),
+            b"linear",
+            &n(237_568),
+            &n(102_400),
+        ];
+        assert_eq!(data.expose(), expected.concat());
+        let m = golden(CHECKSUM);
+        let data = Reencryption::of(&m).unwrap().unwrap().verification_data(&[]).unwrap();
+        let hashes = [b"sha256".as_slice(), &512u32.to_be_bytes(), b"crypt"].concat();
+        assert!(data.expose().windows(hashes.len()).any(|w| w == hashes));
+        let mut long = golden(CHECKSUM);
+        for s in &mut long.segments {
+            if let SegmentKind::Crypt(c) = &mut s.kind {
+                c.encryption = "x".repeat(65);
+            }
+        }
+        let e = Reencryption::of(&long).unwrap().unwrap().verification_data(&[]).err().unwrap();
+        assert_eq!((e.kind(), e.rule()), (Corrupt, "segments.3.encryption"));
+    }
+
+    #[test]
+    fn a_shift_takes_its_bytes_from_the_end() {
+        let m = golden("l2-reencrypt-shift-init.img");
+        assert_eq!(m.plaintext_size(196_608 + 98_304), Some(65_536));
+        assert_eq!(m.plaintext_size(196_608), None);
+        assert_eq!(golden("l2-decrypt-init.hdr").plaintext_size(118_784 + 151_552), Some(151_552));
+        assert_eq!(golden("l2-reencrypt-half.img").plaintext_size(262_144 + 393_216), Some(393_216));
+    }
+}

@@ -74,6 +74,20 @@ pub(crate) fn good() -> Metadata {
     }
 }
 
+/// Adds the state of a reencryption.
+fn reencrypting(m: &mut Metadata, resilience: &str) {
+    let kind = KeyslotKind::Reencrypt(ReencryptKeyslot {
+        mode: "encrypt".into(),
+        direction: "forward".into(),
+        resilience: resilience.into(),
+        hash: None,
+        sector_size: None,
+        shift_size: None,
+    });
+    let priority = Priority::Ignore;
+    m.keyslots.insert(1, Keyslot { kind, priority, ..m.keyslots[&0].clone() });
+}
+
 /// The first segment's parameters.
 pub(crate) fn crypt(m: &mut Metadata) -> &mut CryptSegment {
     match &mut m.segments[0].kind {
@@ -209,18 +223,9 @@ const CASES: &[Case] = &[
     case(Critical, "plaintext-segment", "segments.0", |m, _| m.segments[0].kind = SegmentKind::Linear),
     case(Warning, "predictable-iv", "segments.0", |m, _| crypt(m).encryption = "aes-cbc-plain64".into()),
     case(Warning, "predictable-iv", "segments.0", |m, _| crypt(m).encryption = "capi:cbc(aes)-plain64".into()),
-    case(Warning, "reencryption", "keyslots.1", |m, _| {
-        let kind = KeyslotKind::Reencrypt(ReencryptKeyslot {
-            mode: "encrypt".into(),
-            direction: "forward".into(),
-            resilience: "none".into(),
-            hash: None,
-            sector_size: None,
-            shift_size: None,
-        });
-        let priority = Priority::Ignore;
-        m.keyslots.insert(1, Keyslot { kind, priority, ..m.keyslots[&0].clone() });
-    }),
+    case(Warning, "reencryption", "keyslots.1", |m, _| reencrypting(m, "journal")),
+    case(Critical, "reencryption", "keyslots.1", |m, _| reencrypting(m, "none")),
+    case(Warning, "reencryption", "uuid", |m, _| m.uuid = OFFLINE_UUID.into()),
     case(Note, "requirement", "config.requirements", |m, _| m.requirements.push("online-reencrypt-v2".into())),
     case(Warning, "sector-size", "segments.0", |m, _| crypt(m).sector_size = 8192),
     case(Warning, "sha1", "keyslots.0", |m, _| slot(m).kdf = pbkdf2("sha1", 600_000)),
