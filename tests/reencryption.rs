@@ -62,8 +62,11 @@ impl Draft {
 
     fn open(&self) -> Result<Image> {
         let header: Arc<dyn ReadAt> = Arc::new(self.header.clone());
-        let data = self.data.clone().map(|d| Arc::new(d) as Arc<dyn ReadAt>);
-        Image::open_detached(Arc::clone(&header), data.unwrap_or(header))
+        let data: Arc<dyn ReadAt> = match &self.data {
+            Some(data) => Arc::new(data.clone()),
+            None => Arc::clone(&header),
+        };
+        Image::open_detached(header, data)
     }
 
     fn unlock(&self) -> Result<Unlocked> {
@@ -142,6 +145,24 @@ fn any_part_can_be_read() {
                 }
             }
             None
+        },
+    );
+}
+
+/// The image's hash is that of its bytes in their order, wherever the plaintext came from.
+#[test]
+fn the_image_is_hashed_as_it_lies() {
+    check_all(
+        &all(),
+        |name| name.clone(),
+        |name| {
+            let golden = Golden::unpack(name);
+            let mut args = vec!["decrypt".to_owned(), text(&golden.image)];
+            args.extend(golden.header.iter().flat_map(|h| ["--header".to_owned(), text(h)]));
+            args.extend(["--key-file", &text(&golden.key), "--hash", "image:sha256", "-o", "-"].map(str::to_owned));
+            let run = unluks(&args);
+            let wanted = sha256(&std::fs::read(&golden.image).unwrap());
+            (run.code != Some(0) || !run.stderr.contains(&wanted)).then(|| format!("{:?}, not {wanted}", run.stderr))
         },
     );
 }
