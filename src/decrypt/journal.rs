@@ -65,19 +65,15 @@ impl Journal {
         Ok(Self { path, file, done: 0 })
     }
 
-    /// Writes down how far `target` is, every two seconds, until `stop`.
+    /// Writes down how far `target` is, every two seconds, until `stop` is set and this thread unparked.
     pub fn follow(&mut self, target: &Target, stop: &AtomicBool) -> Result<()> {
-        let mut waited = Duration::ZERO;
-        let nap = Duration::from_millis(20);
-        while !stop.load(Ordering::Relaxed) {
-            std::thread::sleep(nap);
-            waited += nap;
-            if waited >= EVERY {
-                waited = Duration::ZERO;
-                self.note(target, STEP)?;
+        loop {
+            std::thread::park_timeout(EVERY);
+            if stop.load(Ordering::Acquire) {
+                return Ok(());
             }
+            self.note(target, STEP)?;
         }
-        Ok(())
     }
 
     /// Writes down how far `target` is, if that is at least `step` bytes more than last time.

@@ -62,6 +62,8 @@ pub struct TargetOptions {
     pub sparse: Sparse,
     /// How the page cache is treated.
     pub direct: Direct,
+    /// Give the file its name without waiting for the disk: what `cp` does, and what a power cut may undo.
+    pub no_sync: bool,
 }
 
 /// An output file that appears under its name when it is whole.
@@ -226,13 +228,15 @@ impl Target {
         self.file.set_len(len).map_err(|e| self.writing(e))
     }
 
-    /// Syncs the output and gives it its name.
+    /// Syncs the output, where it is wanted on the disk, and gives it its name.
     ///
     /// # Errors
     /// [`ErrorKind::Io`] where it cannot be synced or renamed; [`ErrorKind::InvalidInput`] where somebody else took the
     /// name meanwhile.
     pub fn commit(mut self) -> Result<()> {
-        self.file.sync_all().map_err(|e| self.writing(e))?;
+        if !self.options.no_sync {
+            self.file.sync_all().map_err(|e| self.writing(e))?;
+        }
         let flags = match self.options.force {
             true => rustix::fs::RenameFlags::empty(),
             false => rustix::fs::RenameFlags::NOREPLACE,
@@ -248,6 +252,9 @@ impl Target {
             e => Error::io(format!("renaming the output to {}", shown(&self.path)), e.into()),
         })?;
         self.keep = true;
+        if self.options.no_sync {
+            return Ok(());
+        }
         let parent = self.path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         // The name is on the disk once the directory is.
         File::open(parent).and_then(|d| d.sync_all()).map_err(|e| Error::io(format!("syncing {}", shown(parent)), e))
@@ -299,7 +306,9 @@ impl Target {
             done.upto = done.upto.max(end);
             done.later.remove(&start);
         }
-        if done.upto - done.written_out < WRITE_OUT {
+        // What nobody waits for is left to the system.
+        let early = !self.options.no_sync || self.drop_behind;
+        if !early || done.upto - done.written_out < WRITE_OUT {
             return;
         }
         let (from, to) = (done.written_out, done.upto);

@@ -229,6 +229,9 @@ pub struct OutArgs {
     /// Whether the output passes by the page cache; auto drops it from there if it is more than half the memory
     #[arg(long, value_enum, default_value = "auto", value_name = "WHEN")]
     pub direct: When,
+    /// Do not wait until the output is on the disk: faster, but after a power cut it may look whole and not be
+    #[arg(long, conflicts_with = "resume")]
+    pub no_sync: bool,
     /// Hash plaintext and image on the way: md5, sha1, sha256, sha512, blake3; plaintext:NAME or image:NAME for one
     #[arg(long, value_name = "[OF:]NAME")]
     pub hash: Vec<String>,

@@ -5,7 +5,7 @@ use std::io::{IsTerminal, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use unluks::crypto::hash::Hash;
@@ -20,7 +20,7 @@ use unluks::{Error, ErrorKind, Image, ReadAt, Result, Volume};
 use crate::args::{BadSectors, DecryptArgs, When};
 use crate::hashes;
 use crate::key;
-use crate::progress::Shown;
+use crate::progress::{Shown, StopFollowers};
 use crate::source::{Source, WithinFile, is_dash, shown};
 
 /// An output below this is not worth a journal.
@@ -251,7 +251,9 @@ impl Work<'_> {
     fn to_device(&self, file: File) -> Result<Vec<Hashed>> {
         let sink = InPlace(file);
         let (_, hashes) = self.stream(0, &sink, None, None)?;
-        sink.0.sync_all().map_err(|e| Error::io("syncing the output", e))?;
+        if !self.args.out.no_sync {
+            sink.0.sync_all().map_err(|e| Error::io("syncing the output", e))?;
+        }
         Ok(hashes)
     }
 
@@ -262,6 +264,7 @@ impl Work<'_> {
             force: out.force,
             sparse: if out.sparse == When::Never { Sparse::Never } else { Sparse::Auto },
             direct: out.direct(),
+            no_sync: out.no_sync,
         };
         let len = self.part.len.unwrap_or(0);
         if out.resume && self.source.pipe.is_some() {
@@ -273,7 +276,7 @@ impl Work<'_> {
                 let target = Target::create(path, len, options)?;
                 // A pipe cannot be read again; and bad sectors are not noted there, so a second run would not tell of them.
                 let again = self.source.pipe.is_none() && self.args.part.bad_sectors.is_none();
-                let journaled = len >= JOURNAL_FROM && again;
+                let journaled = len >= JOURNAL_FROM && again && !out.no_sync;
                 let journal = journaled.then(|| Journal::create(path, &self.identity(len)?)).transpose()?;
                 (target, journal)
             }
@@ -290,7 +293,9 @@ impl Work<'_> {
         if self.part.len.is_none() {
             target.truncate(written)?;
         }
-        if let Err(e) = target.sync() {
+        if !out.no_sync
+            && let Err(e) = target.sync()
+        {
             target.keep();
             return Err(e);
         }
@@ -338,13 +343,15 @@ impl Work<'_> {
         let start = Instant::now();
         let stop = AtomicBool::new(false);
         let written = std::thread::scope(|scope| {
-            scope.spawn(|| shown.follow(&self.progress, &stop));
+            let watcher = scope.spawn(|| shown.follow(&self.progress, &stop));
             let scribe = journal.zip(target).map(|(j, t)| {
                 let stop = &stop;
                 scope.spawn(move || j.follow(t, stop))
             });
+            let followers = scribe.iter().map(|s| s.thread().clone()).chain([watcher.thread().clone()]).collect();
+            let stopped = StopFollowers::new(&stop, followers);
             let written = stream(&job, skip, sink, &lanes, options, &self.progress);
-            stop.store(true, Ordering::Relaxed);
+            drop(stopped);
             let noted = scribe.map_or(Ok(()), |s| s.join().unwrap_or(Ok(())));
             written.and_then(|n| noted.map(|()| n))
         });

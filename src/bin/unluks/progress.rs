@@ -28,17 +28,14 @@ impl Shown {
         }
     }
 
-    /// Shows how far it is until `stop`.
+    /// Shows how far it is until `stop` is set and this thread unparked.
     pub fn follow(&self, progress: &Progress, stop: &AtomicBool) {
-        let nap = Duration::from_millis(20);
-        let mut waited = Duration::ZERO;
-        while !stop.load(Ordering::Relaxed) {
-            std::thread::sleep(nap);
-            waited += nap;
-            if waited >= EVERY {
-                waited = Duration::ZERO;
-                self.show(progress.bytes());
+        loop {
+            std::thread::park_timeout(EVERY);
+            if stop.load(Ordering::Acquire) {
+                return;
             }
+            self.show(progress.bytes());
         }
     }
 
@@ -59,6 +56,25 @@ impl Shown {
         if let Self::Bar(bar) = self {
             bar.finish_and_clear();
         }
+    }
+}
+
+/// Ends the threads that follow the progress, also where the stream panics: the scope waits for them.
+pub struct StopFollowers<'a> {
+    stop: &'a AtomicBool,
+    followers: Vec<std::thread::Thread>,
+}
+
+impl<'a> StopFollowers<'a> {
+    pub fn new(stop: &'a AtomicBool, followers: Vec<std::thread::Thread>) -> Self {
+        Self { stop, followers }
+    }
+}
+
+impl Drop for StopFollowers<'_> {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        self.followers.iter().for_each(std::thread::Thread::unpark);
     }
 }
 

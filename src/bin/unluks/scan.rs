@@ -4,7 +4,7 @@ mod report;
 
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use unluks::decrypt::Progress;
@@ -13,7 +13,7 @@ use unluks::{Error, Result};
 
 use crate::args::ScanArgs;
 use crate::inspect::json;
-use crate::progress::Shown;
+use crate::progress::{Shown, StopFollowers};
 use crate::source::{Disk, WithinFile};
 use report::Report;
 
@@ -30,11 +30,10 @@ pub fn run(args: &ScanArgs) -> Result<ExitCode> {
     let start = Instant::now();
     let stop = AtomicBool::new(false);
     let scan = std::thread::scope(|scope| {
-        scope.spawn(|| shown.follow(&progress, &stop));
+        let watcher = scope.spawn(|| shown.follow(&progress, &stop));
+        let _stopped = StopFollowers::new(&stop, vec![watcher.thread().clone()]);
         let options = Options { threads: args.threads, drop_behind: args.drops_behind(len) };
-        let scan = unluks::scan::run(&*disk.disk, options, &progress);
-        stop.store(true, Ordering::Relaxed);
-        scan
+        unluks::scan::run(&*disk.disk, options, &progress)
     });
     shown.finish(progress.bytes());
     let scan = scan.map_err(|e| e.within_file(&args.image))?;
