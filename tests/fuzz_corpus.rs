@@ -5,7 +5,7 @@
 
 // A test ends where something is not as it should be; clippy.toml excuses only functions marked #[test].
 #![allow(clippy::unwrap_used)]
-#![cfg(feature = "unlock")]
+#![cfg(all(feature = "nbd", feature = "unlock"))]
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -63,7 +63,7 @@ macro_rules! targets {
     };
 }
 
-targets! { luks1 luks2_header json metadata af cipher_spec key_guess unlock integrity }
+targets! { luks1 luks2_header json metadata af cipher_spec key_guess unlock integrity qcow2 vhd vhdx vmdk ewf partitions nbd }
 
 #[test]
 fn every_target_is_tested_built_and_has_a_corpus() {

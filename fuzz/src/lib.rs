@@ -25,7 +25,9 @@ use unluks::luks::{MAGIC, MAGIC_SECONDARY};
 use unluks::volume::VolumeOptions;
 use unluks::{Error, ErrorKind, Image, Key, Limits, Metadata, ReadAt, Result, SecretBytes, Volume, VolumeKey};
 
+mod containers;
 mod integrity;
+mod server;
 
 /// A body, which says whether its input was accepted.
 pub type Target = fn(&[u8]) -> bool;
@@ -41,6 +43,13 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("key_guess", key_guess),
     ("unlock", unlock),
     ("integrity", integrity::integrity),
+    ("qcow2", containers::qcow2),
+    ("vhd", containers::vhd),
+    ("vhdx", containers::vhdx),
+    ("vmdk", containers::vmdk),
+    ("ewf", containers::ewf),
+    ("partitions", containers::partitions),
+    ("nbd", server::nbd),
 ];
 
 /// What opens all images in `images/`.

@@ -1,0 +1,260 @@
+//! Container files and partition tables: whatever opens can be read and walked, within its bounds.
+//!
+//! A file comes in pieces, so that an input is small where its file is sparse: the number of a 512-byte sector and a
+//! length, both 16 bits and big-endian, and that many bytes; what no piece covers is zero. Checksums are made right
+//! afterwards, so that a mutation gets past them.
+
+use std::sync::Arc;
+
+use unluks::container::{Contents, Format, Mapping, Options, open};
+use unluks::limits::CONTAINER_SIZE_MAX;
+use unluks::{Error, ErrorKind, ReadAt, Result, partition};
+
+use super::{check_error, check_line};
+
+const SECTOR: usize = 512;
+/// How much of a disk is read: a mutated file may declare any size.
+const READ_MAX: u64 = 1 << 20;
+/// How many extents of a disk are looked at.
+const EXTENTS: usize = 64;
+
+/// A file in pieces; a later one covers an earlier one.
+#[derive(Clone, Default)]
+struct Pieces {
+    pieces: Vec<(u64, Vec<u8>)>,
+    len: u64,
+}
+
+impl Pieces {
+    fn parse(mut input: &[u8]) -> Self {
+        let mut file = Self::default();
+        while let Some((head, rest)) = input.split_first_chunk::<4>() {
+            let at = u64::from(u16::from_be_bytes([head[0], head[1]])) * SECTOR as u64;
+            let len = usize::from(u16::from_be_bytes([head[2], head[3]])).min(rest.len());
+            let (piece, rest) = rest.split_at(len);
+            file.put(at, piece);
+            input = rest;
+        }
+        file
+    }
+
+    fn put(&mut self, at: u64, bytes: &[u8]) {
+        self.len = self.len.max(at + bytes.len() as u64);
+        self.pieces.push((at, bytes.to_vec()));
+    }
+
+    /// `len` bytes at `at`, where the file has them.
+    fn get(&self, at: u64, len: usize) -> Option<Vec<u8>> {
+        let mut bytes = vec![0; len];
+        self.read_exact_at(&mut bytes, at).ok().map(|()| bytes)
+    }
+
+    fn get_u64(&self, at: u64) -> Option<u64> {
+        self.get(at, 8).map(|b| u64::from_le_bytes(b.try_into().unwrap()))
+    }
+
+    /// Puts the checksum of `len` bytes at `at` to their byte `field`, where it counts as zero.
+    fn fix(&mut self, at: u64, len: usize, field: usize, checksum: impl Fn(&[u8]) -> [u8; 4]) {
+        let Some(mut bytes) = self.get(at, len) else { return };
+        bytes[field..field + 4].fill(0);
+        self.put(at + field as u64, &checksum(&bytes));
+    }
+
+    /// Puts the checksum of `len` bytes at `at` behind them.
+    fn fix_behind(&mut self, at: u64, len: usize, checksum: impl Fn(&[u8]) -> [u8; 4]) {
+        let Some(bytes) = self.get(at, len) else { return };
+        if at + len as u64 + 4 <= self.len {
+            self.put(at + len as u64, &checksum(&bytes));
+        }
+    }
+}
+
+impl ReadAt for Pieces {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        let end = offset.checked_add(buf.len() as u64);
+        let Some(end) = end.filter(|end| *end <= self.len) else {
+            return Err(Error::new(ErrorKind::Io, "beyond the end of the source").at(offset));
+        };
+        buf.fill(0);
+        for (at, piece) in &self.pieces {
+            let from = offset.max(*at);
+            let to = end.min(at + piece.len() as u64);
+            if from < to {
+                let source = (from - at) as usize..(to - at) as usize;
+                buf[(from - offset) as usize..(to - offset) as usize].copy_from_slice(&piece[source]);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// VHD's checksum: the complement of the sum of all bytes.
+fn complement(bytes: &[u8]) -> [u8; 4] {
+    (!bytes.iter().fold(0u32, |sum, b| sum + u32::from(*b))).to_be_bytes()
+}
+
+fn crc32c_of(bytes: &[u8]) -> [u8; 4] {
+    crc32c::crc32c(bytes).to_le_bytes()
+}
+
+fn crc32_of(bytes: &[u8]) -> [u8; 4] {
+    crc32fast::hash(bytes).to_le_bytes()
+}
+
+fn adler_of(bytes: &[u8]) -> [u8; 4] {
+    adler2::adler32_slice(bytes).to_le_bytes()
+}
+
+fn fix_vhd(file: &mut Pieces) {
+    // The dynamic header lies where the footer says; the footer is at the end, and a copy at the start.
+    if let Some(at) = file.get(16, 8) {
+        file.fix(u64::from_be_bytes(at.try_into().unwrap()), 1024, 36, complement);
+    }
+    for at in [0, file.len.saturating_sub(SECTOR as u64)] {
+        file.fix(at, SECTOR, 64, complement);
+    }
+}
+
+fn fix_vhdx(file: &mut Pieces) {
+    for at in [64 << 10, 128 << 10] {
+        file.fix(at, 4096, 4, crc32c_of);
+    }
+    for at in [192 << 10, 256 << 10] {
+        file.fix(at, 64 << 10, 4, crc32c_of);
+    }
+}
+
+fn fix_ewf(file: &mut Pieces) {
+    let mut at = 13;
+    for _ in 0..32 {
+        let Some(kind) = file.get(at, 16) else { return };
+        match kind.as_slice() {
+            k if k.starts_with(b"volume\0") || k.starts_with(b"disk\0") => file.fix_behind(at + 76, 1048, adler_of),
+            k if k.starts_with(b"table") => {
+                file.fix_behind(at + 76, 20, adler_of);
+                let entries = file.get(at + 76, 4).map_or(0, |n| u32::from_le_bytes(n.try_into().unwrap()).min(4096));
+                file.fix_behind(at + 76 + 24, entries as usize * 4, adler_of);
+            }
+            _ => {}
+        }
+        file.fix_behind(at, 72, adler_of);
+        match file.get_u64(at + 16) {
+            Some(next) if next > at => at = next,
+            _ => return,
+        }
+    }
+}
+
+fn fix_gpt(file: &mut Pieces) {
+    for header in [SECTOR as u64, file.len.saturating_sub(SECTOR as u64)] {
+        let Some(fields) = file.get(header, 92) else { continue };
+        let u32_at = |at: usize| u32::from_le_bytes(fields[at..at + 4].try_into().unwrap()) as usize;
+        let entries = file.get_u64(header + 72).and_then(|lba| lba.checked_mul(SECTOR as u64));
+        let size = u32_at(80).saturating_mul(u32_at(84)).min(1 << 20);
+        if let Some(bytes) = entries.and_then(|at| file.get(at, size)) {
+            file.put(header + 88, &crc32_of(&bytes));
+        }
+        file.fix(header, u32_at(12).clamp(92, SECTOR), 16, crc32_of);
+    }
+}
+
+/// Opens a container, reads its start and its end, and walks its extents.
+fn container(format: Format, file: Pieces) -> bool {
+    let result = exercise(format, Arc::new(file));
+    result.inspect_err(check_error).is_ok()
+}
+
+fn exercise(format: Format, file: Arc<Pieces>) -> Result<()> {
+    let opened = open(file, Options { format: Some(format), ..Options::default() })?;
+    opened.notes.iter().for_each(|note| check_line(note));
+    assert!(opened.contents.size() <= CONTAINER_SIZE_MAX);
+    match opened.contents {
+        Contents::Disk(disk) => walk(&*disk),
+        Contents::Qcow2Luks(luks) => {
+            let mut at = 0;
+            for _ in 0..EXTENTS {
+                if at >= luks.clusters.virtual_size() {
+                    break;
+                }
+                let len = match luks.clusters.map(at, 1 << 20)? {
+                    Mapping::Zero { len } => len,
+                    Mapping::Host { offset, len } => {
+                        assert!(offset + len <= luks.clusters.file().len());
+                        len
+                    }
+                };
+                assert!(len > 0);
+                at += len;
+            }
+            let mut header = vec![0; luks.header.len().min(4096) as usize];
+            luks.header.read_exact_at(&mut header, 0)
+        }
+    }
+}
+
+fn walk(disk: &dyn ReadAt) -> Result<()> {
+    let mut at = 0;
+    for _ in 0..EXTENTS {
+        if at >= disk.len() {
+            break;
+        }
+        let extent = disk.extent_at(at)?;
+        assert!(extent.len > 0 && extent.len <= disk.len() - at, "{extent:?} at byte {at}");
+        at += extent.len;
+    }
+    let mut buf = vec![0; disk.len().min(READ_MAX) as usize];
+    disk.read_exact_at(&mut buf, 0)?;
+    let last = buf.len().min(SECTOR);
+    disk.read_exact_at(&mut buf[..last], disk.len() - last as u64)
+}
+
+pub(super) fn qcow2(data: &[u8]) -> bool {
+    container(Format::Qcow2, Pieces::parse(data))
+}
+
+pub(super) fn vhd(data: &[u8]) -> bool {
+    let mut file = Pieces::parse(data);
+    fix_vhd(&mut file);
+    container(Format::Vhd, file)
+}
+
+pub(super) fn vhdx(data: &[u8]) -> bool {
+    let mut file = Pieces::parse(data);
+    fix_vhdx(&mut file);
+    container(Format::Vhdx, file)
+}
+
+pub(super) fn vmdk(data: &[u8]) -> bool {
+    container(Format::Vmdk, Pieces::parse(data))
+}
+
+pub(super) fn ewf(data: &[u8]) -> bool {
+    let mut file = Pieces::parse(data);
+    fix_ewf(&mut file);
+    container(Format::Ewf, file)
+}
+
+/// GPT and MBR, with sectors of 512 and of 4096 bytes.
+pub(super) fn partitions(data: &[u8]) -> bool {
+    let mut disk = Pieces::parse(data);
+    fix_gpt(&mut disk);
+    let mut found = false;
+    for sector_size in [None, Some(512), Some(4096)] {
+        let Ok(table) = partition::list(&disk, sector_size).inspect_err(check_error) else { continue };
+        let Some(table) = table else { continue };
+        table.notes.iter().for_each(|note| check_line(note));
+        let _ = table.luks(&disk).inspect_err(check_error);
+        for entry in &table.entries {
+            check_line(&entry.to_string());
+            assert!(entry.len > 0 && entry.start.checked_add(entry.len).is_some());
+            found |= entry.open(&disk).inspect_err(check_error).is_ok();
+            let _ = table.find(&entry.number.to_string()).inspect_err(check_error).unwrap();
+        }
+    }
+    let _ = partition::is_lvm(&disk).inspect_err(check_error);
+    found
+}
