@@ -1,5 +1,4 @@
-//! What `serve` does as a program: socket activation, captive mode, signals, the pid file, and what it refuses. It is
-//! tested through the example `serve-plain`, which has the same flags and needs no LUKS image.
+//! What `unluks serve` does as a program: socket activation, captive mode, signals, the pid file, and what it refuses.
 // Clippy takes only functions with #[test] for tests.
 #![allow(clippy::as_conversions, clippy::unwrap_used)]
 #![cfg(all(feature = "nbd", feature = "cli"))]
@@ -18,41 +17,39 @@ use std::time::{Duration, Instant};
 use nbd_support::*;
 use rustix::process::{Pid, Signal, kill_process};
 
-/// The example, built by the same cargo that runs the tests: `cargo test --test …` alone does not build examples.
-fn program() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let exe = std::env::current_exe().unwrap();
-        let profile = exe.parent().unwrap().parent().unwrap();
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "--quiet", "--example", "serve-plain", "--manifest-path"]);
-        cargo.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"));
-        cargo.arg("--target-dir").arg(profile.parent().unwrap());
-        // What cargo tells a test of its package would make build scripts believe that theirs has changed.
-        for (key, _) in std::env::vars_os() {
-            let name = key.to_string_lossy();
-            if ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_"].iter().any(|start| name.starts_with(start)) {
-                cargo.env_remove(&key);
-            }
-        }
-        if profile.ends_with("release") {
-            cargo.arg("--release");
-        }
-        assert!(cargo.status().unwrap().success());
-        profile.join("examples/serve-plain")
+const UNLUKS: &str = env!("CARGO_BIN_EXE_unluks");
+const SIZE: usize = 5 << 20;
+
+/// An image that QEMU encrypted, and the file with its passphrase; made once for all tests, in the build folder.
+fn luks() -> &'static [PathBuf; 2] {
+    static MADE: OnceLock<[PathBuf; 2]> = OnceLock::new();
+    MADE.get_or_init(|| {
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("nbd_program");
+        std::fs::create_dir_all(&dir).unwrap();
+        let [plain, image, key] = ["plain", "disk.img", "key"].map(|name| dir.join(name));
+        std::fs::write(&plain, known(0, SIZE)).unwrap();
+        std::fs::write(&key, "a passphrase").unwrap();
+        let secret = format!("secret,id=s,file={}", key.display());
+        let mut convert = command(["qemu-img", "convert", "--object", &secret, "-f", "raw", "-O", "luks", "-o"]);
+        convert.arg("key-secret=s,iter-time=10").arg(&plain).arg(&image);
+        peer_ok("qemu-utils", &mut convert);
+        [image, key]
     })
 }
 
+/// The program, its subcommand, the image and its key.
+fn words() -> [&'static str; 5] {
+    let [image, key] = luks();
+    [UNLUKS, "serve", image.to_str().unwrap(), "--key-file", key.to_str().unwrap()]
+}
+
+/// An empty folder for sockets and other files.
 struct Scene {
     dir: tempfile::TempDir,
-    image: PathBuf,
 }
 
 fn scene() -> Scene {
-    let dir = tempfile::tempdir().unwrap();
-    let image = dir.path().join("disk.img");
-    std::fs::write(&image, known(0, 5 << 20)).unwrap();
-    Scene { dir, image }
+    Scene { dir: tempfile::tempdir().unwrap() }
 }
 
 impl Scene {
@@ -60,10 +57,14 @@ impl Scene {
         self.dir.path().join(name)
     }
 
+    fn is_empty(&self) -> bool {
+        std::fs::read_dir(self.dir.path()).unwrap().next().is_none()
+    }
+
     /// The program on the image, with `args`, its sockets in the scene's folder.
     fn serve<A: AsRef<std::ffi::OsStr>>(&self, args: &[A]) -> Command {
-        let mut command = Command::new(program());
-        command.arg(&self.image).args(args).env("XDG_RUNTIME_DIR", self.dir.path());
+        let mut command = command(words());
+        command.args(args).env("XDG_RUNTIME_DIR", self.dir.path());
         command
     }
 }
@@ -104,20 +105,25 @@ fn first_line(child: &mut Child) -> String {
 #[test]
 fn libnbd_tools_activate_it() {
     let s = scene();
-    let (program, image, copy) = (program().to_str().unwrap(), s.image.to_str().unwrap(), s.path("copy"));
-    let info = peer_ok("libnbd-bin", &mut command(["nbdinfo", "--json", "--", "[", program, image, "]"]));
+    let copy = s.path("copy");
+    let activated = |before: &[&str], after: &[&str]| {
+        let mut command = Command::new(before[0]);
+        command.args(&before[1..]).arg("[").args(words()).arg("]").args(after);
+        command
+    };
+    let info = peer_ok("libnbd-bin", &mut activated(&["nbdinfo", "--json", "--"], &[]));
     let json: serde_json::Value = serde_json::from_str(&info).expect("nothing but nbdinfo's own output");
     assert_eq!(json["exports"][0]["export-size"], 5 << 20);
     let out = copy.to_str().unwrap();
-    peer_ok("libnbd-bin", &mut command(["nbdcopy", "--", "[", program, image, "]", out]));
-    assert!(std::fs::read(&s.image).unwrap() == std::fs::read(&copy).unwrap());
+    peer_ok("libnbd-bin", &mut activated(&["nbdcopy", "--"], &[out]));
+    assert!(known(0, SIZE) == std::fs::read(&copy).unwrap());
     let mount = s.path("mount");
     std::fs::create_dir(&mount).unwrap();
     let file = mount.join("disk");
-    let mut fuse = command(["nbdfuse", "-r", file.to_str().unwrap(), "[", program, image, "]"]);
+    let mut fuse = activated(&["nbdfuse", "-r", file.to_str().unwrap()], &[]);
     let fuse = fuse.spawn().unwrap_or_else(|e| panic!("nbdfuse does not run ({e}): install nbdfuse and fuse3"));
     wait_for(|| file.exists());
-    let same = std::fs::read(&file).unwrap() == std::fs::read(&s.image).unwrap();
+    let same = std::fs::read(&file).unwrap() == known(0, SIZE);
     signal(&fuse, Signal::TERM);
     end(fuse);
     assert!(same);
@@ -128,7 +134,7 @@ fn systemd_activates_it() {
     let s = scene();
     let socket = s.path("activated");
     let mut command = Command::new("systemd-socket-activate");
-    command.arg("-l").arg(&socket).arg("--").arg(program()).arg(&s.image).stderr(Stdio::null());
+    command.arg("-l").arg(&socket).arg("--").args(words()).stderr(Stdio::null());
     let child = command.spawn().unwrap_or_else(|e| panic!("systemd-socket-activate ({e}): install systemd"));
     wait_for(|| socket.exists());
     peer_ok("libnbd-bin", Command::new("nbdinfo").arg(format!("nbd+unix:///?socket={}", socket.display())));
@@ -139,8 +145,7 @@ fn systemd_activates_it() {
 #[test]
 fn activation_for_another_process_is_none_and_nonsense_is_refused() {
     let s = scene();
-    let ours =
-        |count: &str| format!("LISTEN_PID=$$ LISTEN_FDS={count} exec {} {}", program().display(), s.image.display());
+    let ours = |count: &str| format!("LISTEN_PID=$$ LISTEN_FDS={count} exec {}", words().join(" "));
     for (line, part) in [(ours("1"), "descriptor 3"), (ours("many"), "LISTEN_FDS"), (ours("1000000000"), "LISTEN_FDS")]
     {
         let out = Command::new("sh").arg("-c").arg(format!("{line} 3</dev/null")).output().unwrap();
@@ -170,8 +175,7 @@ fn captive_commands_get_the_uri_and_give_the_exit_code() {
     assert!(String::from_utf8_lossy(&out.stderr).contains("/nonexistent/program"));
     assert_eq!(out.status.code(), Some(1));
     assert!(!run(&["--run", "true", "--", "true"]).status.success(), "one command at most");
-    let left: Vec<_> = std::fs::read_dir(s.dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
-    assert_eq!(left, ["disk.img"], "no socket and no folder is left");
+    assert!(s.is_empty(), "no socket and no folder is left");
 }
 
 #[test]
@@ -199,7 +203,7 @@ fn it_tells_its_uri_and_cleans_up_on_signals() {
         signal(&child, stop);
         assert_eq!(end(child).code(), Some(0));
         assert!(!pid_file.exists());
-        assert_eq!(std::fs::read_dir(s.dir.path()).unwrap().count(), 1, "the image alone is left");
+        assert!(s.is_empty());
     }
 }
 
@@ -238,9 +242,8 @@ fn it_ends_with_its_parent() {
     // The shell starts it, waits until it serves, and ends.
     let pid = s.path("pid").display().to_string();
     let line = format!(
-        "{} {} --exit-with-parent --socket {} --pid-file {pid} >/dev/null & while ! test -e {pid}; do sleep 0.02; done; cat {pid}",
-        program().display(),
-        s.image.display(),
+        "{} --exit-with-parent --socket {} --pid-file {pid} >/dev/null & while ! test -e {pid}; do sleep 0.02; done; cat {pid}",
+        words().join(" "),
         socket.display(),
     );
     let out = Command::new("sh").arg("-c").arg(line).output().unwrap();
