@@ -60,6 +60,9 @@ pub const SCAN_COPIES_MAX: usize = 1000;
 /// Scan: the bytes of headers that are verified for each 4 MiB that are read, the smallest headers first. Copies that do
 /// not overlap never come near it; without it, a file full of magics would have every byte hashed 8192 times.
 pub const SCAN_CHECK_MAX: u64 = 8 << 20;
+/// Scan: the bytes of headers that are opened once they were found, the first on the disk: 4096 containers of the usual
+/// size. Their metadata is kept until the report is written, and takes several times as much memory.
+pub const SCAN_OPEN_MAX: u64 = 64 << 20;
 /// Scan: how many failed reads are tried again in smaller pieces, so that a bad sector hides nothing but itself. 4 MiB
 /// with bad sectors all over take 2047.
 pub const SCAN_RETRIES_MAX: u64 = 100_000;

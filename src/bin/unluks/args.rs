@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use unluks::container::Format;
 use unluks::decrypt::target::Direct;
+use unluks::volume::BadSectorPolicy;
 
 /// Reads LUKS1 and LUKS2 images: no root, no device-mapper, no cryptsetup. The image is never written to.
 #[derive(Parser)]
@@ -84,7 +85,15 @@ impl ScanArgs {
     /// The whole disk as a source.
     pub fn source(&self) -> SourceArgs {
         let (format, max_size) = (self.format, self.max_size);
-        SourceArgs { image: self.image.clone(), header: None, format, max_size, partition: None, offset: None }
+        SourceArgs {
+            image: self.image.clone(),
+            header: None,
+            format,
+            max_size,
+            partition: None,
+            offset: None,
+            allow_truncated: false,
+        }
     }
 
     /// Whether what was read leaves the page cache: it does where it would fill it.
@@ -103,9 +112,9 @@ pub struct ServeCommand {
     pub key: KeyArgs,
     #[command(flatten)]
     pub limits: LimitArgs,
-    /// Serve the whole sectors that are there when the image is cut off
-    #[arg(long)]
-    pub allow_truncated: bool,
+    /// Serve sectors whose integrity tag is wrong, and list them at the end; the exit code is 4 then
+    #[arg(long, value_enum, value_name = "HOW")]
+    pub bad_sectors: Option<BadSectors>,
     /// Say nothing but errors
     #[arg(short, long)]
     pub quiet: bool,
@@ -134,6 +143,9 @@ pub struct SourceArgs {
     /// Where the LUKS container starts in the image
     #[arg(long, value_name = "BYTES", value_parser = size)]
     pub offset: Option<u64>,
+    /// Take what is there, in whole sectors, when the image or its partition is cut off
+    #[arg(long)]
+    pub allow_truncated: bool,
 }
 
 /// Where the key is. In each of these, FILE may be - for the standard input, or /dev/fd/N.
@@ -194,12 +206,17 @@ pub struct PartArgs {
     /// Write this many bytes of plaintext
     #[arg(long, value_name = "BYTES", value_parser = size)]
     pub length: Option<u64>,
-    /// Decrypt the whole sectors that are there when the image is cut off
-    #[arg(long)]
-    pub allow_truncated: bool,
     /// List sectors whose integrity tag is wrong and go on; the exit code is 4 all the same
     #[arg(long, value_enum, value_name = "HOW", conflicts_with = "resume")]
     pub bad_sectors: Option<BadSectors>,
+}
+
+impl PartArgs {
+    /// Whether the part ends within `len` bytes of plaintext.
+    pub fn is_within(&self, len: u64) -> bool {
+        let end = self.length.and_then(|length| length.checked_add(self.skip.unwrap_or(0)));
+        end.is_some_and(|end| end <= len)
+    }
 }
 
 /// What becomes of sectors whose integrity tag is wrong.
@@ -211,6 +228,17 @@ pub enum BadSectors {
     Skip,
     /// They are decrypted all the same, and may be anything
     Report,
+}
+
+impl BadSectors {
+    pub fn policy(how: Option<Self>) -> BadSectorPolicy {
+        match how {
+            None => BadSectorPolicy::Refuse,
+            Some(Self::Zero) => BadSectorPolicy::Zero,
+            Some(Self::Skip) => BadSectorPolicy::Skip,
+            Some(Self::Report) => BadSectorPolicy::Report,
+        }
+    }
 }
 
 /// How the output is written.

@@ -52,11 +52,18 @@ fn serve_image(args: &args::ServeCommand) -> unluks::Result<ExitCode> {
     let material = key::read(&args.key, false)?;
     let unlocked = key::unlock(&image, material, &args.key, &args.limits, args.quiet);
     let unlocked = unlocked.map_err(|e| e.within_file(&args.source.image))?;
-    let options = unluks::volume::VolumeOptions { allow_truncated: args.allow_truncated, ..Default::default() };
+    let options = unluks::volume::VolumeOptions {
+        allow_truncated: args.source.allow_truncated,
+        bad_sectors: args::BadSectors::policy(args.bad_sectors),
+        ..Default::default()
+    };
     let volume = image.volume(&unlocked, options).map_err(|e| e.within_file(&args.source.image))?;
     drop(unlocked);
     decrypt::warn(args.quiet, &image, &volume);
-    let code = serve::serve(&args.serve, std::sync::Arc::new(volume))?;
+    let volume = std::sync::Arc::new(volume);
+    let code = serve::serve(&args.serve, std::sync::Arc::<unluks::Volume>::clone(&volume))?;
+    let served = decrypt::report_bad_sectors(&volume, "they were served");
+    served.map_err(|e| e.within_file(&args.source.image))?;
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
 }
 

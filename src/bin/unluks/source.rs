@@ -166,8 +166,13 @@ fn options(args: &SourceArgs, files: &mut Vec<File>) -> Result<FindOptions> {
     let mut container = container::Options { format: args.format, ..Default::default() };
     container.max_size = args.max_size.unwrap_or(container.max_size);
     container.segments = more_segments(args, files)?;
-    let detached = args.header.is_some();
-    Ok(FindOptions { container, partition: args.partition.clone(), offset: args.offset, detached })
+    Ok(FindOptions {
+        container,
+        partition: args.partition.clone(),
+        offset: args.offset,
+        detached: args.header.is_some(),
+        allow_truncated: args.allow_truncated,
+    })
 }
 
 /// The files of an EWF set behind the first: `.E02` to `.E99`, then `.EAA` to `.EZZ`, as far as they are there.

@@ -8,9 +8,9 @@ use std::path::Path;
 use serde::Serialize;
 use unluks::error::escape;
 use unluks::luks::data::{DataFile, assess};
-use unluks::partition;
+use unluks::partition::{self, Entry};
 use unluks::scan::{self, Scan, State};
-use unluks::{Error, Metadata};
+use unluks::{Error, Metadata, luks};
 
 use crate::args::ScanArgs;
 use crate::source::Disk;
@@ -50,6 +50,8 @@ struct Container {
     label: Option<String>,
     subsystem: Option<String>,
     partition: Option<u32>,
+    #[serde(skip)]
+    next: Option<u64>,
     opens: bool,
     data: Option<&'static str>,
     error: Option<Fault>,
@@ -89,9 +91,17 @@ impl Report {
         let table = partition::list(&*disk.disk, disk.sector_size).ok().flatten();
         let partition = |start: u64| {
             let entries = table.as_ref().map_or(&[][..], |t| &t.entries);
-            entries.iter().find(|e| e.start == start).map(|e| e.number)
+            entries.iter().find(|e| e.start == start)
         };
-        let container = |c: &scan::Container| Container::new(c, args, disk.disk.len(), c.start.and_then(partition));
+        let starts: Vec<u64> = scan.containers.iter().filter(|c| c.opens()).filter_map(|c| c.start).collect();
+        let container = |c: &scan::Container| {
+            let partition = c.start.and_then(partition);
+            let disk_len = disk.disk.len();
+            // With --partition the plaintext ends where the partition does; with --offset, where the disk does.
+            let end = partition.map_or(disk_len, |p| p.start.saturating_add(p.len).min(disk_len));
+            let next = starts.iter().copied().filter(|next| c.start.is_some_and(|start| *next > start) && *next < end);
+            Container::new(c, args, end, partition, next.min())
+        };
         Self {
             schema: SCHEMA,
             image: Image {
@@ -134,10 +144,12 @@ fn text(text: &str) -> Option<String> {
 }
 
 impl Container {
-    fn new(found: &scan::Container, args: &ScanArgs, disk_len: u64, partition: Option<u32>) -> Self {
+    /// `end` is where the disk ends for it, and `next` where another container starts before that.
+    fn new(found: &scan::Container, args: &ScanArgs, end: u64, partition: Option<&Entry>, next: Option<u64>) -> Self {
         let metadata = found.header.as_ref().and_then(|h| h.as_ref().ok());
-        let file = |start: u64| DataFile { len: disk_len.checked_sub(start), detached: false };
+        let file = |start: u64| DataFile { len: end.checked_sub(start), detached: false };
         let data = metadata.zip(found.start).map(|(m, start)| assess(m, file(start)).state);
+        let open_ended = metadata.is_some_and(|m| m.live_segments().any(|(_, s)| s.size.is_none()));
         let command = found.start.zip(data).filter(|(_, state)| !state.is_absent());
         let copies: Vec<_> = found.copies.iter().map(Copy::new).collect();
         Self {
@@ -146,11 +158,15 @@ impl Container {
             uuid: metadata.map(|m| m.uuid.clone()).or_else(|| copies.iter().find_map(|c| c.uuid.clone())),
             label: metadata.and_then(|m: &Metadata| text(&m.label)),
             subsystem: metadata.and_then(|m| text(&m.subsystem)),
-            partition,
+            partition: partition.map(|p| p.number),
+            next: next.filter(|_| open_ended),
             opens: metadata.is_some(),
             data: data.map(|state| state.name()),
             error: found.header.as_ref().and_then(|h| h.as_ref().err()).map(Fault::new),
-            command: command.map(|(start, _)| command_for(args, start)),
+            command: command.map(|(start, state)| {
+                let partition = partition.map(|p| p.number);
+                command_for(args, start, partition, state == luks::data::State::Truncated)
+            }),
             copies,
         }
     }
@@ -183,11 +199,17 @@ impl Container {
             line("damaged", &format!("does not open: {e}"));
         }
         match (self.data, &self.command) {
-            (Some("truncated"), _) => line("data", "the disk ends within it: add --allow-truncated"),
+            (Some("truncated"), _) => line("data", "the disk ends within it, or within its last sector"),
             (Some(state), None) => {
                 line("data", &format!("none behind it ({state}): cut it out, and give it as --header of its data"));
             }
             _ => {}
+        }
+        if let (Some(next), true) = (self.next, self.command.is_some()) {
+            line(
+                "data",
+                &format!("goes on over the container at byte {next}: where it ends is not known; see --length"),
+            );
         }
         if let Some(command) = &self.command {
             line("open with", command);
@@ -235,8 +257,15 @@ impl Copy {
 }
 
 /// The command that opens the container at `start`, as a shell takes it. KEY and OUT are names to fill in.
-fn command_for(args: &ScanArgs, start: u64) -> String {
-    let mut command = format!("unluks decrypt {} --offset {start}", quoted(&args.image));
+fn command_for(args: &ScanArgs, start: u64, partition: Option<u32>, truncated: bool) -> String {
+    let mut command = format!("unluks decrypt {}", quoted(&args.image));
+    let _ = match partition {
+        Some(number) => write!(command, " --partition {number}"),
+        None => write!(command, " --offset {start}"),
+    };
+    if truncated {
+        command += " --allow-truncated";
+    }
     if let Some(format) = args.format {
         let _ = write!(command, " --format {format}");
     }
