@@ -40,6 +40,8 @@
 //! header parsers alone: [`open`] and [`luks`].
 
 #[cfg(feature = "unlock")]
+pub mod backup;
+#[cfg(feature = "unlock")]
 pub mod container;
 pub mod crypto;
 #[cfg(feature = "unlock")]
