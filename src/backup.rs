@@ -249,8 +249,12 @@ impl Backup {
         }
         if let Some(data) = &self.data {
             check_file_name("data.file", &data.file)?;
-            if self.image.is_none() {
+            let Some(image) = &self.image else {
                 return Err(Error::corrupt("image", "found nothing; data is of some image"));
+            };
+            if let Some(size) = image.size.filter(|size| *size != data.size) {
+                let message = format!("found {}; the image has {size} bytes", data.size);
+                return Err(Error::corrupt("data.size", message));
             }
         }
         if let Some(plaintext) = &self.plaintext {

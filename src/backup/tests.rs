@@ -144,6 +144,7 @@ fn a_description_is_read_strictly() {
     assert_eq!(refusal("/plaintext/sha256", json!("")).1, "plaintext.sha256");
     assert_eq!(refusal("/image/os_hash_algo", Value::Null).1, "image.os_hash_algo");
     assert_eq!(refusal("/image", Value::Null).1, "image");
+    assert_eq!(refusal("/data/size", json!(5)).1, "data.size");
     assert_eq!(refusal("/image/size", json!(-1)).1, "backup.json");
     assert_eq!(refusal("/key/becomes", json!("upper")).1, "backup.json");
     assert_eq!(
@@ -208,4 +209,34 @@ fn times_are_those_of_a_calendar() {
     assert_eq!(at(951_868_799), "2000-02-29T23:59:59Z");
     assert_eq!(at(1_767_225_599), "2025-12-31T23:59:59Z");
     assert_eq!(at(4_107_542_400), "2100-03-01T00:00:00Z");
+}
+
+#[test]
+fn the_schema_describes_what_is_written_and_refuses_what_is_refused() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/backup.schema.json");
+    let schema: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    let validator = jsonschema::draft202012::new(&schema).unwrap();
+    let assert_valid = |backup: &Backup| {
+        let written: Value = serde_json::from_str(&backup.to_json().unwrap()).unwrap();
+        let faults: Vec<_> = validator.iter_errors(&written).map(|e| format!("{}: {e}", e.instance_path())).collect();
+        assert_eq!(faults, [""; 0]);
+    };
+    assert_valid(&full());
+    assert_valid(&Backup::new(Cloud::default()));
+    assert_eq!(schema["properties"]["unluks_backup"]["const"], FORMAT);
+    let changes = [
+        ("/unluks_backup", json!(2)),
+        ("/data/file", json!("../key")),
+        ("/image/id", json!("a/b")),
+        ("/key/becomes", json!("upper")),
+        ("/cloud", json!({"name": null, "region": null, "project_id": null, "token": "t"})),
+    ];
+    for (pointer, value) in changes {
+        let mut json = serde_json::to_value(full()).unwrap();
+        *json.pointer_mut(pointer).unwrap() = value.clone();
+        assert!(
+            !validator.is_valid(&json) && Backup::parse(json.to_string().as_bytes()).is_err(),
+            "{pointer}: {value}"
+        );
+    }
 }

@@ -116,7 +116,7 @@ pub struct ServeCommand {
 /// Where the image is.
 #[derive(Args)]
 pub struct SourceArgs {
-    /// The image; - reads it from the standard input
+    /// The image, or the directory of a backup by unluks fetch; - reads an image from the standard input
     #[arg(value_name = "IMAGE")]
     pub image: PathBuf,
     /// Take the header from this file: a detached header, or a header backup in place of a damaged one
@@ -138,7 +138,9 @@ pub struct SourceArgs {
 
 /// Where the key is. In each of these, FILE may be - for the standard input, or /dev/fd/N.
 #[derive(Args)]
-#[command(next_help_heading = "Key (one of these; with none, a prompt, or the first line of the standard input)")]
+#[command(
+    next_help_heading = "Key (one of these; with none, a backup's own, a prompt, or the first line of standard input)"
+)]
 pub struct KeyArgs {
     /// A Barbican secret's payload as downloaded; its lower-case hex is the passphrase, as OpenStack has it
     #[arg(long, value_name = "FILE", group = "key_source")]
