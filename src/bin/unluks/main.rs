@@ -7,6 +7,8 @@ mod hashes;
 mod inspect;
 mod key;
 mod progress;
+mod quote;
+mod restore_plan;
 mod scan;
 #[cfg(feature = "nbd")]
 mod serve;
@@ -27,6 +29,7 @@ fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(args),
         Command::Decrypt(args) => decrypt::run(args),
         Command::Scan(args) => scan::run(args),
+        Command::RestorePlan(args) => restore_plan::run(args),
         #[cfg(feature = "nbd")]
         Command::Serve(args) => serve_image(args),
     };
