@@ -24,6 +24,16 @@ pub enum Command {
     Scan(ScanArgs),
     #[cfg(feature = "nbd")]
     Serve(ServeCommand),
+    #[cfg(feature = "openstack")]
+    Fetch(FetchCommand),
+}
+
+/// Fetches an image and its key from OpenStack into a directory that the other commands take
+#[cfg(feature = "openstack")]
+#[derive(Args)]
+pub struct FetchCommand {
+    #[command(subcommand)]
+    pub what: crate::fetch::What,
 }
 
 /// Shows all that a header says, and what is wrong or weak about it; needs no key

@@ -3,6 +3,8 @@
 mod args;
 mod backup;
 mod decrypt;
+#[cfg(feature = "openstack")]
+mod fetch;
 mod hashes;
 mod inspect;
 mod key;
@@ -27,6 +29,8 @@ fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(args),
         Command::Decrypt(args) => decrypt::run(args),
         Command::Scan(args) => scan::run(args),
+        #[cfg(feature = "openstack")]
+        Command::Fetch(args) => fetch::run(&args.what),
         #[cfg(feature = "nbd")]
         Command::Serve(args) => serve_image(args),
     };
