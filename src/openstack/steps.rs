@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::{Answer, Body, Method, Request, Service};
+use super::{Answer, Body, Cloud, Method, Request, Service};
 use crate::error::{Error, ErrorKind, Result, escape};
 use crate::limits::CLOUD_WAIT_MAX;
 
@@ -21,6 +21,12 @@ pub trait Api: Sync {
     /// # Errors
     /// [`ErrorKind::Io`] where no answer came; [`ErrorKind::Unsupported`] where the cloud has no such service.
     fn send(&self, request: &Request<'_>) -> Result<Answer>;
+}
+
+impl Api for Cloud {
+    fn send(&self, request: &Request<'_>) -> Result<Answer> {
+        Self::send(self, request)
+    }
 }
 
 /// Asks for JSON.

@@ -152,6 +152,9 @@ enum From {
 }
 
 impl Found {
+    /// The name that [`Found::steps`] give the image.
+    pub const IMAGE_NAME: &str = "unluks-fetch";
+
     fn from(&self) -> From {
         match (&self.info.snapshot, self.status.as_str()) {
             (Some(_), _) => From::Snapshot,
@@ -165,7 +168,7 @@ impl Found {
     /// `client` is how the openstack client is called, ready for a shell.
     pub fn steps(&self, client: &str) -> Vec<String> {
         let size = self.snapshot_size.or(self.info.size).unwrap_or(1);
-        let (volume, name) = (&self.info.id, "unluks-fetch");
+        let (volume, name) = (&self.info.id, Self::IMAGE_NAME);
         let mut steps = Vec::new();
         let snapshot = match (self.from(), &self.info.snapshot) {
             (From::NewSnapshot, _) => {

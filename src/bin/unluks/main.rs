@@ -3,6 +3,8 @@
 mod args;
 mod backup;
 mod decrypt;
+#[cfg(feature = "openstack")]
+mod fetch;
 mod hashes;
 mod inspect;
 mod key;
@@ -30,6 +32,8 @@ fn main() -> ExitCode {
         Command::Decrypt(args) => decrypt::run(args),
         Command::Scan(args) => scan::run(args),
         Command::RestorePlan(args) => restore_plan::run(args),
+        #[cfg(feature = "openstack")]
+        Command::Fetch(args) => fetch::run(&args.what),
         #[cfg(feature = "nbd")]
         Command::Serve(args) => serve_image(args),
     };
