@@ -167,7 +167,7 @@ impl Cloud {
 
     fn open_with_token(&self, request: &Request<'_>) -> std::result::Result<Response, Failure> {
         let built = self.build(request).map_err(Failure::Final)?;
-        let sent = self.block(self.http.execute(built)).map_err(Failure::Final)?;
+        let sent = self.block(async { self.http.execute(built).await }).map_err(Failure::Final)?;
         sent.map_err(|e| transport(request.service.name(), &e))
     }
 
