@@ -182,6 +182,14 @@ pub fn take_back(api: &dyn Api, made: &[Made], again: &Stop) -> Vec<Made> {
 fn delete(api: &dyn Api, thing: &Made, stop: &Stop) -> Result<()> {
     let (service, path) = (thing.sort.service(), thing.sort.path(&thing.id));
     let start = Instant::now();
+    if thing.sort == Sort::Volume {
+        // Cinder drops a volume that has no place yet at once, and leaves the secret of its key behind.
+        wait("deleting", stop, || {
+            let answer = get(api, service, &path)?;
+            let creating = answer.status == 200 && text(&answer.json()?, "/volume/status") == "creating";
+            Ok((!creating || start.elapsed() > BUSY).then_some(()))
+        })?;
+    }
     wait("deleting", stop, || {
         let answer = api.send(&Request { method: Method::DELETE, ..Request::get(service, &path) })?;
         match answer.status {

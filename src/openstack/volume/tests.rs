@@ -138,6 +138,20 @@ fn each_step_that_fails_takes_back_those_before_it() {
 }
 
 #[test]
+fn a_volume_that_is_still_being_created_is_deleted_when_it_is_there() {
+    let asked = AtomicUsize::new(0);
+    let api = Fake::new(move |what| match (what, asked.fetch_add(1, Relaxed)) {
+        ("GET volumes/vol-9", n) if n < 2 => Some((200, json!({"volume": {"status": "creating"}}))),
+        ("GET volumes/vol-9", n) if n < 3 => Some((200, json!({"volume": {"status": "available"}}))),
+        ("DELETE volumes/vol-9", 3) => Some((202, Value::Null)),
+        _ => None,
+    });
+    let made = [Made { sort: Sort::Volume, id: "vol-9".into() }];
+    assert_eq!(take_back(&api, &made, &Stop::default()), []);
+    assert_eq!(api.asked.lock().unwrap().len(), 5);
+}
+
+#[test]
 fn a_volume_that_is_busy_is_not_touched() {
     let found = found(|v| v["status"] = "maintenance".into(), "vol-1").unwrap();
     let api = Fake::new(|_| None);

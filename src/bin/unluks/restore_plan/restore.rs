@@ -26,7 +26,8 @@ pub fn run(args: &RestorePlanArgs, dir: &BackupDir, plan: &Plan) -> Result<ExitC
             let _ = writeln!(anstream::stderr(), "{line}");
         }
     };
-    for note in &plan.notes {
+    let of_volume = |rule| matches!(rule, "volume-type" | "cinder");
+    for note in plan.notes.iter().filter(|note| plan.volume_wanted || !of_volume(note.rule)) {
         tell(&format!("{}: {}", note.rule, note.message));
     }
     let shown = Shown::new(args.progress, args.quiet, Some(plan.image.size), 0);
