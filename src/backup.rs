@@ -9,6 +9,7 @@
 //! `backup.json` is written last, and holds no key and no token: a directory without it is not complete.
 
 mod cloud;
+pub mod plan;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -19,6 +20,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use self::cloud::IMAGE_FIELDS;
 use crate::container::Format;
 use crate::error::{Error, ErrorKind, Result, escape};
 use crate::key::{Key, read_key_file};
@@ -241,6 +243,7 @@ impl Backup {
     fn check(&self) -> Result<()> {
         if let Some(image) = &self.image {
             check_id("image.id", &image.id)?;
+            plan::check_properties(&image.properties)?;
             check_hex("image.checksum", image.checksum.as_deref())?;
             check_hex("image.os_hash_value", image.os_hash_value.as_deref())?;
             if image.os_hash_value.is_some() && image.os_hash_algo.is_none() {
@@ -263,6 +266,9 @@ impl Backup {
         if let Some(key) = &self.key {
             check_file_name("key.file", &key.file)?;
             check_id("key.secret.id", &key.secret.id)?;
+            if let Some(name) = &key.property {
+                plan::check_properties(&BTreeMap::from([(name.clone(), String::new())]))?;
+            }
             if self.data.as_ref().is_some_and(|data| data.file == key.file) {
                 return Err(Error::corrupt("key.file", "found the name of the data's file; they are two"));
             }
@@ -367,6 +373,20 @@ impl BackupDir {
     /// The secret's payload, where there is one.
     pub fn key_path(&self) -> Option<PathBuf> {
         self.backup.key.as_ref().map(|key| self.path.join(&key.file))
+    }
+
+    /// Compares the image's bytes, of which there are `found`, with what they were.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] with the rule `data.size` where they are more or fewer.
+    pub fn check_len(&self, found: u64) -> Result<()> {
+        match &self.backup.data {
+            Some(data) if data.size != found => {
+                let message = format!("found {found} bytes; it had {} when it was fetched", data.size);
+                Err(Error::corrupt("data.size", message).with_hint("fetch it again"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The image's container format, where the cloud's word for it is one of ours.

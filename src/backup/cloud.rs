@@ -8,7 +8,7 @@ use super::{Encryption, ImageInfo, SecretInfo, VolumeInfo, check_id};
 use crate::error::{Error, Result, escape};
 
 /// Fields of an image that are Glance's own (image schema v2.16, and what `image_location` and stores add).
-const IMAGE_FIELDS: [&str; 25] = [
+pub(super) const IMAGE_FIELDS: [&str; 25] = [
     "id",
     "name",
     "status",

@@ -12,6 +12,14 @@ use openstack_sdk::catalog::CatalogError;
 use openstack_sdk::config::CloudConfig;
 use openstack_sdk::types::ServiceType;
 use openstack_sdk::{AsyncOpenStack, OpenStackError};
+// Nothing of these is called by name: that they are mentioned puts them into the program, where the SDK finds them.
+use openstack_sdk_auth_applicationcredential as _;
+use openstack_sdk_auth_oidcaccesstoken as _;
+use openstack_sdk_auth_oidcclientcredentials as _;
+use openstack_sdk_auth_password as _;
+use openstack_sdk_auth_token as _;
+use openstack_sdk_auth_totp as _;
+use openstack_sdk_auth_websso as _;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{Response, StatusCode, Url};
 use secrecy::ExposeSecret;
@@ -167,7 +175,7 @@ impl Cloud {
 
     fn open_with_token(&self, request: &Request<'_>) -> std::result::Result<Response, Failure> {
         let built = self.build(request).map_err(Failure::Final)?;
-        let sent = self.block(self.http.execute(built)).map_err(Failure::Final)?;
+        let sent = self.block(async { self.http.execute(built).await }).map_err(Failure::Final)?;
         sent.map_err(|e| transport(request.service.name(), &e))
     }
 

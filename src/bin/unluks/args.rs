@@ -22,6 +22,7 @@ pub enum Command {
     Inspect(InspectArgs),
     Decrypt(DecryptArgs),
     Scan(ScanArgs),
+    RestorePlan(RestorePlanArgs),
     #[cfg(feature = "nbd")]
     Serve(ServeCommand),
     #[cfg(feature = "openstack")]
@@ -101,6 +102,23 @@ impl ScanArgs {
     pub fn drops_behind(&self, len: u64) -> bool {
         Direct::Auto.drops_behind(len)
     }
+}
+
+/// Prints the openstack commands that bring a backup's secret and image back, and what will stand in the way
+#[derive(Args)]
+pub struct RestorePlanArgs {
+    /// The directory of a backup by unluks fetch
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// The cloud of clouds.yaml to restore into [default: what the OS_* variables say]
+    #[arg(long, value_name = "NAME")]
+    pub cloud: Option<String>,
+    /// Make a volume of the image too, also where the backup is not one of a volume
+    #[arg(long)]
+    pub volume: bool,
+    /// Make a volume of this type
+    #[arg(long, value_name = "TYPE")]
+    pub volume_type: Option<String>,
 }
 
 /// Serves the plaintext of an image over NBD, read-only, and writes it nowhere

@@ -47,16 +47,15 @@ impl InBackup {
         for path in self.0.key_path().into_iter().chain([description]) {
             source.files.push(File::open(&path).map_err(|e| Error::io(format!("opening {}", shown(&path)), e))?);
         }
-        let (Some(data), found) = (&self.0.backup.data, source.file.len()) else { return Ok(()) };
-        if found == data.size || found < data.size && allow_truncated {
-            return Ok(());
+        let found = source.file.len();
+        let short = self.0.backup.data.as_ref().is_some_and(|data| found < data.size);
+        match self.0.check_len(found) {
+            Err(_) if short && allow_truncated => Ok(()),
+            Err(e) if short => {
+                Err(e.with_hint("fetch it again, or take the whole sectors that are there with --allow-truncated"))
+            }
+            other => other,
         }
-        let message = format!("found {found} bytes; it had {} when it was fetched", data.size);
-        let error = Error::corrupt("data.size", message);
-        Err(match found < data.size {
-            true => error.with_hint("fetch it again, or take the whole sectors that are there with --allow-truncated"),
-            false => error.with_hint("fetch it again"),
-        })
     }
 
     /// The key; `None` where the backup has none.

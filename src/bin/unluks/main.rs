@@ -9,6 +9,8 @@ mod hashes;
 mod inspect;
 mod key;
 mod progress;
+mod quote;
+mod restore_plan;
 mod scan;
 #[cfg(feature = "nbd")]
 mod serve;
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
         Command::Scan(args) => scan::run(args),
         #[cfg(feature = "openstack")]
         Command::Fetch(args) => fetch::run(&args.what),
+        Command::RestorePlan(args) => restore_plan::run(args),
         #[cfg(feature = "nbd")]
         Command::Serve(args) => serve_image(args),
     };
