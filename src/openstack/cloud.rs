@@ -12,6 +12,14 @@ use openstack_sdk::catalog::CatalogError;
 use openstack_sdk::config::CloudConfig;
 use openstack_sdk::types::ServiceType;
 use openstack_sdk::{AsyncOpenStack, OpenStackError};
+// Nothing of these is called by name: that they are mentioned puts them into the program, where the SDK finds them.
+use openstack_sdk_auth_applicationcredential as _;
+use openstack_sdk_auth_oidcaccesstoken as _;
+use openstack_sdk_auth_oidcclientcredentials as _;
+use openstack_sdk_auth_password as _;
+use openstack_sdk_auth_token as _;
+use openstack_sdk_auth_totp as _;
+use openstack_sdk_auth_websso as _;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{Response, StatusCode, Url};
 use secrecy::ExposeSecret;

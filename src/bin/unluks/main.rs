@@ -31,9 +31,9 @@ fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(args),
         Command::Decrypt(args) => decrypt::run(args),
         Command::Scan(args) => scan::run(args),
-        Command::RestorePlan(args) => restore_plan::run(args),
         #[cfg(feature = "openstack")]
         Command::Fetch(args) => fetch::run(&args.what),
+        Command::RestorePlan(args) => restore_plan::run(args),
         #[cfg(feature = "nbd")]
         Command::Serve(args) => serve_image(args),
     };

@@ -205,7 +205,7 @@ fn report(args: &ImageArgs, downloaded: &Downloaded) {
     }
     let hashes = match downloaded.compared.is_empty() {
         true => "Glance gave no hash that is known here to compare them with".into(),
-        false => format!("{} as Glance has it", downloaded.compared.join(" and ")),
+        false => format!("{} as Glance has them", downloaded.compared.join(" and ")),
     };
     let _ = writeln!(err, "{} bytes in {}; {hashes}", downloaded.size, shown(&args.output));
 }
