@@ -187,7 +187,10 @@ mod tests {
     #[test]
     fn words_come_out_of_every_shape() {
         let words = |body: &str| Answer { service: Service::Image, status: 404, body: body.into() }.words();
-        assert_eq!(words(r#"{"message":"No image found.<br /><br />\n\n\n","code":"404 Not Found"}"#), "No image found");
+        assert_eq!(
+            words(r#"{"message":"No image found.<br /><br />\n\n\n","code":"404 Not Found"}"#),
+            "No image found"
+        );
         assert_eq!(words(r#"{"error":{"code":401,"message":"You\nmust"}}"#), "You must");
         assert_eq!(words(r#"{"code":403,"title":"Forbidden","description":"Not allowed"}"#), "Not allowed");
         assert_eq!(words(r#"{"itemNotFound":{"code":404,"message":"gone\u001b[31m"}}"#), "gone\\u{1b}[31m");

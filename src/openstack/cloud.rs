@@ -358,9 +358,7 @@ fn client(config: &CloudConfig) -> Result<reqwest::Client> {
         .tcp_keepalive(Duration::from_secs(60))
         .user_agent(concat!("unluks/", env!("CARGO_PKG_VERSION")));
     if let Some(path) = &config.cacert {
-        let wrong = |e: &str| {
-            Error::invalid(format!("{}: {e}", escape(path))).with_rule("cloud.cacert")
-        };
+        let wrong = |e: &str| Error::invalid(format!("{}: {e}", escape(path))).with_rule("cloud.cacert");
         let home = path.strip_prefix("~/").and_then(|rest| Some(std::env::home_dir()?.join(rest)));
         let pem = std::fs::read(home.unwrap_or_else(|| PathBuf::from(path))).map_err(|e| wrong(&e.to_string()))?;
         let certificates = reqwest::Certificate::from_pem_bundle(&pem);

@@ -59,9 +59,9 @@ fn from_files(name: Option<String>) -> Result<(String, CloudConfig)> {
     let mut config = own.clone();
     if let Some(profile) = &own.profile {
         let public = files.public_clouds.unwrap_or_default();
-        let profile = public.get(profile).ok_or_else(|| {
-            invalid("profile", &format!("clouds-public.yaml has no profile \"{}\"", escape(profile)))
-        })?;
+        let profile = public
+            .get(profile)
+            .ok_or_else(|| invalid("profile", &format!("clouds-public.yaml has no profile \"{}\"", escape(profile))))?;
         config.update(profile);
     }
     // A vendor's profile cannot switch the check off.

@@ -62,7 +62,8 @@ impl Hashes {
             drop(lane.send);
             let found = lane.thread.join().map_err(|_| Error::invalid("a hash thread ended early"))?;
             if found != lane.wanted {
-                let message = format!("the {} of what came is {found}; Glance gives {}", lane.name, escape(&lane.wanted));
+                let message =
+                    format!("the {} of what came is {found}; Glance gives {}", lane.name, escape(&lane.wanted));
                 return Err(Error::corrupt(lane.field, message));
             }
             same.push(lane.name);

@@ -132,7 +132,9 @@ impl Image {
         if self.status != "active" {
             let (message, hint) = match self.status.as_str() {
                 "queued" => ("the image has no data: none was ever uploaded", "whoever made it must upload it"),
-                "saving" | "importing" | "uploading" => ("the image's data is still being uploaded", "wait until it is"),
+                "saving" | "importing" | "uploading" => {
+                    ("the image's data is still being uploaded", "wait until it is")
+                }
                 "deactivated" => ("the image was deactivated by an administrator", "ask them why"),
                 _ => ("the image has no data that can be downloaded", "ask whoever made it"),
             };
@@ -153,7 +155,8 @@ pub(super) fn check_key_id(rule: &str, id: &str) -> Result<()> {
         return Err(Error::corrupt(rule.to_owned(), format!("found \"{}\"; an id of a secret is wanted", escape(id))));
     }
     if id.replace('-', "") == FIXED_KEY.replace('-', "") {
-        let message = "the key is no secret of Barbican, but the fixed key of the cloud's configuration (an id of zeroes)";
+        let message =
+            "the key is no secret of Barbican, but the fixed key of the cloud's configuration (an id of zeroes)";
         let hint = "whoever runs the cloud has it: fixed_key in [key_manager] of cinder.conf and nova.conf; give it to --barbican-key";
         return Err(Error::unsupported(rule.to_owned(), message).with_hint(hint));
     }
@@ -165,7 +168,8 @@ mod tests {
     use super::*;
 
     fn image(fields: Value) -> Image {
-        let mut answer = serde_json::json!({"id": "b5978217-1f6b-437c-8297-83365ec4984a", "status": "active", "size": 0});
+        let mut answer =
+            serde_json::json!({"id": "b5978217-1f6b-437c-8297-83365ec4984a", "status": "active", "size": 0});
         answer.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
         Image::of(&answer).unwrap()
     }

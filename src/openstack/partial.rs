@@ -95,10 +95,9 @@ impl Partial {
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         let written = self.file.write_all_at(bytes, self.len);
         written.map_err(|e| {
-            failed(&self.path, e).at(self.len).with_hint(format!(
-                "what came is kept in {}: make room, and run it again to go on",
-                shown(&self.temp)
-            ))
+            failed(&self.path, e)
+                .at(self.len)
+                .with_hint(format!("what came is kept in {}: make room, and run it again to go on", shown(&self.temp)))
         })?;
         self.len += u64::try_from(bytes.len()).unwrap_or(0);
         Ok(())

@@ -32,7 +32,8 @@ fn a_connection_that_is_cut_at_ten_random_places_is_gone_on_with() {
     // In one stretch of 25 MB ten cuts at a random distance from the one before.
     let cuts: Vec<u64> = (0..10).map(|_| next() % 2_000_000 + 1).collect();
     let own = cuts.clone();
-    let glance = Proxy::downloads(bed().port("image"), move |n| own.get(n).map_or(Fault::default(), |at| Fault::cut(*at)));
+    let glance =
+        Proxy::downloads(bed().port("image"), move |n| own.get(n).map_or(Fault::default(), |at| Fault::cut(*at)));
     let desk = Desk::with_glance(glance.port);
     desk.fetch(bed().id("luks2"), &["--decrypt", "plain"]).ok();
     assert_eq!(sha256(&desk.path("plain")), bed().image("luks2")["plain_sha256"].as_str().unwrap());
@@ -76,7 +77,9 @@ fn a_later_run_goes_on_where_an_earlier_one_stopped() {
 
 #[test]
 fn what_an_earlier_run_left_of_another_image_or_damaged_is_not_taken() {
-    let cut = || Proxy::downloads(bed().port("image"), |n| if n == 0 { Fault::cut(1_000_000) } else { Fault::answer("503 x") });
+    let cut = || {
+        Proxy::downloads(bed().port("image"), |n| if n == 0 { Fault::cut(1_000_000) } else { Fault::answer("503 x") })
+    };
     let glance = cut();
     let desk = Desk::with_glance(glance.port);
     assert_eq!(desk.fetch(bed().id("luks1"), &["--retries", "0"]).code, Some(1));
@@ -112,7 +115,10 @@ fn a_store_without_ranges_is_gone_on_with_all_the_same() {
     let desk = Desk::with_glance(glance.port);
     desk.fetch(bed().id("luks1"), &[]).ok();
     desk.assert_whole(bed().image("luks1"));
-    assert_eq!(glance.download_heads().iter().map(|h| range_of(h)).collect::<Vec<_>>(), [None, Some(3_000_000), Some(6_000_000)]);
+    assert_eq!(
+        glance.download_heads().iter().map(|h| range_of(h)).collect::<Vec<_>>(),
+        [None, Some(3_000_000), Some(6_000_000)]
+    );
 }
 
 #[test]
@@ -141,7 +147,9 @@ fn data_that_is_lost_is_said_to_be() {
 
 #[test]
 fn a_wrong_byte_leaves_nothing() {
-    for (place, more) in [(0, &[][..]), (5_000_000, &["--decrypt", "plain"]), (10_485_759, &["--decrypt", "plain", "--no-ciphertext"])] {
+    for (place, more) in
+        [(0, &[][..]), (5_000_000, &["--decrypt", "plain"]), (10_485_759, &["--decrypt", "plain", "--no-ciphertext"])]
+    {
         let glance = Proxy::downloads(bed().port("image"), move |_| Fault { flip: Some(place), ..Fault::default() });
         let desk = Desk::with_glance(glance.port);
         desk.fetch(bed().id("luks1"), more).refused(4, "image.checksum", &["md5", "nothing of it is kept"]);
@@ -166,7 +174,9 @@ fn more_data_than_the_image_has_is_refused() {
 fn a_service_that_is_busy_is_waited_for() {
     let glance = Proxy::start(bed().port("image"), |head, n| match n {
         0 if is_download(head) => Fault {
-            answer: Some("HTTP/1.1 429 Slow down\r\nRetry-After: 2\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".into()),
+            answer: Some(
+                "HTTP/1.1 429 Slow down\r\nRetry-After: 2\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".into(),
+            ),
             ..Fault::default()
         },
         1 if is_download(head) => Fault::answer("502 Bad Gateway"),
@@ -201,7 +211,7 @@ fn a_full_disk_is_said_to_be_and_what_came_is_kept() {
     let mut desk = Desk::new("bed-demo");
     desk.file_limit = Some(4 << 20);
     let run = desk.fetch(bed().id("luks1"), &[]);
-    run.refused(1, "writing backup/image.raw (at byte ", &["File too large", "make room"]);
+    run.refused(1, "", &["writing backup/image.raw (at byte ", "File too large", "make room"]);
     desk.assert_nothing_looks_whole();
     let kept = fs::metadata(desk.path("backup/.image.raw.unluks-part")).unwrap().len();
     assert!(kept > 0 && kept <= 4 << 20);
@@ -214,7 +224,7 @@ fn a_full_disk_is_said_to_be_and_what_came_is_kept() {
     let mut desk = Desk::new("bed-demo");
     desk.file_limit = Some(4 << 20);
     let run = desk.fetch(bed().id("luks1"), &["--decrypt", "plain", "--no-ciphertext"]);
-    run.refused(1, "writing plain", &["File too large"]);
+    run.refused(1, "", &["writing plain", "File too large"]);
     desk.assert_nothing_looks_whole();
     assert!(!desk.path(".plain.unluks-part").exists());
 }
@@ -223,7 +233,8 @@ fn a_full_disk_is_said_to_be_and_what_came_is_kept() {
 fn ctrl_c_ends_in_good_order_and_a_later_run_goes_on() {
     let glance = Proxy::downloads(bed().port("image"), |_| Fault { rate: Some(2 << 20), ..Fault::default() });
     let desk = Desk::with_glance(glance.port);
-    let child = desk.command(&["fetch", "image", bed().id("luks1"), "-o", "backup", "--decrypt", "plain"]).spawn().unwrap();
+    let child =
+        desk.command(&["fetch", "image", bed().id("luks1"), "-o", "backup", "--decrypt", "plain"]).spawn().unwrap();
     let part = desk.path("backup/.image.raw.unluks-part");
     let start = Instant::now();
     while fs::metadata(&part).map_or(0, |m| m.len()) < 1 << 20 {

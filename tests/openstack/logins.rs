@@ -44,7 +44,11 @@ fn another_project_does_not_see_the_image() {
 fn a_reader_may_neither_have_the_key_nor_download() {
     let desk = Desk::new("bed-viewer");
     desk.fetch(bed().id("luks1"), &[]).refused(2, "secret.access", &["creator"]);
-    desk.fetch(bed().id("luks1"), &["--no-key"]).refused(2, "image.download", &["may be seen", "download_image", "member"]);
+    desk.fetch(bed().id("luks1"), &["--no-key"]).refused(
+        2,
+        "image.download",
+        &["may be seen", "download_image", "member"],
+    );
     desk.assert_nothing_looks_whole();
 }
 
@@ -106,7 +110,9 @@ fn a_token() {
 
 #[test]
 fn every_login_that_the_sdk_has_is_linked_in() {
-    for (auth_type, secret) in [("v3totp", "passcode"), ("v3oidcaccesstoken", "access_token"), ("v3oidcclientcredentials", "")] {
+    for (auth_type, secret) in
+        [("v3totp", "passcode"), ("v3oidcaccesstoken", "access_token"), ("v3oidcclientcredentials", "")]
+    {
         let desk = Desk::new("one");
         let url = format!("http://127.0.0.1:{}/v3", bed().port("identity"));
         let secret = if secret.is_empty() { String::new() } else { format!(", {secret}: '123456'") };
@@ -166,9 +172,13 @@ fn tls_before_keystone(dir: &Path) -> u16 {
         certtool(&["--generate-privkey", "--bits", "2048", "--outfile", &format!("{name}-key.pem")]);
     }
     fs::write(dir.join("ca.cfg"), "cn = \"test authority\"\nca\ncert_signing_key\nexpiration_days = 2\n").unwrap();
-    fs::write(dir.join("server.cfg"), "cn = \"localhost\"\nip_address = \"127.0.0.1\"\ntls_www_server\nexpiration_days = 2\n")
-        .unwrap();
-    let sign = ["--generate-self-signed", "--load-privkey", "ca-key.pem", "--template", "ca.cfg", "--outfile", "ca.pem"];
+    fs::write(
+        dir.join("server.cfg"),
+        "cn = \"localhost\"\nip_address = \"127.0.0.1\"\ntls_www_server\nexpiration_days = 2\n",
+    )
+    .unwrap();
+    let sign =
+        ["--generate-self-signed", "--load-privkey", "ca-key.pem", "--template", "ca.cfg", "--outfile", "ca.pem"];
     certtool(&sign);
     let by = ["--load-ca-certificate", "ca.pem", "--load-ca-privkey", "ca-key.pem"];
     let what = ["--load-privkey", "server-key.pem", "--template", "server.cfg", "--outfile", "server.pem"];

@@ -29,7 +29,10 @@ impl Fault {
     }
 
     pub fn answer(head: &str) -> Self {
-        Self { answer: Some(format!("HTTP/1.1 {head}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")), ..Self::default() }
+        Self {
+            answer: Some(format!("HTTP/1.1 {head}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")),
+            ..Self::default()
+        }
     }
 }
 

@@ -120,7 +120,8 @@ pub fn write_key(path: &Path, secret: &Secret) -> Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true).mode(0o600);
     let _ = std::fs::remove_file(&temp);
-    let written = options.open(&temp).and_then(|mut f| f.write_all(secret.payload.expose()).and_then(|()| f.sync_all()));
+    let written =
+        options.open(&temp).and_then(|mut f| f.write_all(secret.payload.expose()).and_then(|()| f.sync_all()));
     if let Err(e) = written.and_then(|()| std::fs::rename(&temp, path)) {
         let _ = std::fs::remove_file(&temp);
         return Err(failed(e));

@@ -48,8 +48,13 @@ pub fn run(args: &ImageArgs) -> Result<ExitCode> {
     }
     let file = data_file_name(image.info.disk_format.as_deref());
     let path = args.output.join(&file);
-    let download =
-        Download { cloud: &cloud, image: &image, path: (!args.no_ciphertext).then_some(&path), feed: None, progress: &progress };
+    let download = Download {
+        cloud: &cloud,
+        image: &image,
+        path: (!args.no_ciphertext).then_some(&path),
+        feed: None,
+        progress: &progress,
+    };
     let bar = Shown::new(args.progress, args.quiet, Some(size), 0);
     let stop = AtomicBool::new(false);
     let fetched = std::thread::scope(|scope| {
@@ -157,7 +162,13 @@ fn fetch_and_decrypt(
             (Err(e), _) => Err(e),
             (Ok(_), Err(e)) => Err(e),
         }
-        .map_err(|e| if progress.is_cancelled() { Error::new(ErrorKind::Io, "stopped before the end").with_rule("cancelled") } else { e })
+        .map_err(|e| {
+            if progress.is_cancelled() {
+                Error::new(ErrorKind::Io, "stopped before the end").with_rule("cancelled")
+            } else {
+                e
+            }
+        })
     })
 }
 

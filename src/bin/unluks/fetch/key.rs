@@ -38,6 +38,10 @@ fn escaped(c: char) -> Vec<char> {
     match c {
         ' '..='~' => vec![c],
         c if c.is_alphanumeric() => vec![c],
-        c => c.encode_utf16(&mut [0; 2]).iter().flat_map(|unit| format!("\\u{unit:04x}").chars().collect::<Vec<_>>()).collect(),
+        c => c
+            .encode_utf16(&mut [0; 2])
+            .iter()
+            .flat_map(|unit| format!("\\u{unit:04x}").chars().collect::<Vec<_>>())
+            .collect(),
     }
 }
