@@ -67,6 +67,9 @@ pub const SCAN_RETRIES_MAX: u64 = 100_000;
 /// Backup: the largest `backup.json`. Glance allows an image 128 properties of at most 64 KiB unless it is told otherwise.
 pub const BACKUP_JSON_MAX: u64 = 16 << 20;
 
+/// OpenStack: how long something that a service makes or deletes is waited for. A volume of terabytes takes Cinder hours.
+pub const CLOUD_WAIT_MAX: Duration = Duration::from_secs(86_400);
+
 /// NBD: how long a client may take from connecting to its first command. A client that opens a connection and falls
 /// silent would hold a slot for ever (CVE-2024-7409); libnbd and QEMU need some milliseconds.
 pub const NBD_HANDSHAKE_TIME: Duration = Duration::from_secs(10);

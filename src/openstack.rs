@@ -3,6 +3,7 @@
 //! ```text
 //!  clouds.yaml, OS_* ─► Cloud ─► image::find ─► secret::fetch ─► Download ─► image.raw, hashes
 //!                         │                                          └─► a pipe ─► decrypt
+//!                         ├─► volume::find ─► an image of it; restore: secret, image and volume ─► steps, taken back
 //!                         └─► send: any request to a service, with a token that is renewed when it expires
 //! ```
 //!
@@ -15,10 +16,15 @@ mod answer;
 mod cloud;
 mod config;
 mod download;
+#[cfg(test)]
+mod fake;
 mod hashes;
 pub mod image;
 mod partial;
+pub mod restore;
 pub mod secret;
+pub mod steps;
+pub mod volume;
 
 pub use answer::{Answer, Body, Request, Service};
 pub use cloud::{Cloud, Options};

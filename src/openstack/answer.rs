@@ -1,7 +1,7 @@
 //! A request to a service, and its answer.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::io::Read;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -56,7 +56,7 @@ pub enum Body<'a> {
     Json(&'a Value),
     /// Bytes of a media type. They are copied once, into memory that is not locked.
     Bytes(&'a str, &'a [u8]),
-    /// A file from its start, of so many bytes and a media type, streamed.
+    /// A media type, and so many bytes of a file or a pipe from where it stands, streamed.
     File(&'a str, &'a File, u64),
 }
 
@@ -174,7 +174,7 @@ impl futures_core::Stream for FileStream {
         }
         let n = (self.len - self.at).min(UPLOAD_CHUNK);
         let mut chunk = vec![0; usize::try_from(n).unwrap_or(0)];
-        let read = self.file.read_exact_at(&mut chunk, self.at);
+        let read = self.file.read_exact(&mut chunk);
         self.at += n;
         Poll::Ready(Some(read.map(|()| chunk)))
     }

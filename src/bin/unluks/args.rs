@@ -119,6 +119,18 @@ pub struct RestorePlanArgs {
     /// Make a volume of this type
     #[arg(long, value_name = "TYPE")]
     pub volume_type: Option<String>,
+    /// Do it, through the cloud's API; what was made is deleted again where a later step fails
+    #[cfg(feature = "openstack")]
+    #[arg(long)]
+    pub run: bool,
+    /// Say nothing but what was made, and errors
+    #[cfg(feature = "openstack")]
+    #[arg(short, long, requires = "run")]
+    pub quiet: bool,
+    /// How progress is shown on the standard error: auto is a bar on a terminal, and nothing elsewhere
+    #[cfg(feature = "openstack")]
+    #[arg(long, value_enum, default_value = "auto", value_name = "HOW", requires = "run")]
+    pub progress: ProgressKind,
 }
 
 /// Serves the plaintext of an image over NBD, read-only, and writes it nowhere
@@ -203,7 +215,7 @@ pub struct KeyArgs {
 }
 
 /// What unlocking may cost.
-#[derive(Args)]
+#[derive(Args, Clone)]
 #[command(next_help_heading = "Limits")]
 pub struct LimitArgs {
     /// The most memory that a key derivation may take [default: 4GiB, or three quarters of the machine's]

@@ -2,6 +2,7 @@
 
 mod image;
 mod key;
+mod volume;
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::Write;
@@ -9,6 +10,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Args, Subcommand};
 use unluks::backup::{Becomes, StoredKey};
@@ -25,6 +27,7 @@ use crate::source::shown;
 pub enum What {
     Image(ImageArgs),
     Key(KeyArgs),
+    Volume(VolumeArgs),
 }
 
 /// Fetches an image and its key
@@ -73,8 +76,41 @@ pub struct KeyArgs {
     pub cloud: CloudArgs,
 }
 
-/// Which cloud.
+/// Fetches a volume's key, and says how its data becomes an image; with --make-image fetches that too
 #[derive(Args)]
+pub struct VolumeArgs {
+    /// The id or name of a volume or a snapshot
+    #[arg(value_name = "VOLUME")]
+    pub volume: String,
+    /// The directory that gets key and backup.json, and the image; it is made
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Make an image of the data, fetch it, and delete it again; of a volume in use by a snapshot, deleted too
+    #[arg(long)]
+    pub make_image: bool,
+    /// Write the plaintext to this file while the image comes in
+    #[arg(long, value_name = "FILE", requires = "make_image")]
+    pub decrypt: Option<PathBuf>,
+    /// Keep no copy of the encrypted image: it never touches the disk
+    #[arg(long, requires = "decrypt")]
+    pub no_ciphertext: bool,
+    /// Replace the file of --decrypt if it is there
+    #[arg(long, requires = "decrypt")]
+    pub force: bool,
+    #[command(flatten)]
+    pub cloud: CloudArgs,
+    #[command(flatten)]
+    pub limits: LimitArgs,
+    /// Say nothing but errors, and the steps
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// How progress is shown on the standard error: auto is a bar on a terminal, and nothing elsewhere
+    #[arg(long, value_enum, default_value = "auto", value_name = "HOW")]
+    pub progress: ProgressKind,
+}
+
+/// Which cloud.
+#[derive(Args, Clone)]
 #[command(next_help_heading = "Cloud")]
 pub struct CloudArgs {
     /// Its name in clouds.yaml [default: OS_CLOUD, the other OS_* variables, or the only one there]
@@ -89,6 +125,7 @@ pub fn run(what: &What) -> Result<ExitCode> {
     match what {
         What::Image(args) => image::run(args),
         What::Key(args) => key::run(args),
+        What::Volume(args) => volume::run(args),
     }
 }
 
@@ -104,6 +141,30 @@ pub fn connect(args: &CloudArgs, progress: &Progress) -> Result<Cloud> {
     // A write beyond the limit on a file's size is then an error like that of a full disk.
     signal_hook::flag::register(SIGXFSZ, Arc::default()).map_err(failed)?;
     Cloud::connect(Options { name: args.cloud.clone(), retries: args.retries, cancelled: flag })
+}
+
+/// For work that is taken back where it fails: the first signal stops it, a second one stops the taking back, and a third
+/// one ends the program. Gives what the second one sets.
+///
+/// A request that changes something is not cut off by the first: nobody would know what became of it.
+pub fn catch_signals(progress: &Progress) -> Result<Arc<AtomicBool>> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    let failed = |e| Error::io("catching signals", e);
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(failed)?;
+    let (first, again) = (progress.cancel_flag(), Arc::new(AtomicBool::new(false)));
+    let second = Arc::clone(&again);
+    std::thread::spawn(move || {
+        for signal in signals.forever() {
+            match (first.swap(true, Ordering::Relaxed), second.load(Ordering::Relaxed)) {
+                (false, _) => {
+                    let _ = writeln!(anstream::stderr(), "stopping; what was made in the cloud is deleted again");
+                }
+                (true, false) => second.store(true, Ordering::Relaxed),
+                (true, true) => drop(signal_hook::low_level::emulate_default_handler(signal)),
+            }
+        }
+    });
+    Ok(again)
 }
 
 /// Makes a directory that only its owner may look into.

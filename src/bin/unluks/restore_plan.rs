@@ -1,5 +1,8 @@
 //! `unluks restore-plan`: what brings a backup back into a cloud, as a script for the openstack client.
 
+#[cfg(feature = "openstack")]
+mod restore;
+
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::Path;
@@ -17,6 +20,10 @@ pub fn run(args: &RestorePlanArgs) -> Result<ExitCode> {
     let dir = BackupDir::open(&args.dir)?;
     let options = PlanOptions { volume: args.volume, volume_type: args.volume_type.clone() };
     let plan = Plan::new(&dir, &options)?;
+    #[cfg(feature = "openstack")]
+    if args.run {
+        return restore::run(args, &dir, &plan);
+    }
     let script = script(&dir, &plan, args.cloud.as_deref())?;
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(script.as_bytes()).and_then(|()| stdout.flush()) {

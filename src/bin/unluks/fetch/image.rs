@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use unluks::backup::{Backup, DESCRIPTION, Data, KEY_FILE, Plaintext, data_file_name};
+use unluks::backup::{Backup, DESCRIPTION, Data, KEY_FILE, Plaintext, VolumeInfo, data_file_name};
 use unluks::decrypt::hash::{Algorithm, Lanes};
 use unluks::decrypt::target::{Target, TargetOptions};
 use unluks::decrypt::{Job, Options, Progress};
@@ -14,7 +14,7 @@ use unluks::io::Pipe;
 use unluks::luks::unlock::UnlockOptions;
 use unluks::openstack::image::{Image, find};
 use unluks::openstack::secret::{self, Secret};
-use unluks::openstack::{Download, Downloaded, Feed, FeedReader};
+use unluks::openstack::{Cloud, Download, Downloaded, Feed, FeedReader};
 use unluks::volume::VolumeOptions;
 use unluks::{Error, ErrorKind, Result};
 
@@ -26,12 +26,17 @@ pub fn run(args: &ImageArgs) -> Result<ExitCode> {
     refuse_what_is_there(args)?;
     let progress = Progress::default();
     let cloud = connect(&args.cloud, &progress)?;
-    let image = find(&cloud, &args.image)?;
+    fetch(args, &cloud, &progress, None)
+}
+
+/// Fetches an image; `volume` is what it was made of, where that is known.
+pub fn fetch(args: &ImageArgs, cloud: &Cloud, progress: &Progress, volume: Option<VolumeInfo>) -> Result<ExitCode> {
+    let image = find(cloud, &args.image)?;
     let size = image.check_data().inspect_err(|_| print_snapshots(&image))?;
     let named = image.key()?;
     check_decrypt(args, &image, named.is_some())?;
     let secret = match named.filter(|_| !args.no_key) {
-        Some((_, id)) => Some(secret::fetch(&cloud, id).map_err(|e| explain(args, e))?),
+        Some((_, id)) => Some(secret::fetch(cloud, id).map_err(|e| explain(args, e))?),
         None => None,
     };
     if named.is_none() && !args.quiet {
@@ -41,6 +46,7 @@ pub fn run(args: &ImageArgs) -> Result<ExitCode> {
     make_dir(&args.output)?;
     let mut backup = Backup::new(cloud.description());
     backup.image = Some(image.info.clone());
+    backup.volume = volume;
     if let Some(secret) = &secret {
         // Before hours of download: a key that cannot be kept is no use then.
         write_key(&args.output.join(KEY_FILE), secret)?;
@@ -48,19 +54,14 @@ pub fn run(args: &ImageArgs) -> Result<ExitCode> {
     }
     let file = data_file_name(image.info.disk_format.as_deref());
     let path = args.output.join(&file);
-    let download = Download {
-        cloud: &cloud,
-        image: &image,
-        path: (!args.no_ciphertext).then_some(&path),
-        feed: None,
-        progress: &progress,
-    };
+    let download =
+        Download { cloud, image: &image, path: (!args.no_ciphertext).then_some(&path), feed: None, progress };
     let bar = Shown::new(args.progress, args.quiet, Some(size), 0);
     let stop = AtomicBool::new(false);
     let fetched = std::thread::scope(|scope| {
-        scope.spawn(|| bar.follow(&progress, &stop));
+        scope.spawn(|| bar.follow(progress, &stop));
         let fetched = match (&args.decrypt, &secret) {
-            (Some(to), Some(secret)) => fetch_and_decrypt(download, to, secret, args, &progress),
+            (Some(to), Some(secret)) => fetch_and_decrypt(download, to, secret, args, progress),
             _ => download.run().map(|downloaded| (downloaded, None)),
         };
         stop.store(true, Ordering::Relaxed);
@@ -82,7 +83,7 @@ pub fn run(args: &ImageArgs) -> Result<ExitCode> {
 }
 
 /// What is finished is not touched.
-fn refuse_what_is_there(args: &ImageArgs) -> Result<()> {
+pub fn refuse_what_is_there(args: &ImageArgs) -> Result<()> {
     if args.output.join(DESCRIPTION).symlink_metadata().is_ok() {
         return Err(Error::invalid(format!("{} holds a backup already", shown(&args.output)))
             .with_hint("name another directory"));
