@@ -116,6 +116,10 @@ impl Cloud {
         let sdk = sdk?.map_err(|e| match login_failure(&e) {
             Failure::Passing(e, _) | Failure::Final(e) => e,
         })?;
+        if sdk.get_auth_info().is_none_or(|info| info.token.project.is_none()) {
+            let message = "the login is good, but for no project, and images and keys are a project's";
+            return Err(Error::invalid(message).with_rule("cloud.project").with_hint("set project_name or project_id"));
+        }
         Ok(Self { runtime, sdk, http, name, options })
     }
 

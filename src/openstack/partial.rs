@@ -79,6 +79,13 @@ impl Partial {
             open.write(true).create(true).truncate(true).mode(0o600);
             open.open(&note).and_then(|mut f| f.write_all(&json)).map_err(|e| failed(&note, e))?;
         }
+        // A disk that is too small says so before hours of download. The length stays that of what is there.
+        let keep_size = rustix::fs::FallocateFlags::KEEP_SIZE;
+        if let Err(rustix::io::Errno::NOSPC) = rustix::fs::fallocate(&file, keep_size, 0, size) {
+            let full =
+                Error::io(format!("allocating {size} bytes for {}", shown(path)), rustix::io::Errno::NOSPC.into());
+            return Err(full.with_hint("make room, or name a directory elsewhere"));
+        }
         Ok(Self { path: path.to_owned(), temp, note, file, len })
     }
 

@@ -211,7 +211,7 @@ fn a_full_disk_is_said_to_be_and_what_came_is_kept() {
     let mut desk = Desk::new("bed-demo");
     desk.file_limit = Some(4 << 20);
     let run = desk.fetch(bed().id("luks1"), &[]);
-    run.refused(1, "writing backup/image.raw (at byte ", &["File too large", "make room"]);
+    run.refused(1, "", &["writing backup/image.raw (at byte ", "File too large", "make room"]);
     desk.assert_nothing_looks_whole();
     let kept = fs::metadata(desk.path("backup/.image.raw.unluks-part")).unwrap().len();
     assert!(kept > 0 && kept <= 4 << 20);
@@ -224,7 +224,7 @@ fn a_full_disk_is_said_to_be_and_what_came_is_kept() {
     let mut desk = Desk::new("bed-demo");
     desk.file_limit = Some(4 << 20);
     let run = desk.fetch(bed().id("luks1"), &["--decrypt", "plain", "--no-ciphertext"]);
-    run.refused(1, "writing plain", &["File too large"]);
+    run.refused(1, "", &["writing plain", "File too large"]);
     desk.assert_nothing_looks_whole();
     assert!(!desk.path(".plain.unluks-part").exists());
 }

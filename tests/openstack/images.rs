@@ -166,3 +166,22 @@ fn names_that_lead_nowhere() {
     desk.run(&["fetch", "key", nobody, "--output", "k"]).refused(2, "secret.id", &["gone"]);
     assert!(!desk.path("k").exists());
 }
+
+#[test]
+fn nothing_of_the_users_is_overwritten() {
+    let desk = Desk::new("bed-demo");
+    fs::create_dir(desk.path("backup")).unwrap();
+    fs::write(desk.path("backup/key"), "the last copy").unwrap();
+    desk.fetch(bed().id("luks1"), &[]).refused(2, "", &["backup/key", "is another key"]);
+    assert_eq!(fs::read(desk.path("backup/key")).unwrap(), b"the last copy");
+    fs::rename(desk.path("backup/key"), desk.path("backup/image.raw")).unwrap();
+    desk.fetch(bed().id("luks1"), &[]).refused(2, "", &["backup/image.raw is there already"]);
+    assert_eq!(fs::read(desk.path("backup/image.raw")).unwrap(), b"the last copy");
+
+    for own in ["image.raw", "key", "backup.json"] {
+        let desk = Desk::new("bed-demo");
+        let to = format!("./backup/{own}");
+        desk.fetch(bed().id("luks1"), &["--decrypt", &to]).refused(2, "", &[&to, "of the backup itself"]);
+        assert!(desk.files().is_empty());
+    }
+}

@@ -148,6 +148,14 @@ fn what_is_wrong_with_the_configuration_is_said() {
 }
 
 #[test]
+fn a_login_without_a_project() {
+    let desk = Desk::new("bed-demo");
+    let text = bed().clouds_yaml();
+    desk.set_clouds_yaml(&text.split_inclusive('\n').filter(|l| !l.contains("project_")).collect::<String>());
+    desk.fetch(bed().id("luks1"), &[]).refused(2, "cloud.project", &["for no project", "project_name"]);
+}
+
+#[test]
 fn a_cloud_without_barbican() {
     let keystone = Proxy::start(bed().port("identity"), |_, _| Fault {
         replace: Some(("\"key-manager\"".into(), "\"key-nowhere\"".into())),

@@ -269,12 +269,13 @@ impl Run {
         self
     }
 
-    /// Fails unless it was refused with the exit code, and the last line has the rule and the words.
+    /// Fails unless it was refused with the exit code, and the last line has the rule, where there is one, and the words.
     #[track_caller]
     pub fn refused(&self, code: i32, rule: &str, words: &[&str]) -> &Self {
         let last = self.stderr.lines().last().unwrap_or_default();
         assert_eq!(self.code, Some(code), "{}", self.stderr);
-        assert!(last.starts_with("unluks: ") && last.contains(&format!("{rule}: ")), "{rule}:\n{}", self.stderr);
+        let rule = if rule.is_empty() { String::new() } else { format!("{rule}: ") };
+        assert!(last.starts_with("unluks: ") && last.contains(&rule), "{rule}:\n{}", self.stderr);
         for word in words {
             assert!(last.contains(word), "\"{word}\" is not in: {last}");
         }

@@ -173,8 +173,17 @@ pub fn make_dir(path: &Path) -> Result<()> {
     made.map_err(|e| Error::io(format!("making {}", shown(path)), e))
 }
 
-/// Writes a key whole or not at all, with mode 0600; what is there is replaced.
+/// Writes a key whole or not at all, with mode 0600. Another key that is there is not overwritten: it may be the last copy.
 pub fn write_key(path: &Path, secret: &Secret) -> Result<()> {
+    if path.symlink_metadata().is_ok() {
+        let there = File::open(path).map_err(|e| Error::io(format!("opening {}", shown(path)), e))?;
+        let there = unluks::key::read_key_file(&mut &there, 0, None).map_err(|e| e.within(shown(path)))?;
+        return match there.expose() == secret.payload.expose() {
+            true => Ok(()),
+            false => Err(Error::invalid(format!("{} is there already, and is another key", shown(path)))
+                .with_hint("name another directory, or move it away")),
+        };
+    }
     let failed = |e| Error::io(format!("writing {}", shown(path)), e);
     let name = path.file_name().ok_or_else(|| Error::invalid(format!("{} is no file name", shown(path))))?;
     let temp = path.with_file_name(format!(".{}.unluks-part", name.to_string_lossy()));

@@ -44,6 +44,8 @@ pub fn fetch(args: &ImageArgs, cloud: &Cloud, progress: &Progress, volume: Optio
     }
 
     make_dir(&args.output)?;
+    let file = data_file_name(image.info.disk_format.as_deref());
+    keep_apart(args, &file)?;
     let mut backup = Backup::new(cloud.description());
     backup.image = Some(image.info.clone());
     backup.volume = volume;
@@ -52,7 +54,6 @@ pub fn fetch(args: &ImageArgs, cloud: &Cloud, progress: &Progress, volume: Optio
         write_key(&args.output.join(KEY_FILE), secret)?;
         backup.key = Some(describe(secret, KEY_FILE, named.map(|(property, _)| property)));
     }
-    let file = data_file_name(image.info.disk_format.as_deref());
     let path = args.output.join(&file);
     let download =
         Download { cloud, image: &image, path: (!args.no_ciphertext).then_some(&path), feed: None, progress };
@@ -93,6 +94,19 @@ pub fn refuse_what_is_there(args: &ImageArgs) -> Result<()> {
             Err(Error::invalid(format!("{} is there already", shown(to))).with_hint("use --force to replace it"))
         }
         _ => Ok(()),
+    }
+}
+
+/// Refuses a plaintext that would be one of the backup's own files.
+fn keep_apart(args: &ImageArgs, file: &str) -> Result<()> {
+    let Some(to) = &args.decrypt else { return Ok(()) };
+    let parent = to.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let same = matches!((parent.canonicalize(), args.output.canonicalize()), (Ok(a), Ok(b)) if a == b);
+    match same && [file, KEY_FILE, DESCRIPTION].iter().any(|own| to.file_name() == Some(own.as_ref())) {
+        true => {
+            Err(Error::invalid(format!("{} is a file of the backup itself", shown(to))).with_hint("name another file"))
+        }
+        false => Ok(()),
     }
 }
 
