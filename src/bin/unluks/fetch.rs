@@ -97,16 +97,16 @@ pub struct VolumeArgs {
     /// Replace the file of --decrypt if it is there
     #[arg(long, requires = "decrypt")]
     pub force: bool,
-    #[command(flatten)]
-    pub cloud: CloudArgs,
-    #[command(flatten)]
-    pub limits: LimitArgs,
     /// Say nothing but errors, and the steps
     #[arg(short, long)]
     pub quiet: bool,
     /// How progress is shown on the standard error: auto is a bar on a terminal, and nothing elsewhere
     #[arg(long, value_enum, default_value = "auto", value_name = "HOW")]
     pub progress: ProgressKind,
+    #[command(flatten)]
+    pub cloud: CloudArgs,
+    #[command(flatten)]
+    pub limits: LimitArgs,
 }
 
 /// Which cloud.
