@@ -232,7 +232,7 @@ impl Cloud {
             e => Error::invalid(one_line(&e)).with_rule(format!("catalog.{kind}")),
         })?;
         let mut url = endpoint.url().clone();
-        let versioned = url.path_segments().is_some_and(|mut all| all.any(|s| is_version(s)));
+        let versioned = url.path_segments().is_some_and(|mut all| all.any(is_version));
         if let (false, Ok(mut segments)) = (versioned, url.path_segments_mut()) {
             segments.pop_if_empty().push(version);
         }

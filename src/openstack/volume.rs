@@ -84,10 +84,10 @@ fn too_old() -> Error {
 }
 
 fn by_id_or_name(api: &dyn Api, sort: Sort, wanted: &str) -> Result<Option<Value>> {
-    if is_id(wanted) {
-        if let Some(found) = show(api, sort, wanted)? {
-            return Ok(Some(found));
-        }
+    if is_id(wanted)
+        && let Some(found) = show(api, sort, wanted)?
+    {
+        return Ok(Some(found));
     }
     let (one, list) = names(sort);
     let request = Request {
