@@ -8,3 +8,7 @@ mod images;
 #[path = "openstack/logins.rs"]
 mod logins;
 mod openstack_support;
+#[path = "openstack/restore.rs"]
+mod restore;
+#[path = "openstack/volumes.rs"]
+mod volumes;

@@ -2,14 +2,17 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use base64::Engine;
 use md5::Digest;
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
-use super::steps::{Api, Made, Sort, Stop, get, go_on, id, post, take_back, text, wait, with_remains};
+use super::steps::{Api, Made, Sort, Stop, get, go_on, id, pause, post, take_back, text, wait, with_remains};
 use super::{Answer, Body, Method, Request, Service};
 use crate::backup::BackupDir;
 use crate::backup::plan::Plan;
@@ -19,6 +22,8 @@ use crate::luks::metadata::Version;
 
 /// How much of a LUKS2 image is uploaded to see whether Glance takes it: more than it looks at.
 const PROBE: u64 = 1 << 20;
+/// How often an image is uploaded.
+const UPLOADS: u32 = 3;
 
 /// How a restore runs, and who is told of it.
 pub struct Restore<'a> {
@@ -134,12 +139,16 @@ impl Restore<'_> {
         let path = self.dir.data_path().ok_or_else(|| Error::invalid("the backup holds no image"))?;
         let shown = escape(&path.display().to_string());
         let mut file = File::open(&path).map_err(|e| Error::io(format!("opening {shown}"), e))?.take(len);
-        let (reader, mut writer) = std::io::pipe().map_err(|e| Error::io("making a pipe", e))?;
+        // A pair of sockets is a pipe that the end which reads can shut, whoever else still holds it.
+        let (reader, mut writer) = UnixStream::pair().map_err(|e| Error::io("making a pipe", e))?;
+        let end = reader.try_clone().map_err(|e| Error::io("making a pipe", e))?;
         let reader = File::from(OwnedFd::from(reader));
         std::thread::scope(|scope| {
             let feeder = scope.spawn(move || {
                 let mut hashes = Hashes::default();
                 let mut buffer = vec![0; 256 << 10];
+                // What an earlier upload had sent already is progress once.
+                let mut sent = 0u64;
                 // The request fails where the pipe ends early: nothing that was cut off is taken for whole.
                 while !progress.is_cancelled() {
                     let n = file.read(&mut buffer).map_err(|e| Error::io(format!("reading {shown}"), e))?;
@@ -149,7 +158,8 @@ impl Restore<'_> {
                     }
                     hashes.md5.update(read);
                     hashes.sha512.update(read);
-                    progress.add(u64::try_from(n).unwrap_or(0));
+                    sent = sent.saturating_add(u64::try_from(n).unwrap_or(0));
+                    progress.add(sent.saturating_sub(progress.bytes()));
                 }
                 Ok(hashes)
             });
@@ -158,7 +168,7 @@ impl Restore<'_> {
                 body: Body::File("application/octet-stream", &reader, len),
                 ..Request::get(Service::Image, &format!("images/{id}/file"))
             });
-            drop(reader);
+            let _ = end.shutdown(Shutdown::Both);
             let fed = feeder.join().map_err(|_| Error::invalid("the thread that reads the image ended early"))?;
             go_on(&progress.cancel_flag())?;
             Ok((answer?, fed?))
@@ -253,9 +263,30 @@ impl Restore<'_> {
         Ok(id)
     }
 
+    /// Uploads the image, once more where the connection broke or the service failed and has nothing of it.
+    fn send_all(&self, id: &str) -> Result<(Answer, Hashes)> {
+        let mut time = Duration::from_secs(1);
+        for _ in 1..UPLOADS {
+            let e = match self.send_data(id, self.plan.image.size, self.progress) {
+                Ok((answer, _)) if matches!(answer.status, 429 | 500..) => answer.error("uploading the image"),
+                Err(e) if e.kind() == ErrorKind::Io && e.rule() != "cancelled" => e,
+                other => return other,
+            };
+            pause(&self.progress.cancel_flag(), time)?;
+            time *= 4;
+            let path = Sort::Image.path(id);
+            let status = get(self.api, Service::Image, &path)?.success("looking at the image")?;
+            if text(&status, "/status") != "queued" {
+                return Err(e);
+            }
+            (self.tell)(&format!("uploading once more: {e}"));
+        }
+        self.send_data(id, self.plan.image.size, self.progress)
+    }
+
     /// Uploads the image, hashed on the way, and compares what the cloud has with what was recorded.
     fn upload(&self, id: &str) -> Result<()> {
-        let (answer, hashes) = self.send_data(id, self.plan.image.size, self.progress)?;
+        let (answer, hashes) = self.send_all(id)?;
         if answer.status == 415 {
             let e = answer.error("uploading the image");
             return Err(e.with_hint("this Glance does not take such a container as it is"));

@@ -89,6 +89,19 @@ pub fn go_on(stop: &Stop) -> Result<()> {
     }
 }
 
+/// Waits for a while.
+///
+/// # Errors
+/// `cancelled`.
+pub fn pause(stop: &Stop, time: Duration) -> Result<()> {
+    let woken = Instant::now() + time;
+    while Instant::now() < woken {
+        go_on(stop)?;
+        std::thread::sleep(Duration::from_millis(50).min(time));
+    }
+    Ok(())
+}
+
 /// Asks again and again, ever more seldom, until there is something.
 ///
 /// # Errors
@@ -101,11 +114,7 @@ pub fn wait<T>(what: &str, stop: &Stop, mut look: impl FnMut() -> Result<Option<
         if let Some(found) = look()? {
             return Ok(found);
         }
-        let woken = Instant::now() + pause;
-        while Instant::now() < woken {
-            go_on(stop)?;
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        self::pause(stop, pause)?;
         pause = (pause * 3 / 2).min(Duration::from_secs(10));
     }
     Err(Error::limit("cloud.wait", format!("{what} took more than {} s", CLOUD_WAIT_MAX.as_secs())))

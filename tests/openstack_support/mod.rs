@@ -56,6 +56,14 @@ fn venv(state: &Path) -> PathBuf {
     std::env::var_os("OSBED_VENV").map_or_else(|| state.with_file_name("osbed-venv"), PathBuf::from)
 }
 
+/// Where the real openstack client is.
+pub fn tools() -> PathBuf {
+    venv(&bed().state).join("bin")
+}
+
+/// Held by a test that makes volumes in project demo, or compares what there is of them.
+pub static CINDER: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
 fn run_script(command: &mut Command) {
     let out = command.stdin(Stdio::null()).output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
     let text = String::from_utf8_lossy(&out.stderr);

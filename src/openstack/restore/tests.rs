@@ -257,6 +257,34 @@ fn a_glance_that_refuses_luks2_is_found_out_by_the_header_alone() {
 }
 
 #[test]
+fn an_upload_that_the_service_failed_at_is_made_once_more() {
+    let (_dir, dir) = backup(|_| {});
+    let uploads = AtomicU32::new(0);
+    let api = Fake::new(move |asked| match (asked, uploads.load(Ordering::Relaxed)) {
+        ("PUT images/new-image/file", 0) => {
+            uploads.fetch_add(1, Ordering::Relaxed);
+            Some((500, Value::Null))
+        }
+        ("GET images/new-image", 1) => {
+            uploads.fetch_add(1, Ordering::Relaxed);
+            Some((200, json!({"status": "queued"})))
+        }
+        _ => well(asked),
+    });
+    restore(&api, &dir).unwrap();
+    assert_eq!(api.changes().iter().filter(|c| c.starts_with("PUT")).count(), 2);
+    // What has begun to take it may have all of it: nobody sends it twice.
+    let api = Fake::new(|asked| match asked {
+        "PUT images/new-image/file" => Some((502, Value::Null)),
+        "GET images/new-image" => Some((200, json!({"status": "saving"}))),
+        _ => well(asked),
+    });
+    let e = restore(&api, &dir).unwrap_err();
+    assert!(e.rule() == "cloud.refused" && e.to_string().contains("502"), "{e}");
+    assert_eq!(api.changes().iter().filter(|c| c.starts_with("PUT")).count(), 1);
+}
+
+#[test]
 fn a_protected_image_is_protected_when_it_is_whole() {
     let (_dir, dir) = backup(|b| b.image.as_mut().unwrap().protected = true);
     let api = Fake::new(well);
@@ -264,4 +292,41 @@ fn a_protected_image_is_protected_when_it_is_whole() {
     assert_eq!(api.changes().last().unwrap(), "PATCH images/new-image");
     let body: Value = serde_json::from_slice(&api.sent.lock().unwrap()[1]).unwrap();
     assert!(body.get("protected").is_none(), "it could not be taken back");
+}
+
+/// A cloud that keeps the upload's other end, as a connection does that nobody drives any more.
+struct Keeps(Fake, std::sync::Mutex<Vec<File>>);
+
+impl Api for Keeps {
+    fn send(&self, request: &Request<'_>) -> Result<Answer> {
+        match request.body {
+            Body::File(_, file, _) => {
+                self.1.lock().unwrap().push(file.try_clone().unwrap());
+                self.0.send(&Request { body: Body::Empty, ..request.clone() })
+            }
+            _ => self.0.send(request),
+        }
+    }
+}
+
+#[test]
+fn an_answer_that_comes_before_the_upload_is_through_ends_it() {
+    // More than any buffer between the two ends takes.
+    let (dir, _) = backup(|b| {
+        b.data.as_mut().unwrap().size = 64 << 20;
+        b.image.as_mut().unwrap().size = Some(64 << 20);
+    });
+    File::options().write(true).open(dir.path().join("image.raw")).unwrap().set_len(64 << 20).unwrap();
+    let dir = BackupDir::open(dir.path()).unwrap();
+    let plan = Plan::new(&dir, &PlanOptions::default()).unwrap();
+    let fake = Fake::new(|asked| match asked {
+        "PUT images/new-image/file" => Some((413, json!({"message": "too large"}))),
+        _ => well(asked),
+    });
+    let (api, progress) = (Keeps(fake, Default::default()), Progress::default());
+    let restore =
+        Restore { api: &api, dir: &dir, plan: &plan, progress: &progress, again: &Stop::default(), tell: &|_| {} };
+    let e = restore.run().unwrap_err();
+    assert!(e.to_string().contains("413: too large"), "{e}");
+    assert!(progress.bytes() < 64 << 20);
 }
