@@ -1,5 +1,8 @@
 //! A proxy on the loopback address that hands on HTTP, one request a connection, and fails as it is told.
 
+// Sizes of test data fit every type.
+#![allow(clippy::as_conversions)]
+
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -16,7 +16,7 @@ use unluks::openstack::image::{Image, find};
 use unluks::openstack::secret::{self, Secret};
 use unluks::openstack::{Cloud, Download, Downloaded, Feed, FeedReader};
 use unluks::volume::VolumeOptions;
-use unluks::{Error, ErrorKind, Result};
+use unluks::{Error, ErrorKind, ReadAt, Result};
 
 use super::{ImageArgs, connect, describe, make_dir, opens_with, write_key};
 use crate::progress::Shown;
@@ -190,7 +190,8 @@ fn fetch_and_decrypt(
 /// Decrypts what comes through a pipe into a file that has no name yet.
 fn decrypt(reader: FeedReader, key: &unluks::Key, to: &Path, args: &ImageArgs) -> Result<(Target, Plaintext)> {
     let pipe = Arc::new(Pipe::new(Box::new(reader)));
-    let image = unluks::Image::open(Arc::clone(&pipe) as _)?;
+    let source: Arc<dyn ReadAt> = Arc::<Pipe>::clone(&pipe);
+    let image = unluks::Image::open(source)?;
     let options = UnlockOptions { keyslot: None, limits: crate::key::limits(&args.limits) };
     let unlocked = image.unlock(key, &options)?;
     let options = VolumeOptions { length_unknown: true, ..VolumeOptions::default() };
