@@ -23,8 +23,19 @@ pub enum Command {
     Inspect(InspectArgs),
     Decrypt(DecryptArgs),
     Scan(ScanArgs),
+    RestorePlan(RestorePlanArgs),
     #[cfg(feature = "nbd")]
     Serve(ServeCommand),
+    #[cfg(feature = "openstack")]
+    Fetch(FetchCommand),
+}
+
+/// Fetches an image and its key from OpenStack into a directory that the other commands take
+#[cfg(feature = "openstack")]
+#[derive(Args)]
+pub struct FetchCommand {
+    #[command(subcommand)]
+    pub what: crate::fetch::What,
 }
 
 /// Shows all that a header says, and what is wrong or weak about it; needs no key
@@ -102,6 +113,35 @@ impl ScanArgs {
     }
 }
 
+/// Prints the openstack commands that bring a backup's secret and image back, and what will stand in the way
+#[derive(Args)]
+pub struct RestorePlanArgs {
+    /// The directory of a backup by unluks fetch
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// The cloud of clouds.yaml to restore into [default: what the OS_* variables say]
+    #[arg(long, value_name = "NAME")]
+    pub cloud: Option<String>,
+    /// Make a volume of the image too, also where the backup is not one of a volume
+    #[arg(long)]
+    pub volume: bool,
+    /// Make a volume of this type
+    #[arg(long, value_name = "TYPE")]
+    pub volume_type: Option<String>,
+    /// Do it, through the cloud's API; what was made is deleted again where a later step fails
+    #[cfg(feature = "openstack")]
+    #[arg(long)]
+    pub run: bool,
+    /// Say nothing but what was made, and errors
+    #[cfg(feature = "openstack")]
+    #[arg(short, long, requires = "run")]
+    pub quiet: bool,
+    /// How progress is shown on the standard error: auto is a bar on a terminal, and nothing elsewhere
+    #[cfg(feature = "openstack")]
+    #[arg(long, value_enum, default_value = "auto", value_name = "HOW", requires = "run")]
+    pub progress: ProgressKind,
+}
+
 /// Serves the plaintext of an image over NBD, read-only, and writes it nowhere
 #[cfg(feature = "nbd")]
 #[derive(Args)]
@@ -125,7 +165,7 @@ pub struct ServeCommand {
 /// Where the image is.
 #[derive(Args)]
 pub struct SourceArgs {
-    /// The image; - reads it from the standard input
+    /// The image, or the directory of a backup by unluks fetch; - reads an image from the standard input
     #[arg(value_name = "IMAGE")]
     pub image: PathBuf,
     /// Take the header from this file: a detached header, or a header backup in place of a damaged one
@@ -150,7 +190,9 @@ pub struct SourceArgs {
 
 /// Where the key is. In each of these, FILE may be - for the standard input, or /dev/fd/N.
 #[derive(Args)]
-#[command(next_help_heading = "Key (one of these; with none, a prompt, or the first line of the standard input)")]
+#[command(
+    next_help_heading = "Key (one of these; with none, a backup's own, a prompt, or the first line of standard input)"
+)]
 pub struct KeyArgs {
     /// A Barbican secret's payload as downloaded; its lower-case hex is the passphrase, as OpenStack has it
     #[arg(long, value_name = "FILE", group = "key_source")]
@@ -185,7 +227,7 @@ pub struct KeyArgs {
 }
 
 /// What unlocking may cost.
-#[derive(Args)]
+#[derive(Args, Clone)]
 #[command(next_help_heading = "Limits")]
 pub struct LimitArgs {
     /// The most memory that a key derivation may take [default: 4GiB, or three quarters of the machine's]

@@ -18,6 +18,7 @@ use unluks::volume::{BadSectorPolicy, VolumeOptions};
 use unluks::{Error, ErrorKind, Image, ReadAt, Result, Volume};
 
 use crate::args::{BadSectors, DecryptArgs, When};
+use crate::backup::{self, InBackup};
 use crate::hashes;
 use crate::key;
 use crate::progress::{Shown, StopFollowers};
@@ -26,15 +27,20 @@ use crate::source::{Source, WithinFile, is_dash, shown};
 /// An output below this is not worth a journal.
 const JOURNAL_FROM: u64 = 64 << 20;
 
-pub fn run(args: &DecryptArgs) -> Result<ExitCode> {
+pub fn run(args: &mut DecryptArgs) -> Result<ExitCode> {
     key::check(&args.key, is_dash(&args.source.image))?;
-    let source = Source::open(&args.source)?;
+    let backup = backup::enter(&mut args.source)?;
+    let args = &*args;
+    let mut source = Source::open(&args.source)?;
+    if let Some(backup) = &backup {
+        backup.check(&mut source, args.source.allow_truncated).map_err(|e| e.within_file(&args.source.image))?;
+    }
     source.print_notes(args.out.quiet);
     let wanted = hashes::parse(&args.out.hash)?;
     hashes::check_file(args, &source)?;
     let output = Output::look(args, &source)?;
-    let image = source.image(&args.source)?;
-    let material = key::read(&args.key, is_dash(&args.source.image))?;
+    let image = source.image(&args.source).map_err(|e| backup::explain(backup.as_ref(), e))?;
+    let material = key::read(&args.key, is_dash(&args.source.image), backup.as_ref())?;
     let unlocked = key::unlock(&image, material, &args.key, &args.limits, args.out.quiet);
     let unlocked = unlocked.map_err(|e| e.within_file(&args.source.image))?;
     let options = VolumeOptions {
@@ -61,6 +67,7 @@ pub fn run(args: &DecryptArgs) -> Result<ExitCode> {
         volume: &volume,
         part,
         wanted: &wanted,
+        backup: backup.as_ref(),
         progress: Progress::default(),
     };
     work.catch_signals()?;
@@ -231,6 +238,7 @@ struct Work<'a> {
     volume: &'a Volume,
     part: Part,
     wanted: &'a [hashes::Wanted],
+    backup: Option<&'a InBackup>,
     progress: Progress,
 }
 
@@ -372,6 +380,8 @@ impl Work<'_> {
         if let Some((pipe, tapped)) = tapped {
             hashes.extend(tapped.finish(pipe)?);
         }
+        // Before the output gets its name.
+        self.backup.map_or(Ok(()), |backup| backup.compare(&hashes))?;
         if !out.quiet {
             let seconds = start.elapsed().as_secs_f64();
             let _ = writeln!(anstream::stderr(), "{written} bytes of plaintext in {seconds:.1} s");

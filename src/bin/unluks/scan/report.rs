@@ -1,9 +1,6 @@
 //! What a scan found, for people and for programs. `docs/scan.schema.json` describes the JSON.
 
-use std::ffi::OsStr;
 use std::fmt::Write;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
 use serde::Serialize;
 use unluks::error::escape;
@@ -13,6 +10,7 @@ use unluks::scan::{self, Scan, State};
 use unluks::{Error, Metadata, luks};
 
 use crate::args::ScanArgs;
+use crate::quote;
 use crate::source::Disk;
 
 /// The version of the report's shape. It grows where a member is taken away or changes its meaning.
@@ -258,7 +256,7 @@ impl Copy {
 
 /// The command that opens the container at `start`, as a shell takes it. KEY and OUT are names to fill in.
 fn command_for(args: &ScanArgs, start: u64, partition: Option<u32>, truncated: bool) -> String {
-    let mut command = format!("unluks decrypt {}", quoted(&args.image));
+    let mut command = format!("unluks decrypt {}", quote::path(&args.image));
     let _ = match partition {
         Some(number) => write!(command, " --partition {number}"),
         None => write!(command, " --offset {start}"),
@@ -273,66 +271,4 @@ fn command_for(args: &ScanArgs, start: u64, partition: Option<u32>, truncated: b
         let _ = write!(command, " --max-size {size}");
     }
     command + " --key-file KEY --output OUT"
-}
-
-/// A path as a shell takes it: as it is, or in quotes; with `$'…'` where it has bytes that no terminal should get.
-fn quoted(path: &Path) -> String {
-    // A path that begins with a dash would be taken for a flag.
-    let dashed = path.as_os_str().as_bytes().starts_with(b"-");
-    let path = if dashed { Path::new(".").join(path) } else { path.to_owned() };
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,:=@%".contains(c);
-    match path.to_str() {
-        Some(text) if !text.is_empty() && text.chars().all(plain) => text.to_owned(),
-        Some(text) if text.chars().all(|c| (' '..='~').contains(&c) || c.is_alphanumeric()) => {
-            format!("'{}'", text.replace('\'', r"'\''"))
-        }
-        _ => escaped(path.as_os_str()),
-    }
-}
-
-fn escaped(path: &OsStr) -> String {
-    let mut out = String::from("$'");
-    for byte in path.as_bytes() {
-        match byte {
-            b'\'' | b'\\' => {
-                out.push('\\');
-                out.push(char::from(*byte));
-            }
-            b' '..=b'~' => out.push(char::from(*byte)),
-            // Always three digits, so that one that follows is not taken in.
-            byte => {
-                let _ = write!(out, "\\{byte:03o}");
-            }
-        }
-    }
-    out + "'"
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_shell_takes_a_quoted_path_as_it_was() {
-        let names: [&[u8]; 10] = [
-            b"disk.img",
-            b"/dev/disk/by-id/usb-x:0",
-            b"my disk.img",
-            b"it's $(touch pwned) `id` \"x\" \\ * !.img",
-            b"--output",
-            "b\u{fc}ro \u{6f22}.img".as_bytes(),
-            b"\x1b[31m\n\x07'8.img",
-            b"\xff\xfe9.img",
-            "\u{202e}gmi.txt".as_bytes(),
-            b"~root",
-        ];
-        for name in names {
-            let quoted = quoted(Path::new(OsStr::from_bytes(name)));
-            assert!(quoted.chars().all(|c| (' '..='~').contains(&c) || c.is_alphanumeric()), "{quoted}");
-            let output =
-                std::process::Command::new("bash").args(["-c", &format!("printf %s {quoted}")]).output().unwrap();
-            let wanted = if name.starts_with(b"-") { [b"./", name].concat() } else { name.to_vec() };
-            assert_eq!(output.stdout, wanted, "{quoted}");
-        }
-    }
 }
