@@ -191,7 +191,7 @@ pub fn run(
     };
     std::thread::scope(|scope| {
         // The lanes come to their end when the last worker has dropped its share of the feeds.
-        let feeds = Arc::new(lanes.start(scope, &line.failed));
+        let feeds = Arc::new(lanes.start(scope, &line.failed, progress));
         let line = &line;
         for _ in 1..threads {
             let feeds = Arc::clone(&feeds);
@@ -203,8 +203,17 @@ pub fn run(
     if let Some(e) = lock(&line.failure).take() {
         return Err(e);
     }
+    if progress.is_cancelled() {
+        return Err(stopped());
+    }
     let end = *lock(&line.end);
-    Ok(end.saturating_sub(job.start))
+    end.checked_sub(job.start).ok_or_else(|| {
+        Error::invalid(format!("the part starts at byte {}, but the plaintext ends at byte {end}", job.start))
+    })
+}
+
+fn stopped() -> Error {
+    Error::new(ErrorKind::Io, "stopped before the end").with_rule("cancelled")
 }
 
 /// What the workers share.
@@ -241,7 +250,7 @@ impl<'a> Line<'a> {
     {
         loop {
             if self.progress.is_cancelled() {
-                self.fail(Error::new(ErrorKind::Io, "stopped before the end").with_rule("cancelled"));
+                self.fail(stopped());
             }
             if self.failed.load(Ordering::Relaxed) {
                 return;

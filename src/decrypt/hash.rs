@@ -12,7 +12,7 @@ use std::thread::Scope;
 use digest::DynDigest;
 
 use super::buffer::Chunk;
-use super::lock;
+use super::{Progress, lock};
 use crate::error::{Error, Result, escape};
 use crate::io::{Pipe, ReadAt};
 
@@ -164,11 +164,16 @@ impl Lanes {
     }
 
     /// Starts a thread a lane.
-    pub(super) fn start<'s, 'env>(&'s self, scope: &'s Scope<'s, 'env>, failed: &'s AtomicBool) -> Feeds<'s> {
+    pub(super) fn start<'s, 'env>(
+        &'s self,
+        scope: &'s Scope<'s, 'env>,
+        failed: &'s AtomicBool,
+        progress: &'s Progress,
+    ) -> Feeds<'s> {
         let start = |lane: &'s Lane| {
             let (send, receive) = sync_channel(WAITING);
             scope.spawn(move || {
-                let hex = lane.run(&receive, failed);
+                let hex = lane.run(&receive, &|| failed.load(Ordering::Relaxed) || progress.is_cancelled());
                 *lock(&lane.result) = Some(hex);
             });
             (lane.of, send)
@@ -178,12 +183,12 @@ impl Lanes {
 }
 
 impl Lane {
-    fn run(&self, from: &Receiver<Piece<'_>>, failed: &AtomicBool) -> Result<String> {
+    fn run(&self, from: &Receiver<Piece<'_>>, is_over: &dyn Fn() -> bool) -> Result<String> {
         let mut hasher = self.algorithm.hasher();
         if let Some((file, len)) = &self.written {
             let read =
                 |buf: &mut [u8], at| file.read_exact_at(buf, at).map_err(|e| Error::io("reading the output back", e));
-            hash_range(&mut hasher, 0..*len, read, failed)?;
+            hash_range(&mut hasher, 0..*len, read, is_over)?;
         }
         let mut position = 0;
         let image = |buf: &mut [u8], at| self.image.as_ref().map_or(Ok(()), |i| i.read_exact_at(buf, at));
@@ -193,13 +198,13 @@ impl Lane {
                 if piece.offset < position {
                     continue;
                 }
-                hash_range(&mut hasher, position..piece.offset, image, failed)?;
+                hash_range(&mut hasher, position..piece.offset, image, is_over)?;
                 position = piece.offset.saturating_add(u64::try_from(piece.range.len()).unwrap_or(0));
             }
             hasher.update(piece.chunk.get(piece.range.clone()).unwrap_or_default());
         }
         if let Some(source) = &self.image {
-            hash_range(&mut hasher, position..source.len(), image, failed)?;
+            hash_range(&mut hasher, position..source.len(), image, is_over)?;
         }
         Ok(hasher.finish())
     }
@@ -210,11 +215,11 @@ fn hash_range(
     hasher: &mut Hasher,
     range: Range<u64>,
     read: impl Fn(&mut [u8], u64) -> Result<()>,
-    failed: &AtomicBool,
+    is_over: &dyn Fn() -> bool,
 ) -> Result<()> {
     let mut buf = vec![0u8; 256 << 10];
     let mut at = range.start;
-    while at < range.end && !failed.load(Ordering::Relaxed) {
+    while at < range.end && !is_over() {
         let n = usize::try_from(range.end - at).unwrap_or(usize::MAX).min(buf.len());
         read(&mut buf[..n], at)?;
         hasher.update(&buf[..n]);

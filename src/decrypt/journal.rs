@@ -30,16 +30,18 @@ const LINE_MAX: u64 = 4096;
 pub struct Identity {
     /// The journal's own format.
     pub unluks_journal: u32,
-    /// Bytes of the data file.
-    pub image_len: u64,
-    /// When the data file was last changed, in nanoseconds since 1970, where that is known.
-    pub image_changed: Option<i128>,
+    /// Of each file of the image: its bytes, and when it was last changed, in nanoseconds since 1970.
+    pub files: Vec<(u64, i128)>,
+    /// Where in the image the container is, as the options say it.
+    pub place: String,
     /// SHA-256 of the header area.
     pub header_sha256: String,
     /// The first byte of plaintext in the output.
     pub start: u64,
     /// Bytes of the output.
     pub len: u64,
+    /// The inode of the unfinished output, which [`Journal::create`] fills in: a journal vouches for no other file.
+    pub output: u64,
 }
 
 /// A journal that is being written.
@@ -54,12 +56,13 @@ impl Journal {
     ///
     /// # Errors
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) where it cannot be written.
-    pub fn create(output: &Path, identity: &Identity) -> Result<Self> {
+    pub fn create(output: &Path, identity: Identity, target: &Target) -> Result<Self> {
         let path = journal_path(output)?;
         let failed = |e| Error::io("writing the journal", e);
         let _ = std::fs::remove_file(&path);
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;
-        let mut line = serde_json::to_string(identity).map_err(|e| failed(e.into()))?;
+        let identity = Identity { output: target.inode()?, ..identity };
+        let mut line = serde_json::to_string(&identity).map_err(|e| failed(e.into()))?;
         line.push('\n');
         file.write_all(line.as_bytes()).map_err(failed)?;
         Ok(Self { path, file, done: 0 })
@@ -135,6 +138,9 @@ pub fn resume(
         return Err(refuse("the journal is damaged".into()));
     }
     let target = Target::reopen(output, done, identity.len, options)?;
+    if target.inode()? != was.output {
+        return Err(refuse("the unfinished output is not the one that the journal is of".into()));
+    }
     let there = target.reader()?.metadata().map_err(|e| Error::io("looking at the unfinished output", e))?.len();
     if there != identity.len {
         return Err(refuse(format!("the unfinished output has {there} bytes, not {}", identity.len)));
@@ -185,8 +191,11 @@ fn difference(was: &Identity, is: &Identity) -> Option<&'static str> {
     if was.header_sha256 != is.header_sha256 {
         return Some("the header is not the one that it was");
     }
-    if (was.image_len, was.image_changed) != (is.image_len, is.image_changed) {
+    if was.files != is.files {
         return Some("the image was changed since, or is another one");
+    }
+    if was.place != is.place {
+        return Some("--offset, --partition or --format are not what they were");
     }
     ((was.start, was.len) != (is.start, is.len))
         .then_some("--skip, --length or --allow-truncated are not what they were")
@@ -210,7 +219,15 @@ mod tests {
 
     fn identity() -> Identity {
         let header_sha256 = "00".repeat(32);
-        Identity { unluks_journal: 1, image_len: 9, image_changed: None, header_sha256, start: 0, len: 9 }
+        Identity {
+            unluks_journal: 2,
+            files: vec![(9, 0)],
+            place: String::new(),
+            header_sha256,
+            start: 0,
+            len: 9,
+            output: 0,
+        }
     }
 
     #[test]
@@ -220,7 +237,7 @@ mod tests {
         let plaintext = b"plaintext".to_vec();
         let mut target = Target::create(&output, 9, TargetOptions::default()).unwrap();
         crate::decrypt::Sink::write(&target, &plaintext, 0).unwrap();
-        let mut journal = Journal::create(&output, &identity()).unwrap();
+        let mut journal = Journal::create(&output, identity(), &target).unwrap();
         journal.note(&target, 1).unwrap();
         journal.file.write_all(b"{\"done\":7").unwrap();
         target.keep();

@@ -109,6 +109,29 @@ pub(super) fn journal_path(path: &Path) -> Result<PathBuf> {
     beside(path, ".unluks-journal")
 }
 
+/// The names beside an output that its making takes: of the unfinished output, and of its journal.
+///
+/// # Errors
+/// [`ErrorKind::InvalidInput`] where `path` names no file.
+pub fn names_beside(path: &Path) -> Result<[PathBuf; 2]> {
+    Ok([beside(path, ".unluks-part")?, journal_path(path)?])
+}
+
+/// Removes the journal of an earlier output, for good: it would vouch for bytes that the next one has not written.
+fn forget_journal(path: &Path) -> Result<()> {
+    match std::fs::remove_file(journal_path(path)?) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(Error::io(format!("removing the journal of {}", shown(path)), e)),
+        Ok(()) => sync_folder(path),
+    }
+}
+
+/// A name is on the disk, or gone from it, once its directory is.
+fn sync_folder(path: &Path) -> Result<()> {
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(parent).and_then(|d| d.sync_all()).map_err(|e| Error::io(format!("syncing {}", shown(parent)), e))
+}
+
 /// Whether two names lead to the same file, also through links.
 ///
 /// # Errors
@@ -134,6 +157,7 @@ impl Target {
     pub fn create(path: &Path, len: u64, options: TargetOptions) -> Result<Self> {
         let path = resolve(path, options.force)?;
         let temp = beside(&path, ".unluks-part")?;
+        forget_journal(&path)?;
         let mut open = OpenOptions::new();
         open.read(true).write(true).create_new(true).mode(0o600);
         let file = match open.open(&temp) {
@@ -197,6 +221,11 @@ impl Target {
         self.file.try_clone().map_err(|e| making(&self.temp, e))
     }
 
+    /// Which file it is on its file system.
+    pub(super) fn inode(&self) -> Result<u64> {
+        self.file.metadata().map(|m| m.ino()).map_err(|e| making(&self.temp, e))
+    }
+
     /// The temporary name.
     pub fn temp_path(&self) -> &Path {
         &self.temp
@@ -247,17 +276,19 @@ impl Target {
             Err(rustix::io::Errno::INVAL) if !self.path.exists() => rustix::fs::rename(&self.temp, &self.path),
             other => other,
         };
-        renamed.map_err(|e| match e {
-            rustix::io::Errno::EXIST => exists(&self.path),
-            e => Error::io(format!("renaming the output to {}", shown(&self.path)), e.into()),
-        })?;
+        // All of it is there, whatever becomes of its name.
         self.keep = true;
-        if self.options.no_sync {
-            return Ok(());
+        renamed.map_err(|e| {
+            let error = match e {
+                rustix::io::Errno::EXIST => exists(&self.path),
+                e => Error::io(format!("renaming the output to {}", shown(&self.path)), e.into()),
+            };
+            error.with_hint(format!("the output is whole, and in {}", shown(&self.temp)))
+        })?;
+        match self.options.no_sync {
+            true => Ok(()),
+            false => sync_folder(&self.path),
         }
-        let parent = self.path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        // The name is on the disk once the directory is.
-        File::open(parent).and_then(|d| d.sync_all()).map_err(|e| Error::io(format!("syncing {}", shown(parent)), e))
     }
 
     fn writing(&self, e: std::io::Error) -> Error {

@@ -184,7 +184,7 @@ impl Output {
         let path = &args.output;
         let failed = |e| Error::io(format!("opening {}", shown(path)), e);
         if is_dash(path) {
-            return Self::stdout(args);
+            return Self::stdout(args, source);
         }
         source.refuse_as_output(path)?;
         let Ok(meta) = std::fs::metadata(path) else { return Ok(Self::File) };
@@ -210,7 +210,7 @@ impl Output {
         Ok(Self::File)
     }
 
-    fn stdout(args: &DecryptArgs) -> Result<Self> {
+    fn stdout(args: &DecryptArgs, source: &Source) -> Result<Self> {
         use std::os::fd::AsFd;
         let stdout = std::io::stdout();
         if stdout.is_terminal() && !args.out.force {
@@ -219,7 +219,9 @@ impl Output {
             );
         }
         let file = stdout.as_fd().try_clone_to_owned().map_err(|e| Error::io("opening the standard output", e))?;
-        no_resume(args, File::from(file)).map(Self::Stream)
+        let file = File::from(file);
+        source.refuse_as_stream(&file)?;
+        no_resume(args, file).map(Self::Stream)
     }
 }
 
@@ -296,7 +298,7 @@ impl Work<'_> {
                 // A pipe cannot be read again; and bad sectors are not noted there, so a second run would not tell of them.
                 let again = self.source.pipe.is_none() && self.args.part.bad_sectors.is_none();
                 let journaled = len >= JOURNAL_FROM && again && !out.no_sync;
-                let journal = journaled.then(|| Journal::create(path, &self.identity(len)?)).transpose()?;
+                let journal = journaled.then(|| Journal::create(path, self.identity(len)?, &target)).transpose()?;
                 (target, journal)
             }
         };
@@ -309,7 +311,7 @@ impl Work<'_> {
             Ok(done) => done,
             Err(e) => return Err(give_up(target, journal, e)),
         };
-        if self.part.len.is_none() {
+        if self.part.len.is_none_or(|len| written < len) {
             target.truncate(written)?;
         }
         if !out.no_sync
@@ -318,10 +320,11 @@ impl Work<'_> {
             target.keep();
             return Err(e);
         }
-        target.commit()?;
+        // An output that is whole has no use for a journal, also where it does not get its name.
         if let Some(journal) = journal {
             journal.remove();
         }
+        target.commit()?;
         Ok(hashes)
     }
 
@@ -362,7 +365,7 @@ impl Work<'_> {
         let start = Instant::now();
         let stop = AtomicBool::new(false);
         let written = std::thread::scope(|scope| {
-            let watcher = scope.spawn(|| shown.follow(&self.progress, &stop));
+            let watcher = scope.spawn(|| shown.follow(&self.progress, &stop, || self.leave_pipe(target)));
             let scribe = journal.zip(target).map(|(j, t)| {
                 let stop = &stop;
                 scope.spawn(move || j.follow(t, stop))
@@ -376,6 +379,10 @@ impl Work<'_> {
         });
         shown.finish(self.progress.bytes());
         let written = written?;
+        let missing = self.part.len.and_then(|len| len.checked_sub(written)).filter(|n| *n > 0);
+        if let Some(missing) = missing.filter(|_| !out.quiet) {
+            let _ = writeln!(anstream::stderr(), "warning: the pipe ended {missing} bytes before the end of the part");
+        }
         let mut hashes = lanes.results()?;
         if let Some((pipe, tapped)) = tapped {
             hashes.extend(tapped.finish(pipe)?);
@@ -389,6 +396,18 @@ impl Work<'_> {
         Ok((written, hashes))
     }
 
+    /// Ends the program where it was told to stop but waits for a pipe. There is no journal then, so nothing is kept.
+    fn leave_pipe(&self, target: Option<&Target>) {
+        if self.source.pipe.is_none() && target.is_some() {
+            return;
+        }
+        if let Some(target) = target {
+            let _ = std::fs::remove_file(target.temp_path());
+        }
+        let _ = writeln!(anstream::stderr(), "unluks: cancelled: stopped before the end");
+        std::process::exit(130);
+    }
+
     /// What a journal must be of.
     fn identity(&self, len: u64) -> Result<Identity> {
         let metadata = self.image.metadata();
@@ -397,16 +416,23 @@ impl Work<'_> {
         let len_of_copies = usize::try_from(metadata.metadata_size * copies).unwrap_or(0);
         let mut header = vec![0u8; len_of_copies];
         self.source.header().read_exact_at(&mut header, 0)?;
-        let changed = self.source.files.first().and_then(|f| f.metadata().ok());
-        let changed = changed.map(|m| i128::from(m.mtime()) * 1_000_000_000 + i128::from(m.mtime_nsec()));
+        let of = |f: &File| {
+            let m = f.metadata().map_err(|e| Error::io("looking at the image", e))?;
+            Ok((
+                self.source.file.len().max(m.len()),
+                i128::from(m.mtime()) * 1_000_000_000 + i128::from(m.mtime_nsec()),
+            ))
+        };
+        let args = &self.args.source;
         let sha256 = Hash::Sha256.digest(&[&header]);
         Ok(Identity {
-            unluks_journal: 1,
-            image_len: self.source.file.len(),
-            image_changed: changed,
+            unluks_journal: 2,
+            files: self.source.files.iter().map(of).collect::<Result<_>>()?,
+            place: format!("{:?} {:?} {:?}", args.offset, args.partition, args.format),
             header_sha256: sha256.iter().map(|b| format!("{b:02x}")).collect(),
             start: self.part.start,
             len,
+            output: 0,
         })
     }
 }

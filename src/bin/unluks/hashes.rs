@@ -2,8 +2,9 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use unluks::decrypt::hash::{Algorithm, Hashed, Of};
 use unluks::decrypt::target::is_same_file;
@@ -51,8 +52,13 @@ pub fn check_file(args: &DecryptArgs, source: &Source) -> Result<()> {
         return refuse("name a file; the hashes are printed anyway");
     }
     source.refuse_as_output(path)?;
-    let output = Some(&args.output).filter(|p| p.is_file()).and_then(|p| File::open(p).ok());
-    if *path == args.output || output.is_some_and(|f| is_same_file(&f, path).unwrap_or(false)) {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = folder.canonicalize().map_err(|e| Error::io(format!("opening the folder of {}", shown(path)), e))?;
+    let full = path.file_name().map(|name| folder.join(name));
+    if full.is_none() || path.is_dir() {
+        return refuse("it is a folder");
+    }
+    if !is_dash(&args.output) && (full == full_name(&args.output) || is_output(path, args)) {
         return refuse("it is the output itself");
     }
     match path.symlink_metadata() {
@@ -63,42 +69,70 @@ pub fn check_file(args: &DecryptArgs, source: &Source) -> Result<()> {
     }
 }
 
+/// A file's name with its folder's true name; `None` where there is no such folder.
+fn full_name(path: &Path) -> Option<PathBuf> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Some(folder.canonicalize().ok()?.join(path.file_name()?))
+}
+
+/// Whether the name leads to the output, where both are there.
+fn is_output(path: &Path, args: &DecryptArgs) -> bool {
+    let output = Some(&args.output).filter(|p| p.is_file()).and_then(|p| File::open(p).ok());
+    output.is_some_and(|f| is_same_file(&f, path).unwrap_or(false))
+}
+
 /// Prints the hashes, and writes them to `--hash-file`.
 pub fn report(hashes: &[Hashed], args: &DecryptArgs) -> Result<()> {
     if hashes.is_empty() {
         return Ok(());
     }
     let text = lines(hashes, &args.source.image, &args.output);
+    // The file comes first: whoever wanted it gets it, also where nobody reads what is printed.
+    let written = args.out.hash_file.as_ref().map_or(Ok(()), |path| write_file(path, &text, args));
     // The plaintext has the standard output to itself.
     let printed = match is_dash(&args.output) {
-        true => std::io::stderr().write_all(text.as_bytes()),
-        false => std::io::stdout().write_all(text.as_bytes()),
+        true => std::io::stderr().write_all(&text),
+        false => std::io::stdout().write_all(&text),
     };
-    printed.map_err(|e| Error::io("printing the hashes", e))?;
-    let Some(path) = &args.out.hash_file else { return Ok(()) };
+    written.and(printed.map_err(|e| Error::io("printing the hashes", e)))
+}
+
+fn write_file(path: &Path, text: &[u8], args: &DecryptArgs) -> Result<()> {
+    // Somebody may have made a link of it meanwhile.
+    if is_output(path, args) {
+        return Err(Error::invalid(format!("--hash-file {}: it is the output itself", shown(path))));
+    }
     let mut options = OpenOptions::new();
     options.write(true).create(true).create_new(!args.out.force).truncate(true).mode(0o600);
-    let file = options.open(path).and_then(|mut f| f.write_all(text.as_bytes()).and_then(|()| f.sync_all()));
+    let file = options.open(path).and_then(|mut f| f.write_all(text).and_then(|()| f.sync_all()));
     file.map_err(|e| Error::io(format!("writing the hashes to {}", shown(path)), e))
 }
 
 /// The format of `sha256sum`; with several algorithms that of `sha256sum --tag`, which says which is which.
-fn lines(hashes: &[Hashed], image: &Path, output: &Path) -> String {
+fn lines(hashes: &[Hashed], image: &Path, output: &Path) -> Vec<u8> {
     let tagged = hashes.iter().any(|h| h.algorithm != hashes[0].algorithm);
-    let mut text = String::new();
+    let mut text = Vec::new();
     for h in hashes {
         let path = match h.of {
             Of::Image => image,
             Of::Plaintext => output,
         };
-        let name = path.to_string_lossy();
-        // sha256sum's own escape for names that would break a line.
-        let escaped = name.replace('\\', "\\\\").replace('\n', "\\n").replace('\r', "\\r");
-        let mark = if escaped == name { "" } else { "\\" };
-        text += &match tagged {
-            true => format!("{mark}{} ({escaped}) = {}\n", h.algorithm.name().to_uppercase(), h.hex),
-            false => format!("{mark}{}  {escaped}\n", h.hex),
+        // A name is bytes, whatever they mean; those that would break a line have sha256sum's own escape.
+        let name = path.as_os_str().as_bytes();
+        let escape = |byte: &u8| match byte {
+            b'\\' => b"\\\\".to_vec(),
+            b'\n' => b"\\n".to_vec(),
+            b'\r' => b"\\r".to_vec(),
+            other => vec![*other],
         };
+        let escaped: Vec<u8> = name.iter().flat_map(escape).collect();
+        let mark: &[u8] = if escaped == name { b"" } else { b"\\" };
+        let (algorithm, hex) = (h.algorithm.name().to_uppercase(), h.hex.as_bytes());
+        let parts: &[&[u8]] = match tagged {
+            true => &[mark, algorithm.as_bytes(), b" (", &escaped, b") = ", hex, b"\n"],
+            false => &[mark, hex, b"  ", &escaped, b"\n"],
+        };
+        text.extend(parts.concat());
     }
     text
 }
@@ -121,8 +155,8 @@ mod tests {
     #[test]
     fn lines_are_what_sha256sum_reads() {
         let one = [hashed(Of::Image, Algorithm::Sha256), hashed(Of::Plaintext, Algorithm::Sha256)];
-        assert_eq!(lines(&one, Path::new("a.img"), Path::new("b\nc")), "ab  a.img\n\\ab  b\\nc\n");
+        assert_eq!(lines(&one, Path::new("a.img"), Path::new("b\nc")), b"ab  a.img\n\\ab  b\\nc\n");
         let two = [hashed(Of::Image, Algorithm::Md5), hashed(Of::Plaintext, Algorithm::Sha256)];
-        assert_eq!(lines(&two, Path::new("a"), Path::new("-")), "MD5 (a) = ab\nSHA256 (-) = ab\n");
+        assert_eq!(lines(&two, Path::new("a"), Path::new("-")), b"MD5 (a) = ab\nSHA256 (-) = ab\n");
     }
 }

@@ -28,13 +28,29 @@ impl Shown {
         }
     }
 
-    /// Shows how far it is until `stop` is set and this thread unparked.
-    pub fn follow(&self, progress: &Progress, stop: &AtomicBool) {
+    /// Shows how far `work` is, as long as it goes on.
+    pub fn beside<T>(&self, progress: &Progress, work: impl FnOnce() -> T) -> T {
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let watcher = scope.spawn(|| self.follow(progress, &stop, || ()));
+            let _stopped = StopFollowers::new(&stop, vec![watcher.thread().clone()]);
+            work()
+        })
+    }
+
+    /// Shows how far it is until `stop` is set and this thread unparked. Where somebody stopped the work, and it goes on
+    /// for longer than it should, it may wait for a pipe that nobody reads or writes: then `stuck` is called.
+    pub fn follow(&self, progress: &Progress, stop: &AtomicBool, stuck: impl Fn()) {
+        let mut cancelled = false;
         loop {
             std::thread::park_timeout(EVERY);
             if stop.load(Ordering::Acquire) {
                 return;
             }
+            if cancelled {
+                stuck();
+            }
+            cancelled = progress.is_cancelled();
             self.show(progress.bytes());
         }
     }

@@ -4,7 +4,6 @@ mod report;
 
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
-use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use unluks::decrypt::Progress;
@@ -13,7 +12,7 @@ use unluks::{Error, Result};
 
 use crate::args::ScanArgs;
 use crate::inspect::json;
-use crate::progress::{Shown, StopFollowers};
+use crate::progress::Shown;
 use crate::source::{Disk, WithinFile};
 use report::Report;
 
@@ -28,10 +27,7 @@ pub fn run(args: &ScanArgs) -> Result<ExitCode> {
     let progress = Progress::default();
     let shown = Shown::new(args.progress, quiet, Some(len), 0);
     let start = Instant::now();
-    let stop = AtomicBool::new(false);
-    let scan = std::thread::scope(|scope| {
-        let watcher = scope.spawn(|| shown.follow(&progress, &stop));
-        let _stopped = StopFollowers::new(&stop, vec![watcher.thread().clone()]);
+    let scan = shown.beside(&progress, || {
         let options = Options { threads: args.threads, drop_behind: args.drops_behind(len) };
         unluks::scan::run(&*disk.disk, options, &progress)
     });

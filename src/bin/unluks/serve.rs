@@ -9,7 +9,7 @@ use std::process::{Child, Command, ExitStatus};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use unluks::limits::{NBD_CONNECTIONS, NBD_THREADS};
 use unluks::nbd::{Export, Listener, Server, Service, Stopper, Tls};
@@ -80,10 +80,7 @@ fn one_or_more(text: &str) -> std::result::Result<usize, String> {
 /// must not be used; [`ErrorKind::Io`](unluks::ErrorKind::Io) where the system refuses.
 pub fn serve(args: &ServeArgs, source: Arc<dyn ReadAt>) -> Result<i32> {
     // Signals that come while things are being set up wait for their turn.
-    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(|e| Error::io("taking over signals", e))?;
-    if args.exit_with_parent {
-        exit_with_parent()?;
-    }
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|e| Error::io("taking over signals", e))?;
     let tls = args.tls_certificates.as_deref().map(|dir| Tls::from_folder(dir, args.tls_verify_peer)).transpose()?;
     let export = Export::new(args.export_name.as_str(), args.description.clone(), source)?;
     let mut service = Service::new(export).with_threads(args.threads).with_max_connections(args.max_connections);
@@ -136,6 +133,10 @@ impl ServeArgs {
     /// # Errors
     /// As [`serve`].
     pub fn check(&self) -> Result<()> {
+        // A parent that ends while keys are derived must not be missed.
+        if self.exit_with_parent {
+            exit_with_parent()?;
+        }
         for address in self.addresses()? {
             self.check_exposure(!address.ip().to_canonical().is_loopback(), &address.to_string())?;
         }

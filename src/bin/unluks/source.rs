@@ -2,11 +2,11 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use unluks::container::{self, Contents, Format};
-use unluks::decrypt::target::is_same_file;
+use unluks::decrypt::target::{is_same_file, names_beside};
 use unluks::disk::{FindOptions, Found, Place, find};
 use unluks::error::escape;
 use unluks::io::Pipe;
@@ -136,11 +136,30 @@ impl Source {
         matches!(self.place, Place::File(_))
     }
 
-    /// Refuses a name of something to write that leads to one of these files, also through links.
+    /// Refuses a name of something to write that leads to one of these files: also through links, through a loop device,
+    /// and where one of the names beside an output would take its place.
     pub fn refuse_as_output(&self, path: &Path) -> Result<()> {
+        let mut names = vec![path.to_owned()];
+        names.extend(names_beside(path).into_iter().flatten());
+        names.extend(loop_file(path));
         for file in &self.files {
-            if is_same_file(file, path)? {
-                return Err(Error::invalid(format!("the output {} is the input itself", shown(path))));
+            for name in &names {
+                if is_same_file(file, name)? {
+                    return Err(Error::invalid(format!("the output {} is the input itself", shown(name))));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses a file that is open for writing, where it is one of these.
+    pub fn refuse_as_stream(&self, to: &File) -> Result<()> {
+        use std::os::unix::fs::MetadataExt;
+        let id = |f: &File| f.metadata().map(|m| (m.dev(), m.ino())).map_err(|e| Error::io("looking at a file", e));
+        let to = id(to)?;
+        for file in &self.files {
+            if id(file)? == to {
+                return Err(Error::invalid("the standard output is the input itself"));
             }
         }
         Ok(())
@@ -208,6 +227,15 @@ fn open_file(path: &Path, files: &mut Vec<File>, pipe: &mut Option<Arc<Pipe>>) -
     }
     files.push(file.try_clone().map_err(|e| Error::io(format!("opening {}", shown(path)), e))?);
     Ok(Arc::new(FileSource::new(file).map_err(|e| e.within(shown(path)))?))
+}
+
+/// The file that a loop device stands for.
+fn loop_file(device: &Path) -> Option<PathBuf> {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    let meta = std::fs::metadata(device).ok().filter(|m| m.file_type().is_block_device())?;
+    let (major, minor) = (rustix::fs::major(meta.rdev()), rustix::fs::minor(meta.rdev()));
+    let name = std::fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/loop/backing_file")).ok()?;
+    Some(PathBuf::from(name.trim_end_matches('\n')))
 }
 
 /// Puts a file's name in front of an error.

@@ -4,7 +4,6 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use unluks::backup::{Backup, DESCRIPTION, Data, KEY_FILE, Plaintext, VolumeInfo, data_file_name};
 use unluks::decrypt::hash::{Algorithm, Lanes};
@@ -58,15 +57,9 @@ pub fn fetch(args: &ImageArgs, cloud: &Cloud, progress: &Progress, volume: Optio
     let download =
         Download { cloud, image: &image, path: (!args.no_ciphertext).then_some(&path), feed: None, progress };
     let bar = Shown::new(args.progress, args.quiet, Some(size), 0);
-    let stop = AtomicBool::new(false);
-    let fetched = std::thread::scope(|scope| {
-        scope.spawn(|| bar.follow(progress, &stop));
-        let fetched = match (&args.decrypt, &secret) {
-            (Some(to), Some(secret)) => fetch_and_decrypt(download, to, secret, args, progress),
-            _ => download.run().map(|downloaded| (downloaded, None)),
-        };
-        stop.store(true, Ordering::Relaxed);
-        fetched
+    let fetched = bar.beside(progress, || match (&args.decrypt, &secret) {
+        (Some(to), Some(secret)) => fetch_and_decrypt(download, to, secret, args, progress),
+        _ => download.run().map(|downloaded| (downloaded, None)),
     });
     bar.finish(progress.bytes());
     let (downloaded, plaintext) = fetched?;

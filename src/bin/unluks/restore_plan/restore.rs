@@ -3,7 +3,6 @@
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use unluks::backup::BackupDir;
 use unluks::backup::plan::Plan;
@@ -31,14 +30,8 @@ pub fn run(args: &RestorePlanArgs, dir: &BackupDir, plan: &Plan) -> Result<ExitC
         tell(&format!("{}: {}", note.rule, note.message));
     }
     let shown = Shown::new(args.progress, args.quiet, Some(plan.image.size), 0);
-    let stop = AtomicBool::new(false);
     let restore = Restore { api: &cloud, dir, plan, progress: &progress, again: &again, tell: &tell };
-    let made = std::thread::scope(|scope| {
-        scope.spawn(|| shown.follow(&progress, &stop));
-        let made = restore.run();
-        stop.store(true, Ordering::Relaxed);
-        made
-    });
+    let made = shown.beside(&progress, || restore.run());
     shown.finish(progress.bytes());
     let lines: String = made?.iter().map(|m| format!("{} {}\n", m.sort.name(), m.id)).collect();
     std::io::stdout().write_all(lines.as_bytes()).map_err(|e| Error::io("printing what was made", e))?;
