@@ -163,7 +163,7 @@ impl Plan {
         match &backup.key {
             None => self.note("key", "the cloud named no key for this image: it is uploaded as it is"),
             Some(key) => {
-                let names = self.image.key_properties.join(", ");
+                let names = escaped(&self.image.key_properties);
                 self.note(
                     "secret-id",
                     format!(
@@ -176,7 +176,7 @@ impl Plan {
             }
         }
         if !self.image.key_properties.is_empty() && !self.image.key_properties.iter().any(|p| p == CINDER_KEY) {
-            let names = self.image.key_properties.join(", ");
+            let names = escaped(&self.image.key_properties);
             self.note("cinder", format!("only a Cinder that knows {names} makes a volume of this image"));
         }
         self.volume_type(backup.key.is_some());
@@ -243,6 +243,11 @@ impl Plan {
             }
         }
     }
+}
+
+/// Names in a row, as messages show them.
+fn escaped(names: &[String]) -> String {
+    names.iter().map(|name| escape(name)).collect::<Vec<_>>().join(", ")
 }
 
 /// Why there is nothing to bring back.

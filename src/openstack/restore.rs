@@ -116,7 +116,7 @@ impl Restore<'_> {
             json!({"name": "unluks-probe", "disk_format": "raw", "container_format": "bare", "visibility": "private"});
         let mut made = Vec::new();
         let result = self.create_image(&body, &mut made).and_then(|id| {
-            self.send_data(&id, PROBE.min(self.plan.image.size), &Progress::default()).map(|(answer, _)| answer)
+            self.send_all(&id, PROBE.min(self.plan.image.size), &Progress::default()).map(|(answer, _)| answer)
         });
         let remain = take_back(self.api, &made, self.again);
         let answer = result.map_err(|e| with_remains(e, &made, &remain))?;
@@ -263,11 +263,11 @@ impl Restore<'_> {
         Ok(id)
     }
 
-    /// Uploads the image, once more where the connection broke or the service failed and has nothing of it.
-    fn send_all(&self, id: &str) -> Result<(Answer, Hashes)> {
+    /// Uploads the first `len` bytes of the image, once more where the connection broke or the service failed and has nothing of it.
+    fn send_all(&self, id: &str, len: u64, progress: &Progress) -> Result<(Answer, Hashes)> {
         let mut time = Duration::from_secs(1);
         for _ in 1..UPLOADS {
-            let e = match self.send_data(id, self.plan.image.size, self.progress) {
+            let e = match self.send_data(id, len, progress) {
                 Ok((answer, _)) if matches!(answer.status, 429 | 500..) => answer.error("uploading the image"),
                 Err(e) if e.kind() == ErrorKind::Io && e.rule() != "cancelled" => e,
                 other => return other,
@@ -281,12 +281,12 @@ impl Restore<'_> {
             }
             (self.tell)(&format!("uploading once more: {e}"));
         }
-        self.send_data(id, self.plan.image.size, self.progress)
+        self.send_data(id, len, progress)
     }
 
     /// Uploads the image, hashed on the way, and compares what the cloud has with what was recorded.
     fn upload(&self, id: &str) -> Result<()> {
-        let (answer, hashes) = self.send_all(id)?;
+        let (answer, hashes) = self.send_all(id, self.plan.image.size, self.progress)?;
         if answer.status == 415 {
             let e = answer.error("uploading the image");
             return Err(e.with_hint("this Glance does not take such a container as it is"));

@@ -20,12 +20,22 @@ fn fetch(desk: &Desk, what: &str, more: &[&str]) -> Run {
     desk.run(&[&["fetch", "volume", what, "--output", "backup"], more].concat())
 }
 
+/// Asks Cinder, which the openstack client does only where there is Nova, if a volume is in use.
+fn cinder(path: &str, more: &[&str]) -> Value {
+    let token = client("bed-demo", &["token", "issue", "-f", "value", "-c", "id"]);
+    let mut command = Command::new("curl");
+    command.args(["-sS", "--fail", "-H", &format!("X-Auth-Token: {}", token.ok().stdout.trim())]).args(more);
+    command.arg(format!("http://127.0.0.1:{}/v3/{path}", bed().port("volume")));
+    let run = Run::of(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+    serde_json::from_str(&run.ok().stdout).unwrap_or_default()
+}
+
 /// All that there is of Cinder in the project, and the images and keys that Cinder makes.
 fn inventory() -> Vec<String> {
     let mut all = Vec::new();
-    for what in ["volume", "volume snapshot"] {
-        let args: Vec<_> = what.split(' ').chain(["list", "-f", "value", "-c", "ID"]).collect();
-        all.extend(client("bed-demo", &args).ok().stdout.lines().map(|id| format!("{what} {id}")));
+    for what in ["volumes", "snapshots"] {
+        let found = cinder(what, &[]);
+        all.extend(found[what].as_array().unwrap().iter().map(|thing| format!("{what} {}", thing["id"])));
     }
     let images = client("bed-demo", &["image", "list", "-f", "value", "-c", "Name"]);
     all.extend(images.ok().stdout.lines().filter(|name| name.starts_with("unluks")).map(str::to_owned));
@@ -84,12 +94,8 @@ fn attach(attached: bool) {
         }
         false => serde_json::json!({"os-detach": {}}),
     };
-    let token = client("bed-demo", &["token", "issue", "-f", "value", "-c", "id"]);
-    let url = format!("http://127.0.0.1:{}/v3/volumes/{}/action", bed().port("volume"), volume());
-    let mut command = Command::new("curl");
-    command.args(["-sS", "--fail", "-H", "Content-Type: application/json", "-d", &action.to_string()]);
-    command.args(["-H", &format!("X-Auth-Token: {}", token.ok().stdout.trim()), &url]);
-    Run::of(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()).ok();
+    let path = format!("volumes/{}/action", volume());
+    cinder(&path, &["-H", "Content-Type: application/json", "-d", &action.to_string()]);
 }
 
 /// The volume is one, so what happens to it happens in turn.

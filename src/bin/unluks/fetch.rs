@@ -97,16 +97,16 @@ pub struct VolumeArgs {
     /// Replace the file of --decrypt if it is there
     #[arg(long, requires = "decrypt")]
     pub force: bool,
-    #[command(flatten)]
-    pub cloud: CloudArgs,
-    #[command(flatten)]
-    pub limits: LimitArgs,
     /// Say nothing but errors, and the steps
     #[arg(short, long)]
     pub quiet: bool,
     /// How progress is shown on the standard error: auto is a bar on a terminal, and nothing elsewhere
     #[arg(long, value_enum, default_value = "auto", value_name = "HOW")]
     pub progress: ProgressKind,
+    #[command(flatten)]
+    pub cloud: CloudArgs,
+    #[command(flatten)]
+    pub limits: LimitArgs,
 }
 
 /// Which cloud.
@@ -148,11 +148,13 @@ pub fn connect(args: &CloudArgs, progress: &Progress) -> Result<Cloud> {
 ///
 /// A request that changes something is not cut off by the first: nobody would know what became of it.
 pub fn catch_signals(progress: &Progress) -> Result<Arc<AtomicBool>> {
-    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
     let failed = |e| Error::io("catching signals", e);
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(failed)?;
     let (first, again) = (progress.cancel_flag(), Arc::new(AtomicBool::new(false)));
     let second = Arc::clone(&again);
+    // A write beyond the limit on a file's size is then an error like that of a full disk.
+    signal_hook::flag::register(SIGXFSZ, Arc::default()).map_err(failed)?;
     std::thread::spawn(move || {
         for signal in signals.forever() {
             match (first.swap(true, Ordering::Relaxed), second.load(Ordering::Relaxed)) {
