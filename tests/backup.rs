@@ -226,6 +226,9 @@ impl Backup {
     }
 }
 
+/// A change of a description.
+type Change<'a> = &'a dyn Fn(&mut Value);
+
 /// The rules of a plan's notes.
 fn notes(plan: &str) -> Vec<&str> {
     plan.lines().filter_map(|line| line.strip_prefix("# - ")?.split(':').next()).collect()
@@ -293,14 +296,13 @@ fn nothing_that_the_cloud_named_is_run_by_the_shell() {
 
 #[test]
 fn each_obstacle_is_said_and_no_other() {
-    let notes_of = |change: &dyn Fn(&mut Value)| {
+    let notes_of = |change: Change<'_>| {
         let plan = Backup::changed(change).plan(&[]);
         notes(&plan).into_iter().map(str::to_owned).collect::<Vec<_>>()
     };
     assert_eq!(notes_of(&|_| {}), ["secret-id", "volume-type"]);
     assert_eq!(notes_of(&|d| d["key"] = Value::Null), ["key"]);
-    type Change<'a> = &'a dyn Fn(&mut Value);
-    let cases: [(&str, Change); 9] = [
+    let cases: [(&str, Change<'_>); 9] = [
         ("owner", &|d| d["image"]["owner"] = "p2".into()),
         ("visibility", &|d| d["image"]["visibility"] = "public".into()),
         ("visibility", &|d| d["image"]["visibility"] = "shared".into()),

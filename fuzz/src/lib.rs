@@ -50,6 +50,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("ewf", containers::ewf),
     ("partitions", containers::partitions),
     ("nbd", server::nbd),
+    ("backup", backup),
 ];
 
 /// What opens all images in `images/`.
@@ -470,4 +471,29 @@ fn read_volume(volume: &Volume) {
         }
     }
     assert!(volume.read_exact_at(&mut [], len).is_ok());
+}
+
+/// The description of a backup, and the services' answers that it is made of.
+pub fn backup(data: &[u8]) -> bool {
+    use unluks::backup::{Backup, Encryption, ImageInfo, SecretInfo, VolumeInfo};
+    let is_id = |id: &str| !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    if let Ok(answer) = serde_json::from_slice(data) {
+        // What is taken of an answer can stand in an address.
+        let ids = [
+            ImageInfo::from_glance(&answer).map(|image| image.id),
+            SecretInfo::from_barbican(&answer).map(|secret| secret.id),
+            VolumeInfo::from_cinder(&answer).map(|volume| volume.id),
+        ];
+        assert!(ids.iter().flatten().all(|id| is_id(id)), "{ids:?}");
+        let _ = Encryption::from_cinder(&answer);
+    }
+    let Ok(backup) = Backup::parse(data) else { return false };
+    let files = backup.data.iter().map(|data| &data.file).chain(backup.key.iter().map(|key| &key.file));
+    for file in files {
+        assert!(!file.contains('/') && !file.starts_with('.'), "{file:?} leads out of the directory");
+    }
+    let json = backup.to_json().expect("what was read can be written");
+    assert!(json.chars().all(|c| c == '\n' || (' '..='~').contains(&c) || c.is_alphanumeric()), "{json}");
+    assert_eq!(Backup::parse(json.as_bytes()).expect("what was written can be read"), backup);
+    true
 }

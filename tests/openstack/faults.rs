@@ -83,11 +83,13 @@ fn what_an_earlier_run_left_of_another_image_or_damaged_is_not_taken() {
     let glance = cut();
     let desk = Desk::with_glance(glance.port);
     assert_eq!(desk.fetch(bed().id("luks1"), &["--retries", "0"]).code, Some(1));
-    // Another image has the same name for its data; it starts anew.
-    let plain = Desk::new("bed-demo");
-    fs::rename(desk.path("backup"), plain.path("backup")).unwrap();
-    plain.fetch(bed().id("luks2"), &[]).ok();
-    plain.assert_whole(bed().image("luks2"));
+    // Another image does not take the directory over while this one's key is there; without it, it starts anew.
+    let other = Desk::new("bed-demo");
+    fs::rename(desk.path("backup"), other.path("backup")).unwrap();
+    other.fetch(bed().id("luks2"), &[]).refused(2, "", &["is another key"]);
+    fs::remove_file(other.path("backup/key")).unwrap();
+    other.fetch(bed().id("luks2"), &[]).ok();
+    other.assert_whole(bed().image("luks2"));
 
     // Damaged bytes are found by the hash, and are thrown away.
     let glance = cut();

@@ -37,8 +37,9 @@ pub struct Bed {
 
 /// The bed; the first that asks starts it.
 pub fn bed() -> &'static Bed {
-    static BED: OnceLock<Bed> = OnceLock::new();
-    BED.get_or_init(Bed::start)
+    // A bed that cannot be had is tried once, and not by every test anew.
+    static BED: OnceLock<Result<Bed, String>> = OnceLock::new();
+    BED.get_or_init(Bed::start).as_ref().unwrap_or_else(|e| panic!("{e}"))
 }
 
 fn script(name: &str) -> PathBuf {
@@ -49,7 +50,7 @@ fn script(name: &str) -> PathBuf {
 pub fn up(state: &Path, variables: &[(&str, &str)]) {
     let mut command = Command::new(script("up"));
     command.arg(state).env("OSBED_VENV", venv(state)).envs(variables.iter().copied());
-    run_script(&mut command);
+    run_script(&mut command).unwrap_or_else(|e| panic!("{e}"));
 }
 
 fn venv(state: &Path) -> PathBuf {
@@ -64,31 +65,33 @@ pub fn tools() -> PathBuf {
 /// Held by a test that makes volumes in project demo, or compares what there is of them.
 pub static CINDER: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
-fn run_script(command: &mut Command) {
+fn run_script(command: &mut Command) -> Result<(), String> {
     let out = command.stdin(Stdio::null()).output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
     let text = String::from_utf8_lossy(&out.stderr);
-    assert!(
-        out.status.success(),
-        "the OpenStack services cannot be had ({command:?}); they want bash, curl, Python 3.11 with venv \
-         (apt-get install python3-venv) and a package index:\n{text}"
-    );
+    match out.status.success() {
+        true => Ok(()),
+        false => Err(format!(
+            "the OpenStack services cannot be had ({command:?}); they want bash, curl, cryptsetup, Python 3.11 with venv \
+             (apt-get install python3-venv) and a package index:\n{text}"
+        )),
+    }
 }
 
 impl Bed {
-    fn start() -> Self {
+    fn start() -> Result<Self, String> {
         let own = std::env::var_os("UNLUKS_TEST_BED").map(PathBuf::from);
         let state = own.clone().unwrap_or_else(|| Path::new(env!("CARGO_TARGET_TMPDIR")).join("osbed"));
         fs::create_dir_all(&state).unwrap();
         let users = File::create(state.join("users.lock")).unwrap();
         // Waits for an earlier test binary's services to end.
         users.lock_shared().unwrap();
-        up(&state, &[]);
-        if !state.join("seed.json").exists() {
-            run_script(Command::new(script("seed")).arg(&state).env("OSBED_VENV", venv(&state)));
-        }
         let watchdog = own.is_none().then(|| watchdog(&state));
+        run_script(Command::new(script("up")).arg(&state).env("OSBED_VENV", venv(&state)))?;
+        if !state.join("seed.json").exists() {
+            run_script(Command::new(script("seed")).arg(&state).env("OSBED_VENV", venv(&state)))?;
+        }
         let seed = serde_json::from_slice(&fs::read(state.join("seed.json")).unwrap()).unwrap();
-        Self { state, seed, _users: users, _watchdog: watchdog }
+        Ok(Self { state, seed, _users: users, _watchdog: watchdog })
     }
 
     /// What `seed` says of an image.
