@@ -244,7 +244,9 @@ impl Found {
                 return Ok(kind == b"done");
             }
             let end = if size == 0 { Some(next) } else { at.checked_add(size) };
-            let end = end.filter(|end| (at + SECTION_HEADER..=file.len()).contains(end) && next > at);
+            // Sections that overlapped would have the same bytes summed once for each of them: no section reaches into
+            // the next, so no byte is summed twice.
+            let end = end.filter(|end| (at + SECTION_HEADER..=next.min(file.len())).contains(end));
             let Some(end) = end else {
                 let name = escape(&String::from_utf8_lossy(kind));
                 return Err(wrong(format!("section {name} has {size} bytes, and the next comes at byte {next}"))
