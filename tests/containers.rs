@@ -299,6 +299,27 @@ fn ewf_of_every_kind() {
 }
 
 #[test]
+fn an_ewf_table_that_is_damaged_is_read_from_its_copy() {
+    let bench = Bench::new(test_disk(3 << 20, 16));
+    let mut bytes = read_all(&acquire(&bench, "encase6", &["-c", "fast"])[0]).unwrap();
+    let find = |name: &[u8]| (0..bytes.len()).find(|at| bytes[*at..].starts_with(name)).unwrap();
+    let (first, second) = (find(b"table\0"), find(b"table2\0"));
+    // A byte of the table's header, of its entries, and of the checksum behind its header.
+    for at in [76, 76 + 24 + 5, 76 + 21] {
+        bytes[first + at] ^= 1;
+        let opened = open_bytes(bytes.clone(), None).unwrap();
+        assert!(opened.notes[0].contains("1 tables of chunks are damaged"), "{:?}", opened.notes);
+        assert_same(&read_all(&disk_of(opened)).unwrap(), &bench.disk, "from table2");
+        bytes[second + at] ^= 1;
+        let e = open_bytes(bytes.clone(), None).err().unwrap();
+        assert_eq!((e.kind(), e.rule()), (ErrorKind::Corrupt, "ewf.table"));
+        bytes[first + at] ^= 1;
+        assert!(open_bytes(bytes.clone(), None).unwrap().notes.is_empty(), "a good table needs no copy");
+        bytes[second + at] ^= 1;
+    }
+}
+
+#[test]
 fn many_threads_read_one_image() {
     let bench = Bench::new(test_disk(8 << 20, 9));
     let image = bench.convert("qcow2", "cluster_size=4k", &["-c"]);
