@@ -158,3 +158,26 @@ fn the_header_may_be_elsewhere() {
     let run = unluks(&["decrypt", &header, "--header", &key, "--key-file", &key, "-o", "-"]);
     assert_refused(&run, 4, &[&key]);
 }
+
+#[test]
+fn a_cut_off_qcow2_image_that_encrypts_its_clusters_says_so() {
+    let golden = Golden::unpack("qcow2-luks");
+    let whole = fs::read(&golden.image).unwrap();
+    let state = |image| {
+        let run = unluks(&["inspect", "--json", image]);
+        assert_ok(&run);
+        let report: serde_json::Value = serde_json::from_slice(&run.stdout).unwrap();
+        (report["data"]["state"].as_str().unwrap().to_owned(), report["data"]["missing"].as_u64())
+    };
+    assert_eq!(state(&text(&golden.image)), ("complete".into(), Some(0)));
+    // Within a cluster but between sectors, and within a sector.
+    for cut in [64 << 10, 1000] {
+        fs::write(&golden.image, &whole[..whole.len() - cut]).unwrap();
+        let out = golden.path("out");
+        assert_refused(&decrypt(&golden, &["-o", &text(&out)]), 4, &["container.truncated", "fetch it again"]);
+        assert!(!out.exists());
+        let (state, missing) = state(&text(&golden.image));
+        assert_eq!(state, "truncated");
+        assert!(missing.is_some_and(|n| (1..=cut.try_into().unwrap()).contains(&n)), "{missing:?}");
+    }
+}

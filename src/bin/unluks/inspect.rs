@@ -24,7 +24,7 @@ pub fn run(args: &InspectArgs) -> Result<ExitCode> {
     let path = |path: &Path| path.to_string_lossy().into_owned();
     let file_info = |p: &Path, file: &dyn ReadAt| FileInfo { path: path(p), size: length(file) };
     let data = match source.place() {
-        Place::Qcow2Luks(luks) => DataIn::Clusters { size: luks.clusters.virtual_size() },
+        Place::Qcow2Luks(luks) => DataIn::Clusters { size: luks.clusters.virtual_size(), missing: luks.missing() },
         Place::File(data) | Place::Inside(data) => {
             DataIn::File(DataFile { len: length(&**data), detached: args.source.header.is_some() })
         }
