@@ -459,6 +459,26 @@ fn a_cut_off_image_is_an_error_and_not_zeroes() {
 }
 
 #[test]
+fn a_cut_off_stream_of_grains_is_called_so_wherever_it_ends() {
+    let bench = Bench::new([vec![0x5a; 1 << 20], test_disk(1 << 20, 17)].concat());
+    let image = bench.convert("vmdk", "subformat=streamOptimized", &[]);
+    let whole = std::fs::read(&image).unwrap();
+    let (mut rules, mut last) = (std::collections::BTreeSet::new(), 0);
+    // The second grain's marker, and then a step that meets markers, streams and the borders between them.
+    for end in (whole.len() / 4..whole.len() - 70_000).step_by(509) {
+        let disk = match open_bytes(whole[..end].to_vec(), None) {
+            Ok(opened) => disk_of(opened),
+            Err(e) => panic!("cut at {end}: {e}"),
+        };
+        let e = read_all(&disk).err().unwrap_or_else(|| panic!("cut at {end}: it was read"));
+        assert_eq!((e.kind(), e.rule()), (ErrorKind::Corrupt, "container.truncated"), "cut at {end}: {e}");
+        rules.insert(e.message().contains("tables"));
+        last = end;
+    }
+    assert!(last > 0 && rules.len() == 2, "both a marker and a stream were cut: {rules:?}");
+}
+
+#[test]
 fn a_vhdx_log_that_was_not_played_back_is_refused() {
     let bench = Bench::new(test_disk(1 << 20, 13));
     let image = bench.convert("vhdx", "", &[]);
