@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::common::{Golden, chain, check_all, text, unluks, unluks_with_stdin};
+use crate::common::{Golden, chain, check_all, peer, text, unluks, unluks_with_stdin};
 use crate::{assert_ok, assert_refused, decrypt, sh, small};
 
 #[test]
@@ -161,23 +161,30 @@ fn the_header_may_be_elsewhere() {
 
 #[test]
 fn a_cut_off_qcow2_image_that_encrypts_its_clusters_says_so() {
-    let golden = Golden::unpack("qcow2-luks");
-    let whole = fs::read(&golden.image).unwrap();
-    let state = |image| {
-        let run = unluks(&["inspect", "--json", image]);
+    let dir = tempfile::tempdir().unwrap();
+    let [raw, key, image, out] = ["raw", "key", "image", "out"].map(|name| text(&dir.path().join(name)));
+    fs::write(&raw, chain("clusters", 1 << 20)).unwrap();
+    fs::write(&key, "pass").unwrap();
+    let secret = format!("secret,id=s,file={key}");
+    let encrypt = "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10";
+    let make = ["convert", "--object", &secret, "-f", "raw", "-O", "qcow2", "-o", encrypt, &raw, &image];
+    assert_ok(&peer("qemu-img", "qemu-utils", &make));
+    let whole = fs::read(&image).unwrap();
+    let data = || {
+        let run = unluks(&["inspect", "--json", &image]);
         assert_ok(&run);
         let report: serde_json::Value = serde_json::from_slice(&run.stdout).unwrap();
         (report["data"]["state"].as_str().unwrap().to_owned(), report["data"]["missing"].as_u64())
     };
-    assert_eq!(state(&text(&golden.image)), ("complete".into(), Some(0)));
-    // Within a cluster but between sectors, and within a sector.
-    for cut in [64 << 10, 1000] {
-        fs::write(&golden.image, &whole[..whole.len() - cut]).unwrap();
-        let out = golden.path("out");
-        assert_refused(&decrypt(&golden, &["-o", &text(&out)]), 4, &["container.truncated", "fetch it again"]);
-        assert!(!out.exists());
-        let (state, missing) = state(&text(&golden.image));
+    assert_eq!(data(), ("complete".into(), Some(0)));
+    // At a cluster's start, at a sector's, and within one.
+    for cut in [128 << 10, 1024, 1000] {
+        fs::write(&image, &whole[..whole.len() - cut]).unwrap();
+        let run = unluks(&["decrypt", &image, "--key-file", &key, "-o", &out]);
+        assert_refused(&run, 4, &["container.truncated", "fetch it again"]);
+        assert!(!std::path::Path::new(&out).exists());
+        let (state, missing) = data();
         assert_eq!(state, "truncated");
-        assert!(missing.is_some_and(|n| (1..=cut.try_into().unwrap()).contains(&n)), "{missing:?}");
+        assert!(missing.is_some_and(|n| (1..=cut.try_into().unwrap()).contains(&n)), "cut {cut}: {missing:?}");
     }
 }
