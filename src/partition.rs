@@ -182,16 +182,27 @@ impl Table {
     }
 }
 
+/// The most partitions that a message or a table's notes name; of those beyond it says how many there are. A GPT has room
+/// for 32,768, and each may have something wrong with it.
+pub(crate) const NAMED_MAX: usize = 16;
+
 /// The entries in one line, for a message.
-fn list_of(entries: &[&Entry]) -> String {
-    const MOST: usize = 16;
-    let mut lines: Vec<String> = entries.iter().take(MOST).map(ToString::to_string).collect();
+pub(crate) fn list_of(entries: &[&Entry]) -> String {
+    let mut lines: Vec<String> = entries.iter().take(NAMED_MAX).map(ToString::to_string).collect();
     match entries.len() {
         0 => return "none".into(),
-        n if n > MOST => lines.push(format!("and {} more", n - MOST)),
+        n if n > NAMED_MAX => lines.push(format!("and {} more", n - NAMED_MAX)),
         _ => (),
     }
     lines.join("; ")
+}
+
+/// Keeps the first of the notes that a table's partitions gave, and the number of the others.
+fn shorten(notes: &mut Vec<String>, scheme: &str) {
+    if let more @ 1.. = notes.len().saturating_sub(NAMED_MAX) {
+        notes.truncate(NAMED_MAX);
+        notes.push(format!("{scheme}: {more} notes more on its partitions are left out"));
+    }
 }
 
 /// The partition table of `disk`, or `None` where it has none, or is a LUKS container itself.

@@ -209,3 +209,52 @@ fn mutated_tables_give_the_right_list_or_an_error() {
         }
     }
 }
+
+/// A GPT of `count` entries, each from sector `first` to sector `last`, on a disk of `sectors` sectors.
+fn crowded_gpt(count: u32, first: u64, last: u64, sectors: usize) -> Vec<u8> {
+    let mut entries = Vec::new();
+    for n in 0..count {
+        entries.extend([0xaf; 16]);
+        entries.extend([n.to_le_bytes(); 4].concat());
+        entries.extend([first.to_le_bytes(), last.to_le_bytes(), [0; 8]].concat());
+        entries.extend([0xff; 72]);
+    }
+    let mut header = [&b"EFI PART\0\0\x01\0\x5c\0\0\0"[..], &[0; 76]].concat();
+    header[24] = 1;
+    header[72] = 2;
+    header[80..84].copy_from_slice(&count.to_le_bytes());
+    header[84] = 128;
+    header[88..92].copy_from_slice(&crc32fast::hash(&entries).to_le_bytes());
+    let crc = crc32fast::hash(&header);
+    header[16..20].copy_from_slice(&crc.to_le_bytes());
+    let mut disk = vec![0; sectors * 512];
+    disk[512..512 + header.len()].copy_from_slice(&header);
+    disk[1024..1024 + entries.len()].copy_from_slice(&entries);
+    disk
+}
+
+#[test]
+fn thousands_of_partitions_make_no_message_longer() {
+    const ALL: u32 = 32_768;
+    let first = 2 + u64::from(ALL) / 4;
+    let mut disk = crowded_gpt(ALL, first, first, usize::try_from(first).unwrap() + 8);
+    let at = usize::try_from(first).unwrap() * 512;
+    let error = |disk: Vec<u8>| {
+        let found = unluks::disk::find(std::sync::Arc::new(disk), unluks::disk::FindOptions::default());
+        found.err().unwrap().to_string()
+    };
+    disk[at..at + 6].copy_from_slice(b"LUKS\xba\xbe");
+    let e = error(disk.clone());
+    assert!(e.contains("32768 partitions hold LUKS: 1: ") && e.contains("and 32752 more"), "{}", e.len());
+    assert!(e.len() < 8192, "{} bytes", e.len());
+    disk[at..at + 8].copy_from_slice(b"LABELONE");
+    disk[at + 24..at + 32].copy_from_slice(b"LVM2 001");
+    let e = error(disk);
+    assert!(e.contains("partition 1 is an LVM physical volume"), "{}", e.len());
+    assert!(e.len() < 8192, "{} bytes", e.len());
+    for (first, last) in [(1 << 40, 1 << 41), (9, 8)] {
+        let table = list(&crowded_gpt(ALL, first, last, 9000), None).unwrap().unwrap();
+        assert_eq!(table.notes.len(), 17);
+        assert_eq!(table.notes[16], "gpt: 32752 notes more on its partitions are left out");
+    }
+}
