@@ -93,19 +93,24 @@ impl FromStr for Format {
 }
 
 /// How a container is opened.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Options {
     /// The format, where the caller knows it (`--format`); otherwise it is detected.
     pub format: Option<Format>,
     /// The segment files of an EWF image that follow the first, in their order. Other formats have none.
     pub segments: Vec<Arc<dyn ReadAt>>,
-    /// The largest disk in bytes that a container may declare (`--max-size`).
-    pub max_size: u64,
+    /// The largest disk in bytes that a container may declare (`--max-size`). Without it that is
+    /// [`limits::CONTAINER_SPARSE_SIZE`] and [`limits::CONTAINER_SPARSE_RATIO`] times the bytes of its files,
+    /// [`limits::CONTAINER_SIZE_MAX`] at most.
+    pub max_size: Option<u64>,
 }
 
-impl Default for Options {
-    fn default() -> Self {
-        Self { format: None, segments: Vec::new(), max_size: limits::CONTAINER_SIZE_MAX }
+impl Options {
+    /// The largest disk that `file`, with its segment files, may declare.
+    fn largest_disk(&self, file: &dyn ReadAt) -> u64 {
+        let len = self.segments.iter().fold(file.len(), |len, segment| len.saturating_add(segment.len()));
+        let sparse = len.saturating_mul(limits::CONTAINER_SPARSE_RATIO).saturating_add(limits::CONTAINER_SPARSE_SIZE);
+        self.max_size.unwrap_or(sparse.min(limits::CONTAINER_SIZE_MAX))
     }
 }
 
@@ -165,6 +170,7 @@ pub fn open(file: Arc<dyn ReadAt>, options: Options) -> Result<Opened> {
     if format != Format::Ewf && !options.segments.is_empty() {
         return Err(Error::invalid(format!("a {format} image has no segment files")));
     }
+    let largest = options.largest_disk(&file);
     let mut notes = Vec::new();
     let mut sector_size = None;
     let contents = match format {
@@ -185,16 +191,15 @@ pub fn open(file: Arc<dyn ReadAt>, options: Options) -> Result<Opened> {
             Contents::Disk(ewf.disk)
         }
     };
-    if format != Format::Raw && contents.size() > options.max_size {
+    if format != Format::Raw && contents.size() > largest {
         return Err(Error::limit(
             "container.size",
             format!(
-                "the {format} image declares a disk of {} bytes; {} are allowed",
+                "the {format} image declares a disk of {} bytes; {largest} are allowed for a file of its length",
                 contents.size(),
-                options.max_size
             ),
         )
-        .with_hint("--max-size allows more"));
+        .with_hint("if you know the disk to be that large, --max-size allows it"));
     }
     Ok(Opened { format, contents, sector_size, notes })
 }

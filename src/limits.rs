@@ -33,6 +33,11 @@ pub const CONTAINER_SIZE_MAX: u64 = 64 << 40;
 /// How many runs of clusters `inspect` follows to see whether an image that encrypts its clusters is whole: enough for
 /// 50 TB that were written in order, and less than a second of work.
 pub const CONTAINER_RUNS_MAX: u64 = 100_000;
+/// A container may declare a disk of this size however small its file is: a volume that was made but hardly written to.
+pub const CONTAINER_SPARSE_SIZE: u64 = 1 << 40;
+/// For each byte of its file, a container may declare this many more, up to [`CONTAINER_SIZE_MAX`]. Ciphertext does not
+/// compress, so an image of a LUKS disk is not much smaller than what was ever written to it.
+pub const CONTAINER_SPARSE_RATIO: u64 = 1000;
 /// qcow2: the largest L1 table (`QCOW_MAX_L1_SIZE`).
 pub const QCOW2_L1_SIZE_MAX: u64 = 32 << 20;
 /// The largest unit that a container may keep compressed: qcow2's largest cluster. EWF chunks and VMDK grains are

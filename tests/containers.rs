@@ -428,14 +428,31 @@ fn states_of_a_qcow2_header() {
         assert_eq!((found_kind, found_rule.as_str()), (kind, rule), "{e}");
         assert!(e.contains(says), "{e}");
     }
-    // A size that only the tables' room limits is refused above the cap, and the cap can be raised.
+}
+
+#[test]
+fn a_small_file_may_not_declare_any_size() {
+    let bench = Bench::new(Vec::new());
     let large = bench.path("large.qcow2");
-    qemu_img(&["create", "-f", "qcow2", text(&large), "100T"]);
-    let e = open_path(&large, None).err().unwrap();
-    assert_eq!((e.kind(), e.rule()), (LimitExceeded, "container.size"));
-    let file = Arc::new(FileSource::open(&large).unwrap());
-    let raised = open(file, Options { max_size: 1 << 50, ..Options::default() }).unwrap();
-    assert!(disk_of(raised).extent_at(99 << 40).unwrap().zero);
+    let open_as = |max_size| {
+        open(Arc::new(FileSource::open(&large).unwrap()), Options { max_size, ..Options::default() })
+    };
+    for (size, len, opens) in [("1T", 0, true), ("2T", 0, false), ("60T", 0, false), ("3T", 3, true), ("65T", 80, false)] {
+        qemu_img(&["create", "-f", "qcow2", text(&large), size]);
+        let file = std::fs::OpenOptions::new().write(true).open(&large).unwrap();
+        // A file of as many GiB as this: only its length counts.
+        file.set_len(file.metadata().unwrap().len() + (len << 30)).unwrap();
+        match open_as(None) {
+            Ok(_) => assert!(opens, "{size}, {len} GiB"),
+            Err(e) => {
+                assert_eq!((e.kind(), e.rule()), (ErrorKind::LimitExceeded, "container.size"), "{e}");
+                assert!(!opens && e.to_string().contains("--max-size"), "{size}, {len} GiB: {e}");
+            }
+        }
+        let raised = disk_of(open_as(Some(1 << 50)).unwrap());
+        assert!(raised.extent_at(raised.len() - 1).unwrap().zero);
+        assert_eq!(open_as(Some(1 << 39)).err().unwrap().rule(), "container.size");
+    }
 }
 
 #[test]

@@ -163,8 +163,7 @@ impl Source {
 
 /// What the command line says about the place of the container.
 fn options(args: &SourceArgs, files: &mut Vec<File>) -> Result<FindOptions> {
-    let mut container = container::Options { format: args.format, ..Default::default() };
-    container.max_size = args.max_size.unwrap_or(container.max_size);
+    let mut container = container::Options { format: args.format, max_size: args.max_size, ..Default::default() };
     container.segments = more_segments(args, files)?;
     let detached = args.header.is_some();
     Ok(FindOptions { container, partition: args.partition.clone(), offset: args.offset, detached })
