@@ -9,7 +9,8 @@
 //!   is refused, and the refusal says so. A guest that writes a container's header gains nothing but a wrong view of its
 //!   own disk.
 //! - A file that begins as LUKS is raw, whatever else is in it.
-//! - Only the start of a file is looked at. A fixed VHD, which is told by its end alone, has to be named.
+//! - Only the start of a file tells its format. A fixed VHD, which is told by its end alone, has to be named; a note says
+//!   so.
 //! - A caller who knows the format says so, and then nothing is detected.
 //!
 //! No table is read whole: an open container takes at most two times [`limits::CONTAINER_CACHE`] in memory, and each
@@ -173,6 +174,13 @@ pub fn open(file: Arc<dyn ReadAt>, options: Options) -> Result<Opened> {
     let largest = options.largest_disk(&file);
     let mut notes = Vec::new();
     let mut sector_size = None;
+    if format == Format::Raw && options.format.is_none() && vhd::ends_as_fixed(&file) {
+        notes.push(
+            "the file is read as a raw disk, but its last 512 bytes are the footer of a fixed VHD, and no part of the \
+             disk: --format vhd leaves them out"
+                .into(),
+        );
+    }
     let contents = match format {
         Format::Raw => Contents::Disk(file),
         Format::Qcow2 => qcow2::open(file, &mut notes)?,

@@ -146,7 +146,10 @@ fn vhd_of_every_kind() {
         assert_same(&found[..bench.disk.len()], &bench.disk, options);
         assert!(notes.is_empty(), "{options}: {notes:?}");
         if options.contains("fixed") {
-            assert_eq!(open_path(&image, None).unwrap().format, Format::Raw, "a fixed VHD is told by its end alone");
+            let raw = open_path(&image, None).unwrap();
+            assert_eq!(raw.format, Format::Raw, "a fixed VHD is told by its end alone");
+            assert!(raw.notes[0].contains("--format vhd"), "{:?}", raw.notes);
+            assert!(open_path(&image, Some(Format::Raw)).unwrap().notes.is_empty(), "who named it knows");
             continue;
         }
         // Cut off, the copy of the footer at the start still opens it.

@@ -188,3 +188,19 @@ fn a_cut_off_qcow2_image_that_encrypts_its_clusters_says_so() {
         assert!(missing.is_some_and(|n| (1..=cut.try_into().unwrap()).contains(&n)), "cut {cut}: {missing:?}");
     }
 }
+
+#[test]
+fn a_fixed_vhd_that_is_read_as_raw_is_told_of() {
+    let (golden, _) = small();
+    let raw = text(&golden.path("raw.vhd"));
+    let image = text(&golden.image);
+    let options = "subformat=fixed,force_size=on";
+    assert_ok(&peer("qemu-img", "qemu-utils", &["convert", "-f", "raw", "-O", "vpc", "-o", options, &image, &raw]));
+    let key = text(&golden.key);
+    for command in [&["inspect", &raw][..], &["decrypt", &raw, "--key-file", &key, "-o", "-"]] {
+        let run = unluks(command);
+        assert!(run.stderr.contains("footer of a fixed VHD") && run.stderr.contains("--format vhd"), "{}", run.stderr);
+        let run = unluks(&[command, &["--format", "vhd"]].concat());
+        assert!(run.code == Some(0) && !run.stderr.contains("footer"), "{}", run.stderr);
+    }
+}

@@ -20,6 +20,10 @@ use report::{Container, DataIn, FileInfo, Files, Report};
 
 pub fn run(args: &InspectArgs) -> Result<ExitCode> {
     let source = Source::open(&args.source)?;
+    if source.is_plain_file() {
+        // Those of a container are in the report.
+        source.print_notes(false);
+    }
     let image = source.image(&args.source)?;
     let path = |path: &Path| path.to_string_lossy().into_owned();
     let file_info = |p: &Path, file: &dyn ReadAt| FileInfo { path: path(p), size: length(file) };
