@@ -204,11 +204,6 @@ pub(super) fn open(file: Arc<dyn ReadAt>, notes: &mut Vec<String>) -> Result<Con
     extensions.refuse_other_files(&pages, &header, &v3)?;
 
     let features = v3.incompatible_features.get();
-    if features & FEATURE_CORRUPT != 0 {
-        return Err(Error::corrupt("qcow2.corrupt", "the image is marked corrupt: QEMU found its tables damaged")
-            .at(72)
-            .with_hint("qemu-img check -r all, on a copy of the image, may repair it"));
-    }
     if let unknown @ 1.. = features & !FEATURES_KNOWN {
         let name = extensions.feature_name(&pages, unknown.trailing_zeros()).unwrap_or_default();
         return Err(Error::unsupported(
@@ -261,6 +256,14 @@ pub(super) fn open(file: Arc<dyn ReadAt>, notes: &mut Vec<String>) -> Result<Con
     if features & FEATURE_DIRTY != 0 {
         notes.push(
             "qcow2: the image was not closed cleanly; its reference counts may be wrong, but they are not read".into(),
+        );
+    }
+    // QEMU opens such an image for reading, too.
+    if features & FEATURE_CORRUPT != 0 {
+        notes.push(
+            "qcow2: the image is marked corrupt: QEMU found its tables damaged, and parts of the disk may be wrong; \
+             qemu-img check tells more"
+                .into(),
         );
     }
     if let snapshots @ 1.. = header.nb_snapshots.get() {
