@@ -49,6 +49,8 @@ pub const CONTAINER_CACHE: u64 = 16 << 20;
 pub const ZSTD_WINDOW_MAX: u64 = 8 << 20;
 /// VMDK: the largest embedded descriptor. VMware's are under a kilobyte.
 pub const VMDK_DESCRIPTOR_MAX: u64 = 1 << 20;
+/// VHDX: the largest log that is looked through for entries. Hyper-V's has 1 MiB.
+pub const VHDX_LOG_MAX: u64 = 256 << 20;
 /// EWF: the most sections in all segment files: at EnCase's 16,375 chunks a table, enough for 60 TiB.
 pub const EWF_SECTIONS_MAX: usize = 500_000;
 /// GPT: the largest array of partition entries. Linux refuses more than it can `kmalloc`.
