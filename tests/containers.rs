@@ -521,7 +521,8 @@ fn a_vhdx_log_that_was_not_played_back_is_refused_and_an_empty_one_is_not() {
         let mut bytes = bytes.clone();
         bytes[at..at + 4].copy_from_slice(b"loge");
         assert!(open_bytes(bytes.clone(), None).is_ok(), "the entry is of another log");
-        bytes[at + 32] = 1;
+        let guid = bytes[(64 << 10) + 48..][..16].to_vec();
+        bytes[at + 32..at + 48].copy_from_slice(&guid);
         let e = open_bytes(bytes, None).err().unwrap();
         assert_eq!((e.kind(), e.rule()), (ErrorKind::Unsupported, "vhdx.log"));
     }
