@@ -204,3 +204,22 @@ fn a_fixed_vhd_that_is_read_as_raw_is_told_of() {
         assert!(run.code == Some(0) && !run.stderr.contains("footer"), "{}", run.stderr);
     }
 }
+
+#[test]
+fn what_a_pipe_cannot_bring_is_named() {
+    let golden = Golden::unpack("luks-in-qcow2");
+    let key = text(&golden.key);
+    let args = ["decrypt", "-", "--key-file", &key, "-o", "-"];
+    let qcow2 = fs::read(&golden.image).unwrap();
+    let run = unluks_with_stdin(&args, &qcow2);
+    assert_refused(&run, 2, &["standard input: container.format", "a qcow2 image", "save it to a file first"]);
+    assert_eq!(unluks_with_stdin(&["inspect", "-"], &qcow2).code, Some(2));
+    let run = unluks_with_stdin(&args, b"\xfd7zXZ\0 and more than that");
+    assert_refused(&run, 5, &["an xz file", "unpack the file first"]);
+    // A whole disk, and what is too short for anything.
+    for bytes in [vec![0; 5 << 20], vec![0; 10], Vec::new()] {
+        let run = unluks_with_stdin(&args, &bytes);
+        assert_refused(&run, 4, &["no LUKS header", "save a whole disk to a file first"]);
+        assert!(!run.stderr.contains("--partition"), "{}", run.stderr);
+    }
+}

@@ -108,7 +108,10 @@ impl Source {
                     "--format, --partition and --offset want an image that can be read at any place, not a pipe";
                 return Err(Error::invalid(message).with_hint("save the image to a file first"));
             }
-            Some(_) => Found { place: Place::File(Arc::clone(&file)), notes: Vec::new() },
+            Some(_) => {
+                refuse_container(args, &*file).map_err(|e| e.within_file(&args.image))?;
+                Found { place: Place::File(Arc::clone(&file)), notes: Vec::new() }
+            }
             None => find(Arc::clone(&file), options(args, &mut files)?).map_err(|e| e.within_file(&args.image))?,
         };
         Ok(Self { file, place, header, pipe, files, notes })
@@ -157,7 +160,27 @@ impl Source {
                 Image::open_detached(Arc::clone(header.as_ref().unwrap_or(data)), Arc::clone(data))
             }
         };
-        image.map_err(|e| e.within_file(args.header.as_ref().unwrap_or(&args.image)))
+        image.map_err(|e| match e.rule() {
+            "magic" if self.pipe.is_some() && self.header.is_none() => e.with_hint(
+                "a pipe has to begin with the LUKS header: save a whole disk to a file first, and its partitions are looked at",
+            ),
+            _ => e,
+        }
+        .within_file(args.header.as_ref().unwrap_or(&args.image)))
+    }
+}
+
+/// Names the container format or the packed file that a pipe begins as: what comes through a pipe is a raw image.
+fn refuse_container(args: &SourceArgs, pipe: &dyn ReadAt) -> Result<()> {
+    match container::detect(pipe) {
+        _ if args.format.is_some() => Ok(()),
+        Ok(Format::Raw) => Ok(()),
+        Ok(format) => Err(Error::invalid(format!("a pipe brings a {format} image, whose tables lie at any place of it"))
+            .with_rule("container.format")
+            .with_hint("save it to a file first")),
+        Err(e) if e.rule() == "container.format" => Err(e),
+        // It is shorter than what detection looks at, which its reader says better.
+        Err(_) => Ok(()),
     }
 }
 
