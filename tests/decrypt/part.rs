@@ -223,3 +223,19 @@ fn what_a_pipe_cannot_bring_is_named() {
         assert!(!run.stderr.contains("--partition"), "{}", run.stderr);
     }
 }
+
+#[test]
+fn a_character_device_is_no_empty_image() {
+    let (golden, _) = small();
+    let (key, image) = (text(&golden.key), text(&golden.image));
+    for device in ["/dev/zero", "/dev/null"] {
+        for args in [
+            &["scan", device][..],
+            &["inspect", device],
+            &["decrypt", device, "--key-file", &key, "-o", "-"],
+            &["decrypt", &image, "--header", device, "--key-file", &key, "-o", "-"],
+        ] {
+            assert_refused(&unluks(args), 2, &[device, "is a character device, not an image"]);
+        }
+    }
+}
