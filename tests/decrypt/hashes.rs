@@ -93,3 +93,28 @@ fn a_list_of_hashes_replaces_nothing() {
     assert_eq!(decrypt(&golden, &["-o", &out, "--hash-file", &list]).code, Some(2));
     assert_eq!(peer("sha256sum", "coreutils", &[&list]).code, Some(0));
 }
+
+#[test]
+fn each_file_of_a_set_is_hashed() {
+    let (golden, plaintext) = small();
+    let set = text(&golden.path("set"));
+    let image = text(&golden.image);
+    let acquire = ["-u", "-q", "-f", "encase6", "-c", "none", "-S", "1048576", "-t", &set, &image];
+    assert_ok(&peer("ewfacquire", "ewf-tools", &acquire));
+    let (first, list, key) = (format!("{set}.E01"), text(&golden.path("list")), text(&golden.key));
+    let files = crate::names(golden.path("").as_path()).iter().filter(|name| name.starts_with("set.E")).count();
+    assert!(files > 1, "{files} files");
+    let args = ["decrypt", &first, "--key-file", &key, "-o", &text(&golden.path("out")), "--hash-file", &list, "--force"];
+    assert_ok(&unluks(&[&args[..], &["--hash", "image:sha256"]].concat()));
+    assert_checked(&golden, "sha256sum", files);
+    let run = unluks(&[&args[..], &["--hash", "image:md5", "--hash", "sha1"]].concat());
+    assert_ok(&run);
+    let said = String::from_utf8(run.stdout).unwrap();
+    assert_eq!(said.lines().count(), 2 * files + 1, "{said}");
+    for (program, prefix, lines) in [("md5sum", "MD5 ", files), ("sha1sum", "SHA1 ", files + 1)] {
+        let mine: String = said.lines().filter(|l| l.starts_with(prefix)).map(|l| format!("{l}\n")).collect();
+        fs::write(&list, mine).unwrap();
+        assert_checked(&golden, program, lines);
+    }
+    assert_eq!(fs::read(golden.path("out")).unwrap(), plaintext);
+}

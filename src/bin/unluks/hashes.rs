@@ -64,11 +64,13 @@ pub fn check_file(args: &DecryptArgs, source: &Source) -> Result<()> {
 }
 
 /// Prints the hashes, and writes them to `--hash-file`.
-pub fn report(hashes: &[Hashed], args: &DecryptArgs) -> Result<()> {
+pub fn report(hashes: &[Hashed], args: &DecryptArgs, source: &Source) -> Result<()> {
     if hashes.is_empty() {
         return Ok(());
     }
-    let text = lines(hashes, &args.source.image, &args.output);
+    let more = source.segments.iter().map(|segment| segment.path.as_path());
+    let images: Vec<&Path> = std::iter::once(args.source.image.as_path()).chain(more).collect();
+    let text = lines(hashes, &images, &args.output);
     // The plaintext has the standard output to itself.
     let printed = match is_dash(&args.output) {
         true => std::io::stderr().write_all(text.as_bytes()),
@@ -83,12 +85,15 @@ pub fn report(hashes: &[Hashed], args: &DecryptArgs) -> Result<()> {
 }
 
 /// The format of `sha256sum`; with several algorithms that of `sha256sum --tag`, which says which is which.
-fn lines(hashes: &[Hashed], image: &Path, output: &Path) -> String {
+///
+/// Each algorithm has its hashes of `images`, the files of the image, in their order.
+fn lines(hashes: &[Hashed], images: &[&Path], output: &Path) -> String {
     let tagged = hashes.iter().any(|h| h.algorithm != hashes[0].algorithm);
     let mut text = String::new();
+    let mut images = images.iter().cycle();
     for h in hashes {
         let path = match h.of {
-            Of::Image => image,
+            Of::Image => images.next().map_or(output, |path| *path),
             Of::Plaintext => output,
         };
         let name = path.to_string_lossy();
@@ -121,8 +126,8 @@ mod tests {
     #[test]
     fn lines_are_what_sha256sum_reads() {
         let one = [hashed(Of::Image, Algorithm::Sha256), hashed(Of::Plaintext, Algorithm::Sha256)];
-        assert_eq!(lines(&one, Path::new("a.img"), Path::new("b\nc")), "ab  a.img\n\\ab  b\\nc\n");
+        assert_eq!(lines(&one, &[Path::new("a.img")], Path::new("b\nc")), "ab  a.img\n\\ab  b\\nc\n");
         let two = [hashed(Of::Image, Algorithm::Md5), hashed(Of::Plaintext, Algorithm::Sha256)];
-        assert_eq!(lines(&two, Path::new("a"), Path::new("-")), "MD5 (a) = ab\nSHA256 (-) = ab\n");
+        assert_eq!(lines(&two, &[Path::new("a")], Path::new("-")), "MD5 (a) = ab\nSHA256 (-) = ab\n");
     }
 }

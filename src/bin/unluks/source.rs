@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use unluks::container::{self, Contents, Format};
@@ -16,8 +16,10 @@ use crate::args::SourceArgs;
 
 /// The files of an image, opened read-only.
 pub struct Source {
-    /// The image file, byte for byte.
+    /// The image file, byte for byte; the first of a set.
     pub file: Arc<dyn ReadAt>,
+    /// The other files of a set.
+    pub segments: Vec<Segment>,
     /// Where the LUKS container is in it.
     place: Place,
     /// The detached header.
@@ -40,6 +42,12 @@ pub struct Disk {
     pub notes: Vec<String>,
 }
 
+/// A file of an EWF image behind the first.
+pub struct Segment {
+    pub path: PathBuf,
+    pub file: Arc<dyn ReadAt>,
+}
+
 impl Disk {
     pub fn open(args: &SourceArgs) -> Result<Self> {
         let no_pipe = || {
@@ -54,8 +62,9 @@ impl Disk {
         if pipe.is_some() {
             return Err(no_pipe().within_file(&args.image));
         }
-        let opened =
-            container::open(file, options(args, &mut files)?.container).map_err(|e| e.within_file(&args.image))?;
+        let segments = more_segments(args, &*file, &mut files)?;
+        let opened = container::open(file, options(args, &segments).container);
+        let opened = opened.map_err(|e| e.within_file(&args.image))?;
         let Contents::Disk(disk) = opened.contents else {
             let message = "the qcow2 image encrypts its clusters itself: its one LUKS header is not on a disk";
             let error = Error::invalid(message).with_hint("unluks decrypt and unluks inspect open it as it is");
@@ -98,6 +107,7 @@ impl Source {
             Some(path) => Some(open_file(path, &mut files, &mut None)?),
             None => None,
         };
+        let mut segments = Vec::new();
         let Found { place, notes } = match &pipe {
             Some(_)
                 if args.format.is_some_and(|f| f != Format::Raw)
@@ -112,9 +122,12 @@ impl Source {
                 refuse_container(args, &*file).map_err(|e| e.within_file(&args.image))?;
                 Found { place: Place::File(Arc::clone(&file)), notes: Vec::new() }
             }
-            None => find(Arc::clone(&file), options(args, &mut files)?).map_err(|e| e.within_file(&args.image))?,
+            None => {
+                segments = more_segments(args, &*file, &mut files)?;
+                find(Arc::clone(&file), options(args, &segments)).map_err(|e| e.within_file(&args.image))?
+            }
         };
-        Ok(Self { file, place, header, pipe, files, notes })
+        Ok(Self { file, segments, place, header, pipe, files, notes })
     }
 
     /// Says what was chosen on the way.
@@ -185,32 +198,42 @@ fn refuse_container(args: &SourceArgs, pipe: &dyn ReadAt) -> Result<()> {
 }
 
 /// What the command line says about the place of the container.
-fn options(args: &SourceArgs, files: &mut Vec<File>) -> Result<FindOptions> {
-    let mut container = container::Options { format: args.format, max_size: args.max_size, ..Default::default() };
-    container.segments = more_segments(args, files)?;
+fn options(args: &SourceArgs, segments: &[Segment]) -> FindOptions {
+    let segments = segments.iter().map(|segment| Arc::clone(&segment.file)).collect();
+    let container = container::Options { format: args.format, segments, max_size: args.max_size };
     let detached = args.header.is_some();
-    Ok(FindOptions { container, partition: args.partition.clone(), offset: args.offset, detached })
+    FindOptions { container, partition: args.partition.clone(), offset: args.offset, detached }
 }
 
-/// The files of an EWF set behind the first: `.E02` to `.E99`, then `.EAA` to `.EZZ`, as far as they are there.
-fn more_segments(args: &SourceArgs, files: &mut Vec<File>) -> Result<Vec<Arc<dyn ReadAt>>> {
-    let first = args.image.extension().and_then(|e| e.to_str()).filter(|e| e.len() == 3 && e.ends_with("01"));
-    let wanted = args.format.is_none_or(|f| f == Format::Ewf);
-    let Some(letter) = first.and_then(|e| e.chars().next()).filter(|c| wanted && matches!(c, 'E' | 'e')) else {
+/// The files of an EWF set behind the first, which is `file`, as far as they are there.
+fn more_segments(args: &SourceArgs, file: &dyn ReadAt, files: &mut Vec<File>) -> Result<Vec<Segment>> {
+    let ewf = match args.format {
+        Some(format) => format == Format::Ewf,
+        None => container::detect(file).is_ok_and(|format| format == Format::Ewf),
+    };
+    let first = args.image.extension().and_then(|e| e.to_str()).filter(|e| ewf && e.len() == 3 && e.ends_with("01"));
+    let Some(letter) = first.and_then(|e| e.chars().next()).filter(|c| matches!(c, 'E' | 'e' | 'S' | 's')) else {
         return Ok(Vec::new());
     };
-    let a = if letter == 'E' { b'A' } else { b'a' };
-    let letters = (0..26 * 26).map(|n: u16| [n / 26, n % 26].map(|d| char::from(a + u8::try_from(d).unwrap_or(0))));
-    let numbered = (2..=99).map(|n| format!("{letter}{n:02}"));
-    let mut segments: Vec<Arc<dyn ReadAt>> = Vec::new();
-    for extension in numbered.chain(letters.map(|[x, y]| format!("{letter}{x}{y}"))) {
+    let mut segments: Vec<Segment> = Vec::new();
+    for extension in segment_extensions(letter) {
         let path = args.image.with_extension(extension);
         if !path.exists() {
             break;
         }
-        segments.push(open_file(&path, files, &mut None)?);
+        let file = open_file(&path, files, &mut None)?;
+        segments.push(Segment { path, file });
     }
     Ok(segments)
+}
+
+/// How the files of a set are called behind the first: `.E02` to `.E99`, then `.EAA` to `.EZZ`.
+fn segment_extensions(letter: char) -> impl Iterator<Item = String> {
+    let a = if letter.is_ascii_uppercase() { b'A' } else { b'a' };
+    let letters =
+        (0..26 * 26).map(move |n: u16| [n / 26, n % 26].map(|d| char::from(a + u8::try_from(d).unwrap_or(0))));
+    let numbered = (2..=99).map(move |n| format!("{letter}{n:02}"));
+    numbered.chain(letters.map(move |[x, y]| format!("{letter}{x}{y}")))
 }
 
 /// A regular file or block device is read at any position, a FIFO as a pipe.
