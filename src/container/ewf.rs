@@ -108,7 +108,8 @@ pub(super) fn open(segments: Vec<Arc<dyn ReadAt>>, notes: &mut Vec<String>) -> R
     let mut ended = false;
     for (n, (start, segment)) in file.parts.iter().enumerate() {
         if ended {
-            return Err(Error::invalid(format!("the image ends in segment file {n}, but more were given")));
+            let more = file.parts.len() - n;
+            return Err(Error::invalid(format!("the image ends in segment file {n}, but {more} more were given")));
         }
         ended = found.read_segment(segment, *start, n + 1)?;
     }

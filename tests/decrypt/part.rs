@@ -239,3 +239,20 @@ fn a_character_device_is_no_empty_image() {
         }
     }
 }
+
+#[test]
+fn a_set_may_have_more_files_than_a_process_may_have_open_at_first() {
+    let (golden, _) = small();
+    let set = text(&golden.path("set"));
+    let acquire = ["-u", "-q", "-f", "encase6", "-c", "fast", "-t", &set, &text(&golden.image)];
+    assert_ok(&peer("ewfacquire", "ewf-tools", &acquire));
+    let numbered = (2..=99).map(|n| format!("E{n:02}"));
+    let letters = || 'A'..='Z';
+    let lettered = letters().flat_map(|x| letters().map(move |y| format!("E{x}{y}")));
+    for extension in numbered.chain(lettered).chain(["FAA".into(), "FAB".into()]) {
+        fs::write(format!("{set}.{extension}"), "").unwrap();
+    }
+    // All of them are opened, and then it turns out that the image has one.
+    let run = sh(r#"ulimit -Sn 100; unluks inspect "$1""#, &[&format!("{set}.E01")]);
+    assert_refused(&run, 2, &["the image ends in segment file 1, but 776 more were given"]);
+}

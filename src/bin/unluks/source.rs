@@ -221,19 +221,29 @@ fn more_segments(args: &SourceArgs, file: &dyn ReadAt, files: &mut Vec<File>) ->
         if !path.exists() {
             break;
         }
+        if segments.is_empty() {
+            allow_many_files();
+        }
         let file = open_file(&path, files, &mut None)?;
         segments.push(Segment { path, file });
     }
     Ok(segments)
 }
 
-/// How the files of a set are called behind the first: `.E02` to `.E99`, then `.EAA` to `.EZZ`.
+/// How the files of a set are called behind the first: `.E02` to `.E99`, then `.EAA` to `.EZZ`, `.FAA` and so on to
+/// `.ZZZ`, as libewf calls them.
 fn segment_extensions(letter: char) -> impl Iterator<Item = String> {
-    let a = if letter.is_ascii_uppercase() { b'A' } else { b'a' };
-    let letters =
-        (0..26 * 26).map(move |n: u16| [n / 26, n % 26].map(|d| char::from(a + u8::try_from(d).unwrap_or(0))));
+    let (a, z) = if letter.is_ascii_uppercase() { ('A', 'Z') } else { ('a', 'z') };
     let numbered = (2..=99).map(move |n| format!("{letter}{n:02}"));
-    numbered.chain(letters.map(move |[x, y]| format!("{letter}{x}{y}")))
+    let lettered = (letter..=z).flat_map(move |x| (a..=z).flat_map(move |y| (a..=z).map(move |w| format!("{x}{y}{w}"))));
+    numbered.chain(lettered)
+}
+
+/// A set may have more files than a process may have open at first; best effort, for most have a few.
+fn allow_many_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
 /// A regular file or block device is read at any position, a FIFO as a pipe.
@@ -258,5 +268,22 @@ pub trait WithinFile {
 impl WithinFile for Error {
     fn within_file(self, path: &Path) -> Self {
         self.within(shown(path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segment_files_are_called_as_libewf_calls_them() {
+        let all: Vec<String> = segment_extensions('E').collect();
+        // Counted from 2 on.
+        for (number, wanted) in [(2, "E02"), (99, "E99"), (100, "EAA"), (775, "EZZ"), (776, "FAA"), (14971, "ZZZ")] {
+            assert_eq!(all[number - 2], wanted, "segment file {number}");
+        }
+        assert_eq!(all.len(), 14970);
+        let smart: Vec<String> = segment_extensions('s').skip(97).take(2).collect();
+        assert_eq!(smart, ["s99", "saa"]);
     }
 }
