@@ -275,6 +275,7 @@ fn ewf_of_every_kind() {
         ("ftk", &["-c", "fast", "-S", "1048576"], 0),
         ("linen6", &["-c", "fast"], 1),
         ("smart", &["-c", "fast"], 1),
+        ("smart", &["-c", "none", "-S", "1048576"], 6),
         ("ewf", &["-c", "fast"], 1),
     ] {
         let what = format!("{format} {more:?}");

@@ -96,13 +96,18 @@ fn a_list_of_hashes_replaces_nothing() {
 
 #[test]
 fn each_file_of_a_set_is_hashed() {
+    each_file_of("encase6", ".E01");
+    each_file_of("smart", ".s01");
+}
+
+fn each_file_of(format: &str, ending: &str) {
     let (golden, plaintext) = small();
     let set = text(&golden.path("set"));
     let image = text(&golden.image);
-    let acquire = ["-u", "-q", "-f", "encase6", "-c", "none", "-S", "1048576", "-t", &set, &image];
+    let acquire = ["-u", "-q", "-f", format, "-c", "none", "-S", "1048576", "-t", &set, &image];
     assert_ok(&peer("ewfacquire", "ewf-tools", &acquire));
-    let (first, list, key) = (format!("{set}.E01"), text(&golden.path("list")), text(&golden.key));
-    let files = crate::names(golden.path("").as_path()).iter().filter(|name| name.starts_with("set.E")).count();
+    let (first, list, key) = (format!("{set}{ending}"), text(&golden.path("list")), text(&golden.key));
+    let files = crate::names(golden.path("").as_path()).iter().filter(|name| name.starts_with(&format!("set{}", &ending[..2]))).count();
     assert!(files > 1, "{files} files");
     let args = ["decrypt", &first, "--key-file", &key, "-o", &text(&golden.path("out")), "--hash-file", &list, "--force"];
     assert_ok(&unluks(&[&args[..], &["--hash", "image:sha256"]].concat()));
