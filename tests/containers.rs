@@ -439,10 +439,11 @@ fn states_of_a_qcow2_header() {
 fn a_small_file_may_not_declare_any_size() {
     let bench = Bench::new(Vec::new());
     let large = bench.path("large.qcow2");
-    let open_as = |max_size| {
-        open(Arc::new(FileSource::open(&large).unwrap()), Options { max_size, ..Options::default() })
-    };
-    for (size, len, opens) in [("1T", 0, true), ("2T", 0, false), ("60T", 0, false), ("3T", 3, true), ("65T", 80, false)] {
+    let open_as =
+        |max_size| open(Arc::new(FileSource::open(&large).unwrap()), Options { max_size, ..Options::default() });
+    for (size, len, opens) in
+        [("1T", 0, true), ("2T", 0, false), ("60T", 0, false), ("3T", 3, true), ("65T", 80, false)]
+    {
         qemu_img(&["create", "-f", "qcow2", text(&large), size]);
         let file = std::fs::OpenOptions::new().write(true).open(&large).unwrap();
         // A file of as many GiB as this: only its length counts.

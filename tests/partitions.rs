@@ -8,8 +8,8 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use container_common::{Rng, open_path, qemu_img, run, text};
-use unluks::{ErrorKind, ReadAt};
 use unluks::partition::{Kind, Scheme, Table, list};
+use unluks::{ErrorKind, ReadAt};
 
 /// A disk of `sectors` sectors of 512 bytes with the table that `script` describes, and sfdisk's own list of it:
 /// (number, first sector, sectors, type, label, UUID).

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::common::{peer, text, unluks_with_stdin};
+use crate::common::{peer, text, unluks, unluks_with_stdin};
 use crate::{assert_ok, assert_refused, decrypt, sh, small};
 
 /// Runs `PROGRAM -c LIST` where the lines' names are.
@@ -104,12 +104,17 @@ fn each_file_of(format: &str, ending: &str) {
     let (golden, plaintext) = small();
     let set = text(&golden.path("set"));
     let image = text(&golden.image);
+    fs::write(&image, [fs::read(&image).unwrap(), vec![0x6b; 3 << 20]].concat()).unwrap();
     let acquire = ["-u", "-q", "-f", format, "-c", "none", "-S", "1048576", "-t", &set, &image];
     assert_ok(&peer("ewfacquire", "ewf-tools", &acquire));
     let (first, list, key) = (format!("{set}{ending}"), text(&golden.path("list")), text(&golden.key));
-    let files = crate::names(golden.path("").as_path()).iter().filter(|name| name.starts_with(&format!("set{}", &ending[..2]))).count();
+    let files = crate::names(golden.path("").as_path())
+        .iter()
+        .filter(|name| name.starts_with(&format!("set{}", &ending[..2])))
+        .count();
     assert!(files > 1, "{files} files");
-    let args = ["decrypt", &first, "--key-file", &key, "-o", &text(&golden.path("out")), "--hash-file", &list, "--force"];
+    let args =
+        ["decrypt", &first, "--key-file", &key, "-o", &text(&golden.path("out")), "--hash-file", &list, "--force"];
     assert_ok(&unluks(&[&args[..], &["--hash", "image:sha256"]].concat()));
     assert_checked(&golden, "sha256sum", files);
     let run = unluks(&[&args[..], &["--hash", "image:md5", "--hash", "sha1"]].concat());
@@ -121,5 +126,5 @@ fn each_file_of(format: &str, ending: &str) {
         fs::write(&list, mine).unwrap();
         assert_checked(&golden, program, lines);
     }
-    assert_eq!(fs::read(golden.path("out")).unwrap(), plaintext);
+    assert!(fs::read(golden.path("out")).unwrap().starts_with(&plaintext));
 }

@@ -214,7 +214,7 @@ fn what_a_pipe_cannot_bring_is_named() {
     let run = unluks_with_stdin(&args, &qcow2);
     assert_refused(&run, 2, &["standard input: container.format", "a qcow2 image", "save it to a file first"]);
     assert_eq!(unluks_with_stdin(&["inspect", "-"], &qcow2).code, Some(2));
-    let run = unluks_with_stdin(&args, b"\xfd7zXZ\0 and more than that");
+    let run = unluks_with_stdin(&args, &[&b"\xfd7zXZ\0"[..], &[7; 100]].concat());
     assert_refused(&run, 5, &["an xz file", "unpack the file first"]);
     // A whole disk, and what is too short for anything.
     for bytes in [vec![0; 5 << 20], vec![0; 10], Vec::new()] {

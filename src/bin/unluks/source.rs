@@ -188,9 +188,11 @@ fn refuse_container(args: &SourceArgs, pipe: &dyn ReadAt) -> Result<()> {
     match container::detect(pipe) {
         _ if args.format.is_some() => Ok(()),
         Ok(Format::Raw) => Ok(()),
-        Ok(format) => Err(Error::invalid(format!("a pipe brings a {format} image, whose tables lie at any place of it"))
-            .with_rule("container.format")
-            .with_hint("save it to a file first")),
+        Ok(format) => {
+            Err(Error::invalid(format!("a pipe brings a {format} image, whose tables lie at any place of it"))
+                .with_rule("container.format")
+                .with_hint("save it to a file first"))
+        }
         Err(e) if e.rule() == "container.format" => Err(e),
         // It is shorter than what detection looks at, which its reader says better.
         Err(_) => Ok(()),
@@ -235,7 +237,8 @@ fn more_segments(args: &SourceArgs, file: &dyn ReadAt, files: &mut Vec<File>) ->
 fn segment_extensions(letter: char) -> impl Iterator<Item = String> {
     let (a, z) = if letter.is_ascii_uppercase() { ('A', 'Z') } else { ('a', 'z') };
     let numbered = (2..=99).map(move |n| format!("{letter}{n:02}"));
-    let lettered = (letter..=z).flat_map(move |x| (a..=z).flat_map(move |y| (a..=z).map(move |w| format!("{x}{y}{w}"))));
+    let lettered =
+        (letter..=z).flat_map(move |x| (a..=z).flat_map(move |y| (a..=z).map(move |w| format!("{x}{y}{w}"))));
     numbered.chain(lettered)
 }
 
