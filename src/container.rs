@@ -9,7 +9,8 @@
 //!   is refused, and the refusal says so. A guest that writes a container's header gains nothing but a wrong view of its
 //!   own disk.
 //! - A file that begins as LUKS is raw, whatever else is in it.
-//! - Only the start of a file is looked at. A fixed VHD, which is told by its end alone, has to be named.
+//! - Only the start of a file tells its format. A fixed VHD, which is told by its end alone, has to be named; a note says
+//!   so.
 //! - A caller who knows the format says so, and then nothing is detected.
 //!
 //! No table is read whole: an open container takes at most two times [`limits::CONTAINER_CACHE`] in memory, and each
@@ -93,19 +94,24 @@ impl FromStr for Format {
 }
 
 /// How a container is opened.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Options {
     /// The format, where the caller knows it (`--format`); otherwise it is detected.
     pub format: Option<Format>,
     /// The segment files of an EWF image that follow the first, in their order. Other formats have none.
     pub segments: Vec<Arc<dyn ReadAt>>,
-    /// The largest disk in bytes that a container may declare (`--max-size`).
-    pub max_size: u64,
+    /// The largest disk in bytes that a container may declare (`--max-size`). Without it that is
+    /// [`limits::CONTAINER_SPARSE_SIZE`] and [`limits::CONTAINER_SPARSE_RATIO`] times the bytes of its files,
+    /// [`limits::CONTAINER_SIZE_MAX`] at most.
+    pub max_size: Option<u64>,
 }
 
-impl Default for Options {
-    fn default() -> Self {
-        Self { format: None, segments: Vec::new(), max_size: limits::CONTAINER_SIZE_MAX }
+impl Options {
+    /// The largest disk that `file`, with its segment files, may declare.
+    fn largest_disk(&self, file: &dyn ReadAt) -> u64 {
+        let len = self.segments.iter().fold(file.len(), |len, segment| len.saturating_add(segment.len()));
+        let sparse = len.saturating_mul(limits::CONTAINER_SPARSE_RATIO).saturating_add(limits::CONTAINER_SPARSE_SIZE);
+        self.max_size.unwrap_or(sparse.min(limits::CONTAINER_SIZE_MAX))
     }
 }
 
@@ -165,8 +171,16 @@ pub fn open(file: Arc<dyn ReadAt>, options: Options) -> Result<Opened> {
     if format != Format::Ewf && !options.segments.is_empty() {
         return Err(Error::invalid(format!("a {format} image has no segment files")));
     }
+    let largest = options.largest_disk(&file);
     let mut notes = Vec::new();
     let mut sector_size = None;
+    if format == Format::Raw && options.format.is_none() && vhd::ends_as_fixed(&file) {
+        notes.push(
+            "the file is read as a raw disk, but its last 512 bytes are the footer of a fixed VHD, and no part of the \
+             disk: --format vhd leaves them out"
+                .into(),
+        );
+    }
     let contents = match format {
         Format::Raw => Contents::Disk(file),
         Format::Qcow2 => qcow2::open(file, &mut notes)?,
@@ -185,16 +199,15 @@ pub fn open(file: Arc<dyn ReadAt>, options: Options) -> Result<Opened> {
             Contents::Disk(ewf.disk)
         }
     };
-    if format != Format::Raw && contents.size() > options.max_size {
+    if format != Format::Raw && contents.size() > largest {
         return Err(Error::limit(
             "container.size",
             format!(
-                "the {format} image declares a disk of {} bytes; {} are allowed",
+                "the {format} image declares a disk of {} bytes; {largest} are allowed for a file of its length",
                 contents.size(),
-                options.max_size
             ),
         )
-        .with_hint("--max-size allows more"));
+        .with_hint("if you know the disk to be that large, --max-size allows it"));
     }
     Ok(Opened { format, contents, sector_size, notes })
 }

@@ -208,13 +208,12 @@ fn nothing(
         return Ok(Found { place: whole(disk), notes });
     }
     let mut message = format!("the disk has a {} partition table, but no partition holds LUKS", table.scheme);
-    for entry in &table.entries {
-        if entry.open(&*disk).is_ok_and(|p| partition::is_lvm(&p).unwrap_or(false)) {
-            message += &format!(
-                "; partition {} is an LVM physical volume, and LUKS may be inside one of its volumes",
-                entry.number
-            );
-        }
+    let is_lvm = |entry: &&partition::Entry| entry.open(&*disk).is_ok_and(|p| partition::is_lvm(&p).unwrap_or(false));
+    for entry in table.entries.iter().filter(is_lvm).take(partition::NAMED_MAX) {
+        message += &format!(
+            "; partition {} is an LVM physical volume, and LUKS may be inside one of its volumes",
+            entry.number
+        );
     }
     let hint = "--partition or --offset takes a place by its name, and unluks scan finds headers anywhere; LVM volumes have to be copied out first";
     Err(Error::corrupt("magic", message).with_hint(hint))

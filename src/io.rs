@@ -116,12 +116,17 @@ impl FileSource {
     /// Takes an open file or block device.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`] where its length cannot be found; [`ErrorKind::InvalidInput`] for a directory.
+    /// [`ErrorKind::Io`] where its length cannot be found; [`ErrorKind::InvalidInput`] for a directory and for a
+    /// character device, which has none.
     pub fn new(file: File) -> Result<Self> {
         use std::io::{Seek, SeekFrom};
+        use std::os::unix::fs::FileTypeExt;
         let meta = file.metadata().map_err(|e| Error::io("reading the file's attributes", e))?;
         if meta.is_dir() {
             return Err(Error::invalid("is a directory, not an image"));
+        }
+        if meta.file_type().is_char_device() {
+            return Err(Error::invalid("is a character device, not an image: a file or a block device is wanted"));
         }
         // A block device has no length in its attributes, but seeks to its end.
         let len = match meta.is_file() {

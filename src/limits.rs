@@ -30,6 +30,14 @@ pub const ARGON2_LANES_MAX: u32 = 64;
 /// The largest disk that a container may declare: VHDX's own limit, and larger than any volume of OpenStack. A few
 /// kilobytes of qcow2 can declare petabytes of zeroes, which would be written out at the speed of the machine.
 pub const CONTAINER_SIZE_MAX: u64 = 64 << 40;
+/// How many runs of clusters `inspect` follows to see whether an image that encrypts its clusters is whole: enough for
+/// 50 TB that were written in order, and less than a second of work.
+pub const CONTAINER_RUNS_MAX: u64 = 100_000;
+/// A container may declare a disk of this size however small its file is: a volume that was made but hardly written to.
+pub const CONTAINER_SPARSE_SIZE: u64 = 1 << 40;
+/// For each byte of its file, a container may declare this many more, up to [`CONTAINER_SIZE_MAX`]. Ciphertext does not
+/// compress, so an image of a LUKS disk is not much smaller than what was ever written to it.
+pub const CONTAINER_SPARSE_RATIO: u64 = 1000;
 /// qcow2: the largest L1 table (`QCOW_MAX_L1_SIZE`).
 pub const QCOW2_L1_SIZE_MAX: u64 = 32 << 20;
 /// The largest unit that a container may keep compressed: qcow2's largest cluster. EWF chunks and VMDK grains are
@@ -41,6 +49,8 @@ pub const CONTAINER_CACHE: u64 = 16 << 20;
 pub const ZSTD_WINDOW_MAX: u64 = 8 << 20;
 /// VMDK: the largest embedded descriptor. VMware's are under a kilobyte.
 pub const VMDK_DESCRIPTOR_MAX: u64 = 1 << 20;
+/// VHDX: the largest log that is looked through for entries. Hyper-V's has 1 MiB.
+pub const VHDX_LOG_MAX: u64 = 256 << 20;
 /// EWF: the most sections in all segment files: at EnCase's 16,375 chunks a table, enough for 60 TiB.
 pub const EWF_SECTIONS_MAX: usize = 500_000;
 /// GPT: the largest array of partition entries. Linux refuses more than it can `kmalloc`.

@@ -196,22 +196,34 @@ impl Table {
     }
 }
 
+/// The most partitions that a message or a table's notes name; of those beyond it says how many there are. A GPT has room
+/// for 32,768, and each may have something wrong with it.
+pub(crate) const NAMED_MAX: usize = 16;
+
 /// The entries in one line, for a message.
 pub(crate) fn list_of(entries: &[&Entry]) -> String {
-    const MOST: usize = 16;
-    let mut lines: Vec<String> = entries.iter().take(MOST).map(ToString::to_string).collect();
+    let mut lines: Vec<String> = entries.iter().take(NAMED_MAX).map(ToString::to_string).collect();
     match entries.len() {
         0 => return "none".into(),
-        n if n > MOST => lines.push(format!("and {} more", n - MOST)),
+        n if n > NAMED_MAX => lines.push(format!("and {} more", n - NAMED_MAX)),
         _ => (),
     }
     lines.join("; ")
 }
 
+/// Keeps the first of the notes that a table's partitions gave, and the number of the others.
+fn shorten(notes: &mut Vec<String>, scheme: &str) {
+    if let more @ 1.. = notes.len().saturating_sub(NAMED_MAX) {
+        notes.truncate(NAMED_MAX);
+        notes.push(format!("{scheme}: {more} notes more on its partitions are left out"));
+    }
+}
+
 /// The partition table of `disk`, or `None` where it has none, or is a LUKS container itself.
 ///
-/// `sector_size` is the size in bytes of the disk's logical sectors, where the caller knows it; otherwise a GPT is looked
-/// for with sectors of 512 and of 4096 bytes, and an MBR is read with sectors of 512.
+/// `sector_size` is the size in bytes of the disk's logical sectors, where its container tells it; otherwise it is taken
+/// for 512. An MBR is read with it. A GPT is looked for with it and then with the other of 512 and 4096 bytes: a disk may
+/// have been copied into a container whose sectors are not its own.
 ///
 /// # Errors
 /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) where a GPT is there but neither of its copies is whole;
@@ -219,9 +231,8 @@ pub(crate) fn list_of(entries: &[&Entry]) -> String {
 /// [`ErrorKind::Io`](crate::ErrorKind::Io) where the disk cannot be read.
 pub fn list(disk: &dyn ReadAt, sector_size: Option<u32>) -> Result<Option<Table>> {
     let sector_sizes: &[u32] = match sector_size {
-        None => &[512, 4096],
-        Some(512) => &[512],
-        Some(4096) => &[4096],
+        None | Some(512) => &[512, 4096],
+        Some(4096) => &[4096, 512],
         Some(other) => {
             return Err(Error::invalid(format!("disks have sectors of 512 or 4096 bytes, not of {other}")));
         }
@@ -236,7 +247,14 @@ pub fn list(disk: &dyn ReadAt, sector_size: Option<u32>) -> Result<Option<Table>
         return mbr::list(disk, mbr, sector_sizes[0]).map(Some);
     }
     let protected = mbr.is_some_and(|mbr| mbr.is_protective());
-    gpt::list(disk, sector_sizes, protected)
+    let mut table = gpt::list(disk, sector_sizes, protected)?;
+    if let (Some(table), Some(told)) = (&mut table, sector_size)
+        && table.sector_size != told
+    {
+        let note = format!("gpt: the table counts sectors of {} bytes, its container of {told}", table.sector_size);
+        table.notes.push(note);
+    }
+    Ok(table)
 }
 
 fn starts_as_luks(disk: &dyn ReadAt, offset: u64) -> Result<bool> {

@@ -183,3 +183,45 @@ fn noise_behind_each_magic() {
         }
     }
 }
+
+/// A section header of an EWF file: its name, where the next one is, and its size.
+fn ewf_section(kind: &[u8], next: usize, size: usize) -> Vec<u8> {
+    let mut header = [kind, &vec![0; 16 - kind.len()]].concat();
+    header.extend(u64::try_from(next).unwrap().to_le_bytes());
+    header.extend(u64::try_from(size).unwrap().to_le_bytes());
+    header.resize(72, 0);
+    with_adler32(header)
+}
+
+fn with_adler32(mut bytes: Vec<u8>) -> Vec<u8> {
+    let mut sum = adler2::Adler32::new();
+    sum.write_slice(&bytes);
+    bytes.extend(sum.checksum().to_le_bytes());
+    bytes
+}
+
+/// Thousands of tables that each reach to the end of a file would take minutes to sum, each byte once for each table.
+#[test]
+fn tables_that_overlap_are_refused_before_they_are_summed() {
+    const TABLES: usize = 20_000;
+    const FILL: usize = 16 << 20;
+    let mut file = [&b"EVF\x09\x0d\x0a\xff\0"[..], &[1, 1, 0, 0, 0]].concat();
+    let volume: Vec<u8> = [1u32, 100, 64, 512, 6400, 0].iter().flat_map(|n| n.to_le_bytes()).collect();
+    let volume = with_adler32([volume, vec![0; 1024]].concat());
+    file.extend(ewf_section(b"volume", file.len() + 76 + volume.len(), 76 + volume.len()));
+    file.extend(volume);
+    let first = file.len();
+    for n in 0..TABLES {
+        let at = first + n * 100;
+        let end = first + (TABLES + 1) * 100 + FILL;
+        file.extend(ewf_section(b"table", at + 100, (end - at) / 4 * 4));
+        let entries = u32::try_from(((end - at) / 4 * 4 - 104) / 4).unwrap();
+        file.extend(with_adler32([entries.to_le_bytes().to_vec(), vec![0; 16]].concat()));
+    }
+    file.extend(ewf_section(b"done", file.len(), 0));
+    file.resize(first + (TABLES + 2) * 100 + FILL, 0);
+    let start = Instant::now();
+    let e = exercise(file, Format::Ewf).err().unwrap();
+    assert_eq!(e.rule(), "ewf.section", "{e}");
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+}

@@ -7,9 +7,9 @@ mod container_common;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use container_common::{Rng, run, text};
-use unluks::ErrorKind;
+use container_common::{Rng, open_path, qemu_img, run, text};
 use unluks::partition::{Kind, Scheme, Table, list};
+use unluks::{ErrorKind, ReadAt};
 
 /// A disk of `sectors` sectors of 512 bytes with the table that `script` describes, and sfdisk's own list of it:
 /// (number, first sector, sectors, type, label, UUID).
@@ -89,7 +89,9 @@ fn gpt_as_sfdisk_lists_it() {
             assert_eq!((table.scheme, table.sector_size, table.notes.len()), (Scheme::Gpt, sector, 0));
             assert_eq!(listed(&table), wanted);
         }
-        assert_eq!(list(disk, Some(4608 - sector)).unwrap_err().rule(), "gpt.signature", "with the wrong sector size");
+        let table = list(disk, Some(4608 - sector)).unwrap().unwrap();
+        assert_eq!((table.sector_size, listed(&table)), (sector, wanted.clone()), "with the wrong sector size");
+        assert!(table.notes[0].contains(&format!("counts sectors of {sector} bytes")), "{:?}", table.notes);
     }
     let table = list(&disk, None).unwrap().unwrap();
     assert_eq!(table.find("secret ß").unwrap().number, 2);
@@ -99,6 +101,28 @@ fn gpt_as_sfdisk_lists_it() {
     let at = usize::try_from(wanted[1].1 * 512).unwrap();
     disk[at..at + 6].copy_from_slice(b"LUKS\xba\xbe");
     assert_eq!(table.luks(&disk).unwrap().iter().map(|e| e.number).collect::<Vec<_>>(), [2]);
+}
+
+#[test]
+fn a_container_may_have_other_sectors_than_the_disk_that_was_copied_into_it() {
+    let (disk, wanted) = gpt();
+    let mut disk = with_large_sectors(&disk);
+    let at = usize::try_from(wanted[1].1 * 4096).unwrap();
+    disk[at..at + 6].copy_from_slice(b"LUKS\xba\xbe");
+    let dir = tempfile::tempdir().unwrap();
+    let (raw, image) = (dir.path().join("raw"), dir.path().join("image"));
+    std::fs::write(&raw, &disk).unwrap();
+    qemu_img(&["convert", "-f", "raw", "-O", "vhdx", text(&raw), text(&image)]);
+    assert_eq!(open_path(&image, None).unwrap().sector_size, Some(512));
+    run("ewfacquire", "ewf-tools", &["-u", "-q", "-f", "encase6", "-P", "512", "-t", text(&image), text(&raw)]);
+    for image in [image.clone(), image.with_extension("E01")] {
+        let file = std::sync::Arc::new(unluks::FileSource::open(&image).unwrap());
+        let found = unluks::disk::find(file, unluks::disk::FindOptions::default()).unwrap();
+        assert!(found.notes.iter().any(|note| note.starts_with("GPT partition 2: ")), "{:?}", found.notes);
+        let mut magic = [0; 6];
+        found.place.source().read_exact_at(&mut magic, 0).unwrap();
+        assert_eq!(magic, *b"LUKS\xba\xbe", "{}", image.display());
+    }
 }
 
 #[test]
@@ -207,5 +231,54 @@ fn mutated_tables_give_the_right_list_or_an_error() {
                 assert!(entry.len > 0 && unluks::ReadAt::len(&part) == entry.len, "mutation {n}");
             }
         }
+    }
+}
+
+/// A GPT of `count` entries, each from sector `first` to sector `last`, on a disk of `sectors` sectors.
+fn crowded_gpt(count: u32, first: u64, last: u64, sectors: usize) -> Vec<u8> {
+    let mut entries = Vec::new();
+    for n in 0..count {
+        entries.extend([0xaf; 16]);
+        entries.extend([n.to_le_bytes(); 4].concat());
+        entries.extend([first.to_le_bytes(), last.to_le_bytes(), [0; 8]].concat());
+        entries.extend([0xff; 72]);
+    }
+    let mut header = [&b"EFI PART\0\0\x01\0\x5c\0\0\0"[..], &[0; 76]].concat();
+    header[24] = 1;
+    header[72] = 2;
+    header[80..84].copy_from_slice(&count.to_le_bytes());
+    header[84] = 128;
+    header[88..92].copy_from_slice(&crc32fast::hash(&entries).to_le_bytes());
+    let crc = crc32fast::hash(&header);
+    header[16..20].copy_from_slice(&crc.to_le_bytes());
+    let mut disk = vec![0; sectors * 512];
+    disk[512..512 + header.len()].copy_from_slice(&header);
+    disk[1024..1024 + entries.len()].copy_from_slice(&entries);
+    disk
+}
+
+#[test]
+fn thousands_of_partitions_make_no_message_longer() {
+    const ALL: u32 = 32_768;
+    let first = 2 + u64::from(ALL) / 4;
+    let mut disk = crowded_gpt(ALL, first, first, usize::try_from(first).unwrap() + 8);
+    let at = usize::try_from(first).unwrap() * 512;
+    let error = |disk: Vec<u8>| {
+        let found = unluks::disk::find(std::sync::Arc::new(disk), unluks::disk::FindOptions::default());
+        found.err().unwrap().to_string()
+    };
+    disk[at..at + 6].copy_from_slice(b"LUKS\xba\xbe");
+    let e = error(disk.clone());
+    assert!(e.contains("32768 partitions hold LUKS: 1: ") && e.contains("and 32752 more"), "{}", e.len());
+    assert!(e.len() < 8192, "{} bytes", e.len());
+    disk[at..at + 8].copy_from_slice(b"LABELONE");
+    disk[at + 24..at + 32].copy_from_slice(b"LVM2 001");
+    let e = error(disk);
+    assert!(e.contains("partition 1 is an LVM physical volume"), "{}", e.len());
+    assert!(e.len() < 8192, "{} bytes", e.len());
+    for (first, last) in [(1 << 40, 1 << 41), (9, 8)] {
+        let table = list(&crowded_gpt(ALL, first, last, 9000), None).unwrap().unwrap();
+        assert_eq!(table.notes.len(), 17);
+        assert_eq!(table.notes[16], "gpt: 32752 notes more on its partitions are left out");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::io::{ReadAt, check_range};
 use crate::limits::CONTAINER_CACHE;
 
@@ -81,9 +81,20 @@ impl Pages {
         Self { file, cache: Cache::for_size(PAGE) }
     }
 
+    /// A table that the file ends before, or within, is damage of the image and no failed read.
+    fn check(&self, offset: u64, len: usize) -> Result<()> {
+        check_range(offset, len, self.file.len()).map_err(|_| {
+            let end = self.file.len();
+            let message = format!("{len} bytes of the image's tables lie at byte {offset}, but the file ends at {end}");
+            Error::corrupt("container.truncated", message)
+                .at(offset)
+                .with_hint("the image file is cut off or damaged: fetch it again")
+        })
+    }
+
     /// The page that holds `offset`, from `offset` on: at least one byte.
     fn with<R>(&self, offset: u64, take: impl FnOnce(&[u8]) -> R) -> Result<R> {
-        check_range(offset, 1, self.file.len())?;
+        self.check(offset, 1)?;
         let start = offset - offset % PAGE;
         let page = self.cache.get_or_make(start, || {
             let len = usize::try_from(PAGE.min(self.file.len() - start)).unwrap_or(0);
@@ -102,6 +113,7 @@ impl Pages {
             return Ok(entry);
         }
         // Only a table that is not aligned, or one at the end of the file, comes here.
+        self.check(offset, N)?;
         let mut entry = [0; N];
         self.file.read_exact_at(&mut entry, offset)?;
         Ok(entry)
@@ -155,8 +167,9 @@ mod tests {
         let pages = Pages::new(Arc::new(bytes.clone()));
         assert_eq!(pages.entry::<4>(PAGE).unwrap(), bytes[65536..65540]);
         assert_eq!(pages.entry::<4>(PAGE - 2).unwrap(), bytes[65534..65538], "across two pages");
-        assert!(pages.entry::<8>(PAGE + 96).is_err());
-        assert!(pages.entry::<8>(u64::MAX).is_err());
+        for beyond in [PAGE + 96, PAGE + 100, u64::MAX] {
+            assert_eq!(pages.entry::<8>(beyond).unwrap_err().rule(), "container.truncated");
+        }
         let mut seen = Vec::new();
         pages
             .each::<4>(PAGE + 80, 9, |entry| {

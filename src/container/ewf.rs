@@ -12,7 +12,8 @@
 //! | 72..76 | Adler-32 of 0..72 | 16..24 | sector_count | 24.. | entries, and their Adler-32 |
 //!
 //! A table's entry has a chunk's place, from the base offset on, in bits 0 to 30, and in bit 31 whether it is a zlib
-//! stream; one that is not has its Adler-32 behind it. All these checksums are compared.
+//! stream; one that is not has its Adler-32 behind it. All these checksums are compared. EnCase writes each table twice,
+//! as `table` and `table2`; the second is read where the first is damaged.
 //!
 //! This reader is our own, not the crate ewf (0.4.10): that one reserves what the image says a chunk takes, up to 2 GiB;
 //! leaves out table entries that it finds malformed, so that all chunks behind them move; gives zeroes for what a short
@@ -31,7 +32,7 @@ use super::cache::Pages;
 use super::fields;
 use super::map::{Layout, Mapped, Place, Run};
 use super::unpack::{Packing, unpack};
-use crate::error::{Error, Result, escape};
+use crate::error::{Error, ErrorKind, Result, escape};
 use crate::io::{ReadAt, check_range};
 use crate::limits::{CONTAINER_UNIT_MAX, EWF_SECTIONS_MAX};
 
@@ -107,7 +108,8 @@ pub(super) fn open(segments: Vec<Arc<dyn ReadAt>>, notes: &mut Vec<String>) -> R
     let mut ended = false;
     for (n, (start, segment)) in file.parts.iter().enumerate() {
         if ended {
-            return Err(Error::invalid(format!("the image ends in segment file {n}, but more were given")));
+            let more = file.parts.len() - n;
+            return Err(Error::invalid(format!("the image ends in segment file {n}, but {more} more were given")));
         }
         ended = found.read_segment(segment, *start, n + 1)?;
     }
@@ -116,6 +118,9 @@ pub(super) fn open(segments: Vec<Arc<dyn ReadAt>>, notes: &mut Vec<String>) -> R
         return Err(Error::invalid(format!("the image goes on after segment file {n}, but no more were given"))
             .with_rule("ewf.segments")
             .with_hint("all segment files (E01, E02 …) have to lie side by side"));
+    }
+    if let damaged @ 1.. = found.second_tables {
+        notes.push(format!("ewf: {damaged} tables of chunks are damaged; their second copies (table2) were read"));
     }
     if let errors @ 1.. = found.bad_ranges {
         notes.push(format!(
@@ -204,6 +209,8 @@ struct Found {
     volume: Option<Geometry>,
     tables: Vec<Table>,
     sections: usize,
+    /// How many tables were read from their second copy.
+    second_tables: usize,
     bad_ranges: u32,
 }
 
@@ -222,6 +229,7 @@ impl Found {
         }
         let mut at = FILE_HEADER;
         let mut sectors_end = None;
+        let mut damaged: Option<(Error, u64)> = None;
         loop {
             let section: Section = fields::read(file, at, "ewf.section", "a section header")?;
             self.sections += 1;
@@ -239,12 +247,18 @@ impl Found {
             }
             let kind = section.kind.split(|b| *b == 0).next().unwrap_or_default();
             let (next, size) = (section.next.get(), section.size.get());
+            // EnCase writes each table twice: a damaged one is an error only where its copy does not follow it.
+            if let Some((e, _)) = damaged.take_if(|_| kind != b"table2") {
+                return Err(e);
+            }
             // The last section of a file, done or next, points to itself.
             if kind == b"done" || kind == b"next" {
                 return Ok(kind == b"done");
             }
             let end = if size == 0 { Some(next) } else { at.checked_add(size) };
-            let end = end.filter(|end| (at + SECTION_HEADER..=file.len()).contains(end) && next > at);
+            // Sections that overlapped would have the same bytes summed once for each of them: no section reaches into
+            // the next, so no byte is summed twice.
+            let end = end.filter(|end| (at + SECTION_HEADER..=next.min(file.len())).contains(end));
             let Some(end) = end else {
                 let name = escape(&String::from_utf8_lossy(kind));
                 return Err(wrong(format!("section {name} has {size} bytes, and the next comes at byte {next}"))
@@ -257,7 +271,16 @@ impl Found {
                 b"table" => {
                     // In SMART's files the chunks lie behind the entries, in the table's own section.
                     let data_end = sectors_end.take().unwrap_or(end);
-                    self.read_table(file, start, body, end, data_end)?;
+                    match self.read_table(file, start, body, end, data_end) {
+                        Err(e) if e.kind() == ErrorKind::Corrupt => damaged = Some((e, data_end)),
+                        read => read?,
+                    }
+                }
+                b"table2" => {
+                    if let Some((_, data_end)) = damaged.take() {
+                        self.read_table(file, start, body, end, data_end)?;
+                        self.second_tables += 1;
+                    }
                 }
                 b"error2" => {
                     let ranges: U32 = fields::read(file, body, "ewf.error2", "the list of read errors")?;

@@ -55,15 +55,7 @@ pub(super) fn run_within(layout: &(impl Layout + ?Sized), offset: u64, wanted: u
     if let Place::Stored(at) = run.place {
         let held = layout.file().len().saturating_sub(at);
         if held == 0 {
-            return Err(Error::corrupt(
-                "container.truncated",
-                format!(
-                    "byte {offset} of the disk is said to lie at byte {at}, but the file ends at byte {}",
-                    layout.file().len()
-                ),
-            )
-            .at(at)
-            .with_hint("the image file is cut off or damaged: fetch it again"));
+            return Err(truncated(offset, at, layout.file().len()));
         }
         run.len = run.len.min(held);
     }
@@ -72,6 +64,14 @@ pub(super) fn run_within(layout: &(impl Layout + ?Sized), offset: u64, wanted: u
         return Err(Error::corrupt("container.map", "the image's tables map no byte").at(offset));
     }
     Ok(run)
+}
+
+/// The error for byte `offset` of the disk, which lies at byte `at` of a file that has only `len`.
+pub(super) fn truncated(offset: u64, at: u64, len: u64) -> Error {
+    let message = format!("byte {offset} of the disk is said to lie at byte {at}, but the file ends at byte {len}");
+    Error::corrupt("container.truncated", message)
+        .at(at)
+        .with_hint("the image file is cut off or damaged: fetch it again")
 }
 
 /// A layout as a source of the disk's bytes.

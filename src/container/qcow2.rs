@@ -35,11 +35,11 @@ use self::extensions::Extensions;
 use super::Contents;
 use super::cache::Pages;
 use super::fields;
-use super::map::{Layout, Mapped, Place, Run, run_within};
+use super::map::{Layout, Mapped, Place, Run, run_within, truncated};
 use super::unpack::{Packing, unpack};
 use crate::error::{Error, Result};
 use crate::io::{ReadAt, Window};
-use crate::limits::QCOW2_L1_SIZE_MAX;
+use crate::limits::{CONTAINER_RUNS_MAX, QCOW2_L1_SIZE_MAX};
 
 const FEATURE_DIRTY: u64 = 1 << 0;
 const FEATURE_CORRUPT: u64 = 1 << 1;
@@ -54,6 +54,8 @@ const L2_COMPRESSED: u64 = 1 << 62;
 const L2_ZERO: u64 = 1;
 /// A cluster has this many subclusters, in images with extended L2 entries.
 const SUBCLUSTERS: u64 = 32;
+/// What QEMU encrypts at a time, with an IV of its own.
+const SECTOR: u64 = 512;
 /// The smallest LUKS1 header: its fixed part alone.
 const LUKS_HEADER_MIN: u64 = 592;
 
@@ -95,7 +97,7 @@ pub enum Mapping {
     Host {
         /// The first byte's offset in the image file; a multiple of 512 where the guest offset is one.
         offset: u64,
-        /// How many bytes. Never 0.
+        /// How many bytes. Never 0, and a multiple of 512 where the guest offset is one.
         len: u64,
     },
     /// Nowhere: `len` bytes of plaintext zeroes, never encrypted.
@@ -132,6 +134,28 @@ pub struct Qcow2Luks {
     pub header: Arc<dyn ReadAt>,
     /// Where the encrypted clusters lie.
     pub clusters: Arc<dyn HostMap>,
+}
+
+impl Qcow2Luks {
+    /// Follows the tables, and gives how many bytes the file lacks at least: 0 where it has all clusters, `None` where
+    /// the tables are too many to follow, or broken.
+    pub fn missing(&self) -> Option<u64> {
+        let mut at = 0;
+        for _ in 0..CONTAINER_RUNS_MAX {
+            if at >= self.clusters.virtual_size() {
+                return Some(0);
+            }
+            at += match self.clusters.map(at, u64::MAX) {
+                Ok(Mapping::Host { len, .. } | Mapping::Zero { len }) => len,
+                Err(e) if e.rule() == "container.truncated" => {
+                    let end = e.offset().unwrap_or(0).saturating_add(SECTOR);
+                    return Some(end.saturating_sub(self.clusters.file().len()).max(1));
+                }
+                Err(_) => return None,
+            };
+        }
+        None
+    }
 }
 
 /// An opened qcow2 image.
@@ -180,11 +204,6 @@ pub(super) fn open(file: Arc<dyn ReadAt>, notes: &mut Vec<String>) -> Result<Con
     extensions.refuse_other_files(&pages, &header, &v3)?;
 
     let features = v3.incompatible_features.get();
-    if features & FEATURE_CORRUPT != 0 {
-        return Err(Error::corrupt("qcow2.corrupt", "the image is marked corrupt: QEMU found its tables damaged")
-            .at(72)
-            .with_hint("qemu-img check -r all, on a copy of the image, may repair it"));
-    }
     if let unknown @ 1.. = features & !FEATURES_KNOWN {
         let name = extensions.feature_name(&pages, unknown.trailing_zeros()).unwrap_or_default();
         return Err(Error::unsupported(
@@ -237,6 +256,14 @@ pub(super) fn open(file: Arc<dyn ReadAt>, notes: &mut Vec<String>) -> Result<Con
     if features & FEATURE_DIRTY != 0 {
         notes.push(
             "qcow2: the image was not closed cleanly; its reference counts may be wrong, but they are not read".into(),
+        );
+    }
+    // QEMU opens such an image for reading, too.
+    if features & FEATURE_CORRUPT != 0 {
+        notes.push(
+            "qcow2: the image is marked corrupt: QEMU found its tables damaged, and parts of the disk may be wrong; \
+             qemu-img check tells more"
+                .into(),
         );
     }
     if let snapshots @ 1.. = header.nb_snapshots.get() {
@@ -474,7 +501,7 @@ impl Layout for Qcow2 {
             l2_table,
             self.cluster() / entry_size,
             entry_size,
-            "qcow2.l2_table",
+            "container.truncated",
             "an L2 table",
         )?;
         let l2_index = in_l1 / self.cluster();
@@ -514,7 +541,11 @@ impl HostMap for Qcow2 {
         let run = run_within(self, guest, wanted)?;
         match run.place {
             Place::Zero => Ok(Mapping::Zero { len: run.len }),
-            Place::Stored(offset) => Ok(Mapping::Host { offset, len: run.len }),
+            // The sector that a cut-off file ends within cannot be decrypted.
+            Place::Stored(offset) => match run.len - run.len % SECTOR {
+                0 => Err(truncated(guest, offset, self.file.len())),
+                len => Ok(Mapping::Host { offset, len }),
+            },
             // QEMU stores these in the clear, and its tools refuse to make them.
             Place::Packed { .. } => Err(Error::unsupported(
                 "qcow2.compressed",

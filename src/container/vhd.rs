@@ -98,6 +98,15 @@ impl Footer {
     }
 }
 
+/// Whether `file` ends as a fixed disk does: with a footer for all the bytes before it.
+///
+/// A file whose end cannot be read has none: this is asked of any raw disk.
+pub(super) fn ends_as_fixed(file: &dyn ReadAt) -> bool {
+    let Some(last) = file.len().checked_sub(FOOTER) else { return false };
+    let footer = Footer::read(file, last).ok().flatten();
+    footer.is_some_and(|footer| footer.disk_type.get() == FIXED && footer.current_size.get() == last)
+}
+
 /// Reads the footer, and gives the disk.
 pub(super) fn open(file: Arc<dyn ReadAt>, notes: &mut Vec<String>) -> Result<Arc<dyn ReadAt>> {
     let last = file.len().checked_sub(FOOTER);
@@ -238,6 +247,10 @@ mod tests {
     fn a_fixed_disk_ends_before_its_footer() {
         let disk = open_bytes([vec![5; 1024], footer(FIXED, 1024)].concat()).unwrap();
         assert_eq!(disk.len(), 1024);
+        assert!(ends_as_fixed(&[vec![5; 1024], footer(FIXED, 1024)].concat()));
+        for other in [footer(FIXED, 1536), footer(FIXED, 512), footer(DYNAMIC, 1024), vec![5; 512], vec![]] {
+            assert!(!ends_as_fixed(&[vec![5; 1024], other].concat()));
+        }
         let e = open_bytes([vec![5; 1024], footer(FIXED, 1536)].concat()).err().unwrap();
         assert_eq!((e.rule(), e.offset()), ("vhd.current_size", Some(1072)));
     }

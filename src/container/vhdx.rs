@@ -10,7 +10,8 @@
 //! in bits 20 to 63. After every *chunk ratio* entries of blocks comes one of a sector bitmap, which only differencing
 //! disks use.
 //!
-//! A log that was not played back, because Hyper-V or QEMU crashed, is refused: the tables may be half-written.
+//! A log that was not played back, because Hyper-V or QEMU crashed, is refused: the tables may be half-written. The header
+//! names a log from the first write on; where the log has no entry of that name, there is nothing to play back.
 
 use std::sync::Arc;
 
@@ -23,6 +24,7 @@ use super::fields;
 use super::map::{Layout, Mapped, Place, Run};
 use crate::error::{Error, Result};
 use crate::io::ReadAt;
+use crate::limits::VHDX_LOG_MAX;
 
 const HEADERS: [u64; 2] = [64 << 10, 128 << 10];
 const REGION_TABLES: [u64; 2] = [192 << 10, 256 << 10];
@@ -109,7 +111,7 @@ pub(super) fn open(file: Arc<dyn ReadAt>) -> Result<Vhdx> {
         let found = format!("found {}; 1 is read", header.version.get());
         return Err(Error::unsupported("vhdx.version", found).at(header_offset + 66));
     }
-    if header.log_guid != [0; 16] {
+    if header.log_guid != [0; 16] && has_log(&file, &header)? {
         return Err(Error::unsupported(
             "vhdx.log",
             "the image was not closed cleanly: its log has changes that are not played back yet, and its tables may be stale",
@@ -121,6 +123,24 @@ pub(super) fn open(file: Arc<dyn ReadAt>) -> Result<Vhdx> {
     let metadata = Metadata::read(&file, regions.metadata)?;
     let disk = metadata.blocks(file, regions.bat)?;
     Ok(Vhdx { sector_size: metadata.sector_size, disk: Arc::new(Mapped::new(disk)) })
+}
+
+/// Whether the log has an entry that the header's `log_guid` may count: entries start at each 4 KiB, with `loge`, and
+/// have the log's GUID at byte 32. Their checksums do not matter here, for a broken entry is no good sign.
+fn has_log(file: &Arc<dyn ReadAt>, header: &Header) -> Result<bool> {
+    const STEP: u64 = 4 << 10;
+    let (start, len) = (header.log_offset.get(), u64::from(header.log_length.get()));
+    if len > VHDX_LOG_MAX || start.checked_add(len).is_none_or(|end| end > file.len()) {
+        return Ok(true);
+    }
+    for n in 0..len / STEP {
+        let mut entry = [0; 48];
+        fields::fill(file, &mut entry, start + n * STEP, "vhdx.log", "the log")?;
+        if entry.starts_with(b"loge") && entry.ends_with(&header.log_guid) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The CRC-32C of `bytes` with the four at byte 4 taken as zeroes.

@@ -341,19 +341,19 @@ impl Layout for Sparse {
         let at = unit * SECTOR;
         let (at, len) = match self.markers {
             true => (at + 12, u64::from(u32::from_le_bytes(self.pages.entry(at + 8)?))),
-            false => (at, 2 * self.grain),
+            false => (at, (2 * self.grain).min(self.file.len().saturating_sub(at))),
         };
         // A stream that does not shrink its grain is a little longer than it, never twice as long.
-        let most = self.file.len().saturating_sub(at).min(2 * self.grain + SECTOR);
-        if self.markers && len > most {
+        let most = 2 * self.grain + SECTOR;
+        if len > most {
             return Err(Error::corrupt(
                 "vmdk.grain",
                 format!("a packed grain is said to be {len} bytes; {most} are allowed"),
             )
             .at(at));
         }
-        let mut packed = vec![0; usize::try_from(len.min(most)).unwrap_or(0)];
-        fields::fill(&self.file, &mut packed, at, "vmdk.grain", "a packed grain")?;
+        let mut packed = vec![0; usize::try_from(len).unwrap_or(0)];
+        fields::fill(&self.file, &mut packed, at, "container.truncated", "a packed grain")?;
         unpack(Packing::Zlib, &packed, self.grain).map_err(|e| e.at(at))
     }
 

@@ -119,13 +119,14 @@ pub struct Lanes {
 struct Lane {
     of: Of,
     algorithm: Algorithm,
-    /// The image, to read what the stream itself does not: its header, and what lies behind the data.
-    image: Option<Arc<dyn ReadAt>>,
+    /// The image, to read what the stream itself does not: its header, and what lies behind the data. One that lies in
+    /// several files has a hash of each.
+    image: Vec<Arc<dyn ReadAt>>,
     /// The stream reads the image byte for byte, so that its chunks can be hashed as they pass by.
     passes_by: bool,
     /// The output as far as it was there before the stream started.
     written: Option<(File, u64)>,
-    result: Mutex<Option<Result<String>>>,
+    result: Mutex<Option<Result<Vec<String>>>>,
 }
 
 impl Lanes {
@@ -133,15 +134,16 @@ impl Lanes {
     /// back from `written`.
     pub fn plaintext(&mut self, algorithm: Algorithm, written: Option<(File, u64)>) {
         let (of, result) = (Of::Plaintext, Mutex::default());
-        let lane = Lane { of, algorithm, image: None, passes_by: false, written, result };
+        let lane = Lane { of, algorithm, image: Vec::new(), passes_by: false, written, result };
         self.lanes.push(lane);
     }
 
-    /// Hashes the whole image file. Where it is the stream's data file itself (`passes_by`), the bytes that the stream
-    /// decrypts are hashed as they are read, and only the others are read besides.
-    pub fn image(&mut self, algorithm: Algorithm, image: Arc<dyn ReadAt>, passes_by: bool) {
+    /// Hashes each of the whole files of the image, which come out in their order. Where the first is the stream's data
+    /// file itself (`passes_by`), the bytes that the stream decrypts are hashed as they are read, and only the others are
+    /// read besides.
+    pub fn image(&mut self, algorithm: Algorithm, image: Vec<Arc<dyn ReadAt>>, passes_by: bool) {
         let (of, result) = (Of::Image, Mutex::default());
-        let lane = Lane { of, algorithm, image: Some(image), passes_by, written: None, result };
+        let lane = Lane { of, algorithm, image, passes_by, written: None, result };
         self.lanes.push(lane);
     }
 
@@ -156,8 +158,8 @@ impl Lanes {
     pub fn results(&self) -> Result<Vec<Hashed>> {
         let mut all = Vec::new();
         for lane in &self.lanes {
-            if let Some(hex) = lock(&lane.result).take() {
-                all.push(Hashed { of: lane.of, algorithm: lane.algorithm, hex: hex? });
+            if let Some(hexes) = lock(&lane.result).take() {
+                all.extend(hexes?.into_iter().map(|hex| Hashed { of: lane.of, algorithm: lane.algorithm, hex }));
             }
         }
         Ok(all)
@@ -173,8 +175,8 @@ impl Lanes {
         let start = |lane: &'s Lane| {
             let (send, receive) = sync_channel(WAITING);
             scope.spawn(move || {
-                let hex = lane.run(&receive, &|| failed.load(Ordering::Relaxed) || progress.is_cancelled());
-                *lock(&lane.result) = Some(hex);
+                let hexes = lane.run(&receive, &|| failed.load(Ordering::Relaxed) || progress.is_cancelled());
+                *lock(&lane.result) = Some(hexes);
             });
             (lane.of, send)
         };
@@ -183,7 +185,7 @@ impl Lanes {
 }
 
 impl Lane {
-    fn run(&self, from: &Receiver<Piece<'_>>, is_over: &dyn Fn() -> bool) -> Result<String> {
+    fn run(&self, from: &Receiver<Piece<'_>>, is_over: &dyn Fn() -> bool) -> Result<Vec<String>> {
         let mut hasher = self.algorithm.hasher();
         if let Some((file, len)) = &self.written {
             let read =
@@ -191,9 +193,10 @@ impl Lane {
             hash_range(&mut hasher, 0..*len, read, is_over)?;
         }
         let mut position = 0;
-        let image = |buf: &mut [u8], at| self.image.as_ref().map_or(Ok(()), |i| i.read_exact_at(buf, at));
+        let first = self.image.first();
+        let image = |buf: &mut [u8], at| first.map_or(Ok(()), |i| i.read_exact_at(buf, at));
         for piece in from {
-            if self.image.is_some() {
+            if first.is_some() {
                 // A piece that lies before what was hashed cannot be used: the rest is read at the end instead.
                 if piece.offset < position {
                     continue;
@@ -203,10 +206,16 @@ impl Lane {
             }
             hasher.update(piece.chunk.get(piece.range.clone()).unwrap_or_default());
         }
-        if let Some(source) = &self.image {
+        if let Some(source) = first {
             hash_range(&mut hasher, position..source.len(), image, is_over)?;
         }
-        Ok(hasher.finish())
+        let mut hexes = vec![hasher.finish()];
+        for file in self.image.iter().skip(1) {
+            let mut hasher = self.algorithm.hasher();
+            hash_range(&mut hasher, 0..file.len(), |buf, at| file.read_exact_at(buf, at), is_over)?;
+            hexes.push(hasher.finish());
+        }
+        Ok(hexes)
     }
 }
 

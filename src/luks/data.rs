@@ -27,7 +27,7 @@ pub enum State {
     HeaderOnly,
     /// The file is a detached header: its data is in another file.
     DetachedHeader,
-    /// The data comes through a pipe.
+    /// The data comes through a pipe, or the tables that place it are too many to follow, or broken.
     Unknown,
 }
 
@@ -68,10 +68,16 @@ pub struct Data {
 }
 
 impl Data {
-    /// Data of `size` bytes of plaintext that lies where no offset of the header says, all of it.
-    pub fn complete(size: u64) -> Self {
-        let size_known = Some(size);
-        Self { state: State::Complete, offset: 0, plaintext_size: size_known, readable: size_known, missing: Some(0) }
+    /// Data of `size` bytes of plaintext in the clusters of a qcow2 image that lacks `missing` bytes at least, where
+    /// that is known.
+    pub fn in_clusters(size: u64, missing: Option<u64>) -> Self {
+        let state = match missing {
+            Some(0) => State::Complete,
+            Some(_) => State::Truncated,
+            None => State::Unknown,
+        };
+        let readable = Some(size).filter(|_| state == State::Complete);
+        Self { state, offset: 0, plaintext_size: Some(size), readable, missing }
     }
 }
 

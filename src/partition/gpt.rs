@@ -19,7 +19,7 @@ use uuid::Uuid;
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
-use super::{Entry, Kind, Scheme, Table};
+use super::{Entry, Kind, Scheme, Table, shorten};
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::ReadAt;
 use crate::limits::GPT_ENTRIES_SIZE_MAX;
@@ -209,5 +209,6 @@ fn table(entries: &[u8], header: &Header, sector: u64, sector_size: u32, disk_le
             uuid: Uuid::from_bytes_le(raw.unique_partition_guid).to_string(),
         });
     }
+    shorten(&mut table.notes, "gpt");
     table
 }

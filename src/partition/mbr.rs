@@ -13,7 +13,7 @@
 use zerocopy::byteorder::little_endian::U32;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::{Entry, Kind, Scheme, Table};
+use super::{Entry, Kind, Scheme, Table, shorten};
 use crate::error::Result;
 use crate::io::{ReadAt, Window};
 use crate::limits::MBR_LOGICAL_MAX;
@@ -96,6 +96,7 @@ pub(super) fn list(disk: &dyn ReadAt, mbr: &Sector, sector_size: u32) -> Result<
     for raw in mbr.0.entries.iter().filter(|raw| raw.is_extended()) {
         lister.follow(raw)?;
     }
+    shorten(&mut lister.table.notes, "mbr");
     Ok(lister.table)
 }
 

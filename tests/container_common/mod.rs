@@ -1,10 +1,11 @@
 //! What the tests of containers and partitions share: test disks, and the peers that make images of them.
 #![allow(dead_code)] // Each test program uses a part of it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
+use tempfile::TempDir;
 use unluks::ReadAt;
 use unluks::container::{Contents, Format, Opened, Options, open};
 use unluks::io::FileSource;
@@ -126,4 +127,61 @@ pub fn check_extents(source: &dyn ReadAt, bytes: &[u8], what: &str) -> u64 {
         at += extent.len;
     }
     zeroes
+}
+
+/// A directory with a raw disk in it.
+pub struct Bench {
+    pub dir: TempDir,
+    pub disk: Vec<u8>,
+}
+
+impl Bench {
+    pub fn new(disk: Vec<u8>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("disk.raw"), &disk).unwrap();
+        Self { dir, disk }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// The disk, converted by QEMU.
+    pub fn convert(&self, format: &str, options: &str, more: &[&str]) -> PathBuf {
+        let to = self.path("image");
+        let raw = self.path("disk.raw");
+        let mut args = vec!["convert", "-f", "raw", "-O", format];
+        if !options.is_empty() {
+            args.extend(["-o", options]);
+        }
+        args.extend(more);
+        args.extend([text(&raw), text(&to)]);
+        qemu_img(&args);
+        to
+    }
+}
+
+/// What QEMU itself reads from `image`.
+pub fn by_qemu(image: &Path, format: &str) -> Vec<u8> {
+    let raw = image.with_extension("by-qemu");
+    qemu_img(&["convert", "-f", format, "-O", "raw", text(image), text(&raw)]);
+    std::fs::read(raw).unwrap()
+}
+
+/// Opens `image`, compares all its bytes with QEMU's view, and gives it.
+pub fn compare(
+    image: &Path,
+    format: &str,
+    named: Option<Format>,
+    what: &str,
+) -> (Arc<dyn ReadAt>, Vec<u8>, Vec<String>) {
+    let opened = open_path(image, named).unwrap_or_else(|e| panic!("{what}: {e}"));
+    assert_eq!(opened.format, format.parse::<Format>().unwrap(), "{what}");
+    let notes = opened.notes.clone();
+    let disk = disk_of(opened);
+    let found = read_all(&disk).unwrap_or_else(|e| panic!("{what}: {e}"));
+    let wanted = by_qemu(image, format);
+    assert_same(&found, &wanted, what);
+    check_extents(&disk, &wanted, what);
+    (disk, found, notes)
 }

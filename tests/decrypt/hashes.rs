@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::common::{peer, text, unluks_with_stdin};
+use crate::common::{peer, text, unluks, unluks_with_stdin};
 use crate::{assert_ok, assert_refused, decrypt, sh, small};
 
 /// Runs `PROGRAM -c LIST` where the lines' names are.
@@ -92,4 +92,39 @@ fn a_list_of_hashes_replaces_nothing() {
     // --hash-file alone would write nothing.
     assert_eq!(decrypt(&golden, &["-o", &out, "--hash-file", &list]).code, Some(2));
     assert_eq!(peer("sha256sum", "coreutils", &[&list]).code, Some(0));
+}
+
+#[test]
+fn each_file_of_a_set_is_hashed() {
+    each_file_of("encase6", ".E01");
+    each_file_of("smart", ".s01");
+}
+
+fn each_file_of(format: &str, ending: &str) {
+    let (golden, plaintext) = small();
+    let set = text(&golden.path("set"));
+    let image = text(&golden.image);
+    fs::write(&image, [fs::read(&image).unwrap(), vec![0x6b; 3 << 20]].concat()).unwrap();
+    let acquire = ["-u", "-q", "-f", format, "-c", "none", "-S", "1048576", "-t", &set, &image];
+    assert_ok(&peer("ewfacquire", "ewf-tools", &acquire));
+    let (first, list, key) = (format!("{set}{ending}"), text(&golden.path("list")), text(&golden.key));
+    let files = crate::names(golden.path("").as_path())
+        .iter()
+        .filter(|name| name.starts_with(&format!("set{}", &ending[..2])))
+        .count();
+    assert!(files > 1, "{files} files");
+    let args =
+        ["decrypt", &first, "--key-file", &key, "-o", &text(&golden.path("out")), "--hash-file", &list, "--force"];
+    assert_ok(&unluks(&[&args[..], &["--hash", "image:sha256"]].concat()));
+    assert_checked(&golden, "sha256sum", files);
+    let run = unluks(&[&args[..], &["--hash", "image:md5", "--hash", "sha1"]].concat());
+    assert_ok(&run);
+    let said = String::from_utf8(run.stdout).unwrap();
+    assert_eq!(said.lines().count(), 2 * files + 1, "{said}");
+    for (program, prefix, lines) in [("md5sum", "MD5 ", files), ("sha1sum", "SHA1 ", files + 1)] {
+        let mine: String = said.lines().filter(|l| l.starts_with(prefix)).map(|l| format!("{l}\n")).collect();
+        fs::write(&list, mine).unwrap();
+        assert_checked(&golden, program, lines);
+    }
+    assert!(fs::read(golden.path("out")).unwrap().starts_with(&plaintext));
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::common::{Golden, chain, check_all, text, unluks, unluks_with_stdin};
+use crate::common::{Golden, chain, check_all, peer, text, unluks, unluks_with_stdin};
 use crate::{assert_ok, assert_refused, decrypt, sh, small};
 
 #[test]
@@ -157,4 +157,102 @@ fn the_header_may_be_elsewhere() {
     // A header that is none: the message names the header's file.
     let run = unluks(&["decrypt", &header, "--header", &key, "--key-file", &key, "-o", "-"]);
     assert_refused(&run, 4, &[&key]);
+}
+
+#[test]
+fn a_cut_off_qcow2_image_that_encrypts_its_clusters_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let [raw, key, image, out] = ["raw", "key", "image", "out"].map(|name| text(&dir.path().join(name)));
+    fs::write(&raw, chain("clusters", 1 << 20)).unwrap();
+    fs::write(&key, "pass").unwrap();
+    let secret = format!("secret,id=s,file={key}");
+    let encrypt = "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10";
+    let make = ["convert", "--object", &secret, "-f", "raw", "-O", "qcow2", "-o", encrypt, &raw, &image];
+    assert_ok(&peer("qemu-img", "qemu-utils", &make));
+    let whole = fs::read(&image).unwrap();
+    let data = || {
+        let run = unluks(&["inspect", "--json", &image]);
+        assert_ok(&run);
+        let report: serde_json::Value = serde_json::from_slice(&run.stdout).unwrap();
+        (report["data"]["state"].as_str().unwrap().to_owned(), report["data"]["missing"].as_u64())
+    };
+    assert_eq!(data(), ("complete".into(), Some(0)));
+    // At a cluster's start, at a sector's, and within one.
+    for cut in [128 << 10, 1024, 1000] {
+        fs::write(&image, &whole[..whole.len() - cut]).unwrap();
+        let run = unluks(&["decrypt", &image, "--key-file", &key, "-o", &out]);
+        assert_refused(&run, 4, &["container.truncated", "fetch it again"]);
+        assert!(!std::path::Path::new(&out).exists());
+        let (state, missing) = data();
+        assert_eq!(state, "truncated");
+        assert!(missing.is_some_and(|n| (1..=cut.try_into().unwrap()).contains(&n)), "cut {cut}: {missing:?}");
+    }
+}
+
+#[test]
+fn a_fixed_vhd_that_is_read_as_raw_is_told_of() {
+    let (golden, _) = small();
+    let raw = text(&golden.path("raw.vhd"));
+    let image = text(&golden.image);
+    let options = "subformat=fixed,force_size=on";
+    assert_ok(&peer("qemu-img", "qemu-utils", &["convert", "-f", "raw", "-O", "vpc", "-o", options, &image, &raw]));
+    let key = text(&golden.key);
+    for command in [&["inspect", &raw][..], &["decrypt", &raw, "--key-file", &key, "-o", "-"]] {
+        let run = unluks(command);
+        assert!(run.stderr.contains("footer of a fixed VHD") && run.stderr.contains("--format vhd"), "{}", run.stderr);
+        let run = unluks(&[command, &["--format", "vhd"]].concat());
+        assert!(run.code == Some(0) && !run.stderr.contains("footer"), "{}", run.stderr);
+    }
+}
+
+#[test]
+fn what_a_pipe_cannot_bring_is_named() {
+    let golden = Golden::unpack("luks-in-qcow2");
+    let key = text(&golden.key);
+    let args = ["decrypt", "-", "--key-file", &key, "-o", "-"];
+    let qcow2 = fs::read(&golden.image).unwrap();
+    let run = unluks_with_stdin(&args, &qcow2);
+    assert_refused(&run, 2, &["standard input: container.format", "a qcow2 image", "save it to a file first"]);
+    assert_eq!(unluks_with_stdin(&["inspect", "-"], &qcow2).code, Some(2));
+    let run = unluks_with_stdin(&args, &[&b"\xfd7zXZ\0"[..], &[7; 100]].concat());
+    assert_refused(&run, 5, &["an xz file", "unpack the file first"]);
+    // A whole disk, and what is too short for anything.
+    for bytes in [vec![0; 5 << 20], vec![0; 10], Vec::new()] {
+        let run = unluks_with_stdin(&args, &bytes);
+        assert_refused(&run, 4, &["no LUKS header", "save a whole disk to a file first"]);
+        assert!(!run.stderr.contains("--partition"), "{}", run.stderr);
+    }
+}
+
+#[test]
+fn a_character_device_is_no_empty_image() {
+    let (golden, _) = small();
+    let (key, image) = (text(&golden.key), text(&golden.image));
+    for device in ["/dev/zero", "/dev/null"] {
+        for args in [
+            &["scan", device][..],
+            &["inspect", device],
+            &["decrypt", device, "--key-file", &key, "-o", "-"],
+            &["decrypt", &image, "--header", device, "--key-file", &key, "-o", "-"],
+        ] {
+            assert_refused(&unluks(args), 2, &[device, "is a character device, not an image"]);
+        }
+    }
+}
+
+#[test]
+fn a_set_may_have_more_files_than_a_process_may_have_open_at_first() {
+    let (golden, _) = small();
+    let set = text(&golden.path("set"));
+    let acquire = ["-u", "-q", "-f", "encase6", "-c", "fast", "-t", &set, &text(&golden.image)];
+    assert_ok(&peer("ewfacquire", "ewf-tools", &acquire));
+    let numbered = (2..=99).map(|n| format!("E{n:02}"));
+    let letters = || 'A'..='Z';
+    let lettered = letters().flat_map(|x| letters().map(move |y| format!("E{x}{y}")));
+    for extension in numbered.chain(lettered).chain(["FAA".into(), "FAB".into()]) {
+        fs::write(format!("{set}.{extension}"), "").unwrap();
+    }
+    // All of them are opened, and then it turns out that the image has one.
+    let run = sh(r#"ulimit -Sn 100; unluks inspect "$1""#, &[&format!("{set}.E01")]);
+    assert_refused(&run, 2, &["the image ends in segment file 1, but 776 more were given"]);
 }

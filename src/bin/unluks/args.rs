@@ -75,7 +75,7 @@ pub struct ScanArgs {
     /// The container format, where it should not be detected: raw, qcow2, vhd, vhdx, vmdk, ewf
     #[arg(long, value_name = "FORMAT")]
     pub format: Option<Format>,
-    /// The largest disk that a container may declare [default: 64TiB]
+    /// The largest disk that a container may declare [default: 1TiB and 1000 times its file, 64TiB at most]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub max_size: Option<u64>,
     /// Print JSON (docs/scan.schema.json describes it)
@@ -174,7 +174,7 @@ pub struct SourceArgs {
     /// The container format, where it should not be detected: raw, qcow2, vhd, vhdx, vmdk, ewf
     #[arg(long, value_name = "FORMAT")]
     pub format: Option<Format>,
-    /// The largest disk that a container may declare [default: 64TiB]
+    /// The largest disk that a container may declare [default: 1TiB and 1000 times its file, 64TiB at most]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub max_size: Option<u64>,
     /// The partition of a whole-disk image, by number, label or UUID; without it the only one with LUKS is taken

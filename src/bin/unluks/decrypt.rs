@@ -80,7 +80,7 @@ pub fn run(args: &mut DecryptArgs) -> Result<ExitCode> {
         "cancelled" => e,
         _ => e.within_file(&args.source.image),
     })?;
-    hashes::report(&hashes, args)?;
+    hashes::report(&hashes, args, &source)?;
     report_bad_sectors(&volume, "the output is kept, with bad sectors")
         .map_err(|e| e.within_file(&args.source.image))?;
     Ok(ExitCode::SUCCESS)
@@ -346,7 +346,9 @@ impl Work<'_> {
                 }
                 (Of::Image, Some(_)) => of_pipe.push(w.algorithm),
                 (Of::Image, None) => {
-                    lanes.image(w.algorithm, Arc::clone(&self.source.file), self.source.is_plain_file())
+                    let more = self.source.segments.iter().map(|segment| &segment.file);
+                    let files = std::iter::once(&self.source.file).chain(more).map(Arc::clone).collect();
+                    lanes.image(w.algorithm, files, self.source.is_plain_file());
                 }
             }
         }

@@ -82,11 +82,13 @@ fn is_output(path: &Path, args: &DecryptArgs) -> bool {
 }
 
 /// Prints the hashes, and writes them to `--hash-file`.
-pub fn report(hashes: &[Hashed], args: &DecryptArgs) -> Result<()> {
+pub fn report(hashes: &[Hashed], args: &DecryptArgs, source: &Source) -> Result<()> {
     if hashes.is_empty() {
         return Ok(());
     }
-    let text = lines(hashes, &args.source.image, &args.output);
+    let more = source.segments.iter().map(|segment| segment.path.as_path());
+    let images: Vec<&Path> = std::iter::once(args.source.image.as_path()).chain(more).collect();
+    let text = lines(hashes, &images, &args.output);
     // The file comes first: whoever wanted it gets it, also where nobody reads what is printed.
     let written = args.out.hash_file.as_ref().map_or(Ok(()), |path| write_file(path, &text, args));
     // The plaintext has the standard output to itself.
@@ -109,12 +111,15 @@ fn write_file(path: &Path, text: &[u8], args: &DecryptArgs) -> Result<()> {
 }
 
 /// The format of `sha256sum`; with several algorithms that of `sha256sum --tag`, which says which is which.
-fn lines(hashes: &[Hashed], image: &Path, output: &Path) -> Vec<u8> {
+///
+/// Each algorithm has its hashes of `images`, the files of the image, in their order.
+fn lines(hashes: &[Hashed], images: &[&Path], output: &Path) -> Vec<u8> {
     let tagged = hashes.iter().any(|h| h.algorithm != hashes[0].algorithm);
     let mut text = Vec::new();
+    let mut images = images.iter().cycle();
     for h in hashes {
         let path = match h.of {
-            Of::Image => image,
+            Of::Image => images.next().map_or(output, |path| *path),
             Of::Plaintext => output,
         };
         // A name is bytes, whatever they mean; those that would break a line have sha256sum's own escape.
@@ -155,8 +160,8 @@ mod tests {
     #[test]
     fn lines_are_what_sha256sum_reads() {
         let one = [hashed(Of::Image, Algorithm::Sha256), hashed(Of::Plaintext, Algorithm::Sha256)];
-        assert_eq!(lines(&one, Path::new("a.img"), Path::new("b\nc")), b"ab  a.img\n\\ab  b\\nc\n");
+        assert_eq!(lines(&one, &[Path::new("a.img")], Path::new("b\nc")), b"ab  a.img\n\\ab  b\\nc\n");
         let two = [hashed(Of::Image, Algorithm::Md5), hashed(Of::Plaintext, Algorithm::Sha256)];
-        assert_eq!(lines(&two, Path::new("a"), Path::new("-")), b"MD5 (a) = ab\nSHA256 (-) = ab\n");
+        assert_eq!(lines(&two, &[Path::new("a")], Path::new("-")), b"MD5 (a) = ab\nSHA256 (-) = ab\n");
     }
 }

@@ -23,11 +23,15 @@ pub fn run(args: &mut InspectArgs) -> Result<ExitCode> {
     let backup = backup::enter(&mut args.source)?;
     let args = &*args;
     let source = Source::open(&args.source)?;
+    if source.is_plain_file() {
+        // Those of a container are in the report.
+        source.print_notes(false);
+    }
     let image = source.image(&args.source).map_err(|e| backup::explain(backup.as_ref(), e))?;
     let path = |path: &Path| path.to_string_lossy().into_owned();
     let file_info = |p: &Path, file: &dyn ReadAt| FileInfo { path: path(p), size: length(file) };
     let data = match source.place() {
-        Place::Qcow2Luks(luks) => DataIn::Clusters { size: luks.clusters.virtual_size() },
+        Place::Qcow2Luks(luks) => DataIn::Clusters { size: luks.clusters.virtual_size(), missing: luks.missing() },
         Place::File(data) | Place::Inside(data) => {
             DataIn::File(DataFile { len: length(&**data), detached: args.source.header.is_some() })
         }

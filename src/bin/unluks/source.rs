@@ -16,8 +16,10 @@ use crate::args::SourceArgs;
 
 /// The files of an image, opened read-only.
 pub struct Source {
-    /// The image file, byte for byte.
+    /// The image file, byte for byte; the first of a set.
     pub file: Arc<dyn ReadAt>,
+    /// The other files of a set.
+    pub segments: Vec<Segment>,
     /// Where the LUKS container is in it.
     place: Place,
     /// The detached header.
@@ -40,6 +42,12 @@ pub struct Disk {
     pub notes: Vec<String>,
 }
 
+/// A file of an EWF image behind the first.
+pub struct Segment {
+    pub path: PathBuf,
+    pub file: Arc<dyn ReadAt>,
+}
+
 impl Disk {
     pub fn open(args: &SourceArgs) -> Result<Self> {
         let no_pipe = || {
@@ -54,8 +62,9 @@ impl Disk {
         if pipe.is_some() {
             return Err(no_pipe().within_file(&args.image));
         }
-        let opened =
-            container::open(file, options(args, &mut files)?.container).map_err(|e| e.within_file(&args.image))?;
+        let segments = more_segments(args, &*file, &mut files)?;
+        let opened = container::open(file, options(args, &segments).container);
+        let opened = opened.map_err(|e| e.within_file(&args.image))?;
         let Contents::Disk(disk) = opened.contents else {
             let message = "the qcow2 image encrypts its clusters itself: its one LUKS header is not on a disk";
             let error = Error::invalid(message).with_hint("unluks decrypt and unluks inspect open it as it is");
@@ -98,6 +107,7 @@ impl Source {
             Some(path) => Some(open_file(path, &mut files, &mut None)?),
             None => None,
         };
+        let mut segments = Vec::new();
         let Found { place, notes } = match &pipe {
             Some(_)
                 if args.format.is_some_and(|f| f != Format::Raw)
@@ -108,10 +118,16 @@ impl Source {
                     "--format, --partition and --offset want an image that can be read at any place, not a pipe";
                 return Err(Error::invalid(message).with_hint("save the image to a file first"));
             }
-            Some(_) => Found { place: Place::File(Arc::clone(&file)), notes: Vec::new() },
-            None => find(Arc::clone(&file), options(args, &mut files)?).map_err(|e| e.within_file(&args.image))?,
+            Some(_) => {
+                refuse_container(args, &*file).map_err(|e| e.within_file(&args.image))?;
+                Found { place: Place::File(Arc::clone(&file)), notes: Vec::new() }
+            }
+            None => {
+                segments = more_segments(args, &*file, &mut files)?;
+                find(Arc::clone(&file), options(args, &segments)).map_err(|e| e.within_file(&args.image))?
+            }
         };
-        Ok(Self { file, place, header, pipe, files, notes })
+        Ok(Self { file, segments, place, header, pipe, files, notes })
     }
 
     /// Says what was chosen on the way.
@@ -176,43 +192,85 @@ impl Source {
                 Image::open_detached(Arc::clone(header.as_ref().unwrap_or(data)), Arc::clone(data))
             }
         };
-        image.map_err(|e| e.within_file(args.header.as_ref().unwrap_or(&args.image)))
+        image.map_err(|e| match e.rule() {
+            "magic" if self.pipe.is_some() && self.header.is_none() => e.with_hint(
+                "a pipe has to begin with the LUKS header: save a whole disk to a file first, and its partitions are looked at",
+            ),
+            _ => e,
+        }
+        .within_file(args.header.as_ref().unwrap_or(&args.image)))
+    }
+}
+
+/// Names the container format or the packed file that a pipe begins as: what comes through a pipe is a raw image.
+fn refuse_container(args: &SourceArgs, pipe: &dyn ReadAt) -> Result<()> {
+    match container::detect(pipe) {
+        _ if args.format.is_some() => Ok(()),
+        Ok(Format::Raw) => Ok(()),
+        Ok(format) => {
+            Err(Error::invalid(format!("a pipe brings a {format} image, whose tables lie at any place of it"))
+                .with_rule("container.format")
+                .with_hint("save it to a file first"))
+        }
+        Err(e) if e.rule() == "container.format" => Err(e),
+        // It is shorter than what detection looks at, which its reader says better.
+        Err(_) => Ok(()),
     }
 }
 
 /// What the command line says about the place of the container.
-fn options(args: &SourceArgs, files: &mut Vec<File>) -> Result<FindOptions> {
-    let mut container = container::Options { format: args.format, ..Default::default() };
-    container.max_size = args.max_size.unwrap_or(container.max_size);
-    container.segments = more_segments(args, files)?;
-    Ok(FindOptions {
+fn options(args: &SourceArgs, segments: &[Segment]) -> FindOptions {
+    let segments = segments.iter().map(|segment| Arc::clone(&segment.file)).collect();
+    let container = container::Options { format: args.format, segments, max_size: args.max_size };
+    FindOptions {
         container,
         partition: args.partition.clone(),
         offset: args.offset,
         detached: args.header.is_some(),
         allow_truncated: args.allow_truncated,
-    })
+    }
 }
 
-/// The files of an EWF set behind the first: `.E02` to `.E99`, then `.EAA` to `.EZZ`, as far as they are there.
-fn more_segments(args: &SourceArgs, files: &mut Vec<File>) -> Result<Vec<Arc<dyn ReadAt>>> {
-    let first = args.image.extension().and_then(|e| e.to_str()).filter(|e| e.len() == 3 && e.ends_with("01"));
-    let wanted = args.format.is_none_or(|f| f == Format::Ewf);
-    let Some(letter) = first.and_then(|e| e.chars().next()).filter(|c| wanted && matches!(c, 'E' | 'e')) else {
+/// The files of an EWF set behind the first, which is `file`, as far as they are there.
+fn more_segments(args: &SourceArgs, file: &dyn ReadAt, files: &mut Vec<File>) -> Result<Vec<Segment>> {
+    let ewf = match args.format {
+        Some(format) => format == Format::Ewf,
+        None => container::detect(file).is_ok_and(|format| format == Format::Ewf),
+    };
+    let first = args.image.extension().and_then(|e| e.to_str()).filter(|e| ewf && e.len() == 3 && e.ends_with("01"));
+    let Some(letter) = first.and_then(|e| e.chars().next()).filter(|c| matches!(c, 'E' | 'e' | 'S' | 's')) else {
         return Ok(Vec::new());
     };
-    let a = if letter == 'E' { b'A' } else { b'a' };
-    let letters = (0..26 * 26).map(|n: u16| [n / 26, n % 26].map(|d| char::from(a + u8::try_from(d).unwrap_or(0))));
-    let numbered = (2..=99).map(|n| format!("{letter}{n:02}"));
-    let mut segments: Vec<Arc<dyn ReadAt>> = Vec::new();
-    for extension in numbered.chain(letters.map(|[x, y]| format!("{letter}{x}{y}"))) {
+    let mut segments: Vec<Segment> = Vec::new();
+    for extension in segment_extensions(letter) {
         let path = args.image.with_extension(extension);
         if !path.exists() {
             break;
         }
-        segments.push(open_file(&path, files, &mut None)?);
+        if segments.is_empty() {
+            allow_many_files();
+        }
+        let file = open_file(&path, files, &mut None)?;
+        segments.push(Segment { path, file });
     }
     Ok(segments)
+}
+
+/// How the files of a set are called behind the first: `.E02` to `.E99`, then `.EAA` to `.EZZ`, `.FAA` and so on to
+/// `.ZZZ`, as libewf calls them.
+fn segment_extensions(letter: char) -> impl Iterator<Item = String> {
+    let (a, z) = if letter.is_ascii_uppercase() { ('A', 'Z') } else { ('a', 'z') };
+    let numbered = (2..=99).map(move |n| format!("{letter}{n:02}"));
+    let lettered =
+        (letter..=z).flat_map(move |x| (a..=z).flat_map(move |y| (a..=z).map(move |w| format!("{x}{y}{w}"))));
+    numbered.chain(lettered)
+}
+
+/// A set may have more files than a process may have open at first; best effort, for most have a few.
+fn allow_many_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
 /// A regular file or block device is read at any position, a FIFO as a pipe.
@@ -246,5 +304,22 @@ pub trait WithinFile {
 impl WithinFile for Error {
     fn within_file(self, path: &Path) -> Self {
         self.within(shown(path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segment_files_are_called_as_libewf_calls_them() {
+        let all: Vec<String> = segment_extensions('E').collect();
+        // Counted from 2 on.
+        for (number, wanted) in [(2, "E02"), (99, "E99"), (100, "EAA"), (775, "EZZ"), (776, "FAA"), (14971, "ZZZ")] {
+            assert_eq!(all[number - 2], wanted, "segment file {number}");
+        }
+        assert_eq!(all.len(), 14970);
+        let smart: Vec<String> = segment_extensions('s').skip(97).take(2).collect();
+        assert_eq!(smart, ["s99", "saa"]);
     }
 }

@@ -75,7 +75,8 @@ pub enum DataIn {
     /// Where the header says.
     File(DataFile),
     /// In the clusters of a qcow2 image, of a disk of `size` bytes: the header's own offset means nothing.
-    Clusters { size: u64 },
+    /// It lacks `missing` bytes at least, where that is known.
+    Clusters { size: u64, missing: Option<u64> },
 }
 
 #[derive(Serialize)]
@@ -251,7 +252,7 @@ impl Report {
     pub fn new(metadata: &Metadata, files: Files, data_in: DataIn, areas: Vec<LuksFinding>) -> Self {
         let (file, data) = match data_in {
             DataIn::File(file) => (Some(file), data::assess(metadata, file)),
-            DataIn::Clusters { size } => (None, data::Data::complete(size)),
+            DataIn::Clusters { size, missing } => (None, data::Data::in_clusters(size, missing)),
         };
         let in_container = files.container.as_ref().map(|c| c.size);
         let header_len = files.header.as_ref().map_or(in_container.or(files.image.size), |f| f.size);

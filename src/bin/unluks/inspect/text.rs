@@ -361,6 +361,7 @@ fn data(r: &Report) -> String {
         "header-backup" => "none: this is a header backup".to_owned(),
         "detached-header" => "none: this is a detached header".to_owned(),
         "header-only" => format!("{CRITICAL}none{CRITICAL:#}: it would start at byte {}", d.offset),
+        _ if d.offset == 0 => "in clusters, which were not all found".to_owned(),
         _ => format!("from byte {}, of unknown length", d.offset),
     }
 }
