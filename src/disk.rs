@@ -1,12 +1,13 @@
 //! From an image file to the place where its LUKS container starts: through a container format and a partition table.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::container::{self, Contents, Format, Qcow2Luks};
 use crate::error::{Error, Result};
 use crate::io::{ReadAt, Window};
-use crate::luks::{MAGIC, MAGIC_SECONDARY};
-use crate::partition::{self, Table};
+use crate::luks::{MAGIC, MAGIC_OFFLINE, MAGIC_SECONDARY};
+use crate::partition::{self, Entry, Scheme, Table, list_of};
 
 /// Where to look.
 #[derive(Clone, Default)]
@@ -17,8 +18,10 @@ pub struct FindOptions {
     pub partition: Option<String>,
     /// The byte to start at, in place of a partition.
     pub offset: Option<u64>,
-    /// The file holds data alone, and its header is elsewhere: nothing is looked for that was not asked for.
+    /// The file holds data alone, and its header is elsewhere: no header is looked for in it.
     pub detached: bool,
+    /// Take what is there of a partition that is cut off.
+    pub allow_truncated: bool,
 }
 
 /// Where the LUKS container is.
@@ -76,36 +79,86 @@ pub fn find(file: Arc<dyn ReadAt>, options: FindOptions) -> Result<Found> {
     let whole = |disk| if raw { Place::File(disk) } else { Place::Inside(disk) };
     if let Some(offset) = options.offset {
         let part = Window::new(disk, offset, None)?;
+        if !options.detached {
+            refuse_lvm(&part, "the place")?;
+        }
         return Ok(Found { place: Place::Inside(Arc::new(part)), notes });
     }
     let asked = options.partition.is_some();
-    if !asked && (options.detached || starts_as_luks(&*disk)?) {
+    if !asked && starts_as_luks(&*disk)? {
         return Ok(Found { place: whole(disk), notes });
     }
     let table = match partition::list(&*disk, opened.sector_size) {
-        // A table that is damaged matters only to whoever wants a partition of it.
-        Err(_) if !asked => None,
+        // A table that is damaged is no matter to a container that lies over all of the disk.
+        Err(e) if !asked => match options.detached || crate::luks::open(&*disk).is_ok() {
+            true => None,
+            false => {
+                return Err(e.with_hint("--offset takes any place, and unluks scan finds headers without a table"));
+            }
+        },
         table => table?,
     };
     let Some(table) = table else {
-        return match asked {
-            true => Err(Error::invalid("--partition: the image has no partition table")
-                .with_hint("--offset BYTES takes any place")),
-            false => Ok(Found { place: whole(disk), notes }),
-        };
+        if asked {
+            return Err(Error::invalid("--partition: the image has no partition table")
+                .with_hint("--offset BYTES takes any place"));
+        }
+        if !options.detached {
+            refuse_lvm(&*disk, "the image")?;
+        }
+        return Ok(Found { place: whole(disk), notes });
     };
     notes.extend(table.notes.iter().cloned());
     let entry = match &options.partition {
         Some(name) => Some(table.find(name)?),
-        None => only_luks(&table, &*disk)?,
+        None if options.detached => match is_chance(&table, &*disk) {
+            true => return Ok(Found { place: whole(disk), notes: Vec::new() }),
+            false => return Err(whose_data(&table)),
+        },
+        None => only_luks(&table, &*disk, &mut notes)?,
     };
     match entry {
         Some(entry) => {
             notes.push(format!("{} partition {entry}", table.scheme));
-            Ok(Found { place: Place::Inside(Arc::new(entry.open(disk)?)), notes })
+            let part = match options.allow_truncated {
+                true => entry.open_as_far_as_it_is_there(disk)?,
+                false => entry.open(disk)?,
+            };
+            if !options.detached {
+                refuse_lvm(&part, &format!("partition {}", entry.number))?;
+            }
+            Ok(Found { place: Place::Inside(Arc::new(part)), notes })
         }
         None => nothing(disk, &table, whole, notes),
     }
+}
+
+/// Whether the table may be no more than encrypted bytes that look like one: partitions that all lie on the disk do not
+/// come by chance.
+fn is_chance(table: &Table, disk: &dyn ReadAt) -> bool {
+    table.entries.is_empty() || table.scheme == Scheme::Mbr && table.entries.iter().any(|e| e.open(disk).is_err())
+}
+
+/// A header that lies elsewhere does not say which partition holds its data, and a wrong one decrypts to noise.
+fn whose_data(table: &Table) -> Error {
+    let all: Vec<&Entry> = table.entries.iter().collect();
+    let message = format!(
+        "the image has a {} partition table, and a detached header does not say where on it its data is: {}",
+        table.scheme,
+        list_of(&all)
+    );
+    let hint = "choose one with --partition, or take all of the image with --offset 0";
+    Error::invalid(message).with_rule("partition").with_hint(hint)
+}
+
+/// Says of a physical volume of LVM that it is one, where there is no LUKS header at all.
+fn refuse_lvm(source: &dyn ReadAt, what: &str) -> Result<()> {
+    if starts_as_luks(source)? || !partition::is_lvm(source)? || crate::luks::open(source).is_ok() {
+        return Ok(());
+    }
+    let message = format!("{what} is an LVM physical volume, and LUKS may be inside one of its volumes");
+    Err(Error::corrupt("magic", message)
+        .with_hint("LVM volumes have to be copied out first; unluks scan finds headers anywhere"))
 }
 
 fn starts_as_luks(disk: &dyn ReadAt) -> Result<bool> {
@@ -114,17 +167,33 @@ fn starts_as_luks(disk: &dyn ReadAt) -> Result<bool> {
         return Ok(false);
     }
     disk.read_exact_at(&mut start, 0)?;
-    Ok(start == MAGIC || start == MAGIC_SECONDARY)
+    Ok([MAGIC, MAGIC_SECONDARY, MAGIC_OFFLINE].contains(&start))
 }
 
-/// The one partition that holds LUKS, if there is one.
-fn only_luks<'t>(table: &'t Table, disk: &dyn ReadAt) -> Result<Option<&'t partition::Entry>> {
+/// Whether a partition has the magic of a LUKS2 secondary header at one of the places that it can have.
+fn has_secondary(disk: &dyn ReadAt, entry: &Entry) -> bool {
+    (0..9).map(|n| 0x4000u64 << n).any(|place| {
+        let mut magic = [0u8; 6];
+        let at = entry.start.checked_add(place).filter(|_| place + 4096 <= entry.len);
+        at.is_some_and(|at| disk.read_exact_at(&mut magic, at).is_ok()) && magic == MAGIC_SECONDARY
+    })
+}
+
+/// The one partition that holds LUKS, if there is one: by its start, or else by a secondary header.
+fn only_luks<'t>(table: &'t Table, disk: &dyn ReadAt, notes: &mut Vec<String>) -> Result<Option<&'t Entry>> {
     let found = table.luks(disk)?;
+    let whole: BTreeSet<u32> = found.iter().map(|e| e.number).collect();
+    let others = table.entries.iter().filter(|e| !whole.contains(&e.number));
+    let damaged: Vec<_> = others.filter(|e| has_secondary(disk, e)).collect();
+    if !damaged.is_empty() {
+        notes.push(format!("a LUKS2 secondary header, but no primary one, is in {}", list_of(&damaged)));
+    }
+    let found = if found.is_empty() { damaged } else { found };
     match found.as_slice() {
         [] => Ok(None),
         [one] => Ok(Some(one)),
         several => {
-            let message = format!("{} partitions hold LUKS: {}", several.len(), partition::list_of(several));
+            let message = format!("{} partitions hold LUKS: {}", several.len(), list_of(several));
             Err(Error::invalid(message).with_rule("partition").with_hint("choose one with --partition"))
         }
     }

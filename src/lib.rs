@@ -36,9 +36,11 @@
 //!
 //! # Features
 //! `unlock` is key derivation, unlocking and the volume; `nbd` is the NBD server, which serves any [`ReadAt`]; `cli` is
-//! the program. `cli` and `nbd` are on by default. Without any of them, with `default-features = false`, the crate is the
+//! the program; `openstack` is the client that fetches images and keys. All of them are on by default. Without any of them, with `default-features = false`, the crate is the
 //! header parsers alone: [`open`] and [`luks`].
 
+#[cfg(feature = "unlock")]
+pub mod backup;
 #[cfg(feature = "unlock")]
 pub mod container;
 pub mod crypto;
@@ -56,6 +58,8 @@ pub mod limits;
 pub mod luks;
 #[cfg(feature = "nbd")]
 pub mod nbd;
+#[cfg(feature = "openstack")]
+pub mod openstack;
 #[cfg(feature = "unlock")]
 pub mod partition;
 #[cfg(feature = "unlock")]

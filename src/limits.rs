@@ -70,9 +70,18 @@ pub const SCAN_COPIES_MAX: usize = 1000;
 /// Scan: the bytes of headers that are verified for each 4 MiB that are read, the smallest headers first. Copies that do
 /// not overlap never come near it; without it, a file full of magics would have every byte hashed 8192 times.
 pub const SCAN_CHECK_MAX: u64 = 8 << 20;
+/// Scan: the bytes of headers that are opened once they were found, the first on the disk: 4096 containers of the usual
+/// size. Their metadata is kept until the report is written, and takes several times as much memory.
+pub const SCAN_OPEN_MAX: u64 = 64 << 20;
 /// Scan: how many failed reads are tried again in smaller pieces, so that a bad sector hides nothing but itself. 4 MiB
 /// with bad sectors all over take 2047.
 pub const SCAN_RETRIES_MAX: u64 = 100_000;
+
+/// Backup: the largest `backup.json`. Glance allows an image 128 properties of at most 64 KiB unless it is told otherwise.
+pub const BACKUP_JSON_MAX: u64 = 16 << 20;
+
+/// OpenStack: how long something that a service makes or deletes is waited for. A volume of terabytes takes Cinder hours.
+pub const CLOUD_WAIT_MAX: Duration = Duration::from_secs(86_400);
 
 /// NBD: how long a client may take from connecting to its first command. A client that opens a connection and falls
 /// silent would hold a slot for ever (CVE-2024-7409); libnbd and QEMU need some milliseconds.
@@ -104,6 +113,19 @@ pub const NBD_WHOLE_REPLIES_MAX: usize = 256 << 20;
 pub const NBD_SHUTDOWN_TIME: Duration = Duration::from_secs(5);
 /// NBD: the most sockets that are taken over by socket activation.
 pub const NBD_ACTIVATED_MAX: usize = 64;
+
+/// OpenStack: the largest answer that is read into memory. An image with all the properties that Glance allows has some
+/// hundred kilobytes.
+pub const CLOUD_ANSWER_MAX: usize = 8 << 20;
+/// OpenStack: the largest payload of a secret. Barbican itself keeps at most 20000 bytes unless it is told otherwise.
+pub const CLOUD_SECRET_MAX: usize = 64 << 10;
+/// OpenStack: how long a service may take to answer, and how long a download may stand still. Load balancers cut at 60
+/// seconds; Glance may take longer to open an image in a slow store.
+pub const CLOUD_SILENCE: Duration = Duration::from_secs(120);
+/// OpenStack: the longest wait that a service may ask for with `Retry-After`; what is over it is waited for as this.
+pub const CLOUD_RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
+/// OpenStack: how many snapshots of a server's image are listed. Nova attaches at most 26 volumes of most kinds.
+pub const CLOUD_SNAPSHOTS_MAX: usize = 64;
 
 /// The limits that a caller may set.
 #[derive(Clone, Debug)]

@@ -26,7 +26,7 @@ pub const MAGIC: [u8; 6] = *b"LUKS\xba\xbe";
 pub const MAGIC_SECONDARY: [u8; 6] = *b"SKUL\xba\xbe";
 
 /// The first bytes of a header that `cryptsetup-reencrypt` made unusable for as long as it works (`NOMAGIC`).
-const MAGIC_OFFLINE: [u8; 6] = *b"LUKS\xde\xad";
+pub(crate) const MAGIC_OFFLINE: [u8; 6] = *b"LUKS\xde\xad";
 /// How the log of `cryptsetup-reencrypt` starts: `LUKS-UUID.log`, beside the header as it was, `LUKS-UUID.org`, and as
 /// it shall be, `LUKS-UUID.new`.
 const OFFLINE_LOG: &[u8] = b"# LUKS reencryption log";
@@ -80,7 +80,7 @@ pub fn open(source: &(impl ReadAt + ?Sized)) -> Result<Metadata> {
 }
 
 /// Explains a LUKS1 header that an offline reencryption has made unusable.
-fn offline_reencryption(source: &(impl ReadAt + ?Sized)) -> Error {
+pub(crate) fn offline_reencryption(source: &(impl ReadAt + ?Sized)) -> Error {
     // The header is LUKS1's but for its magic: the UUID names the files that the state is in.
     let mut uuid = [0u8; 36];
     let known = source.read_exact_at(&mut uuid, 168).is_ok()

@@ -116,6 +116,20 @@ impl Entry {
     }
 }
 
+impl Entry {
+    /// The partition's bytes as far as the disk has them.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) where it starts behind the end of `disk`.
+    pub fn open_as_far_as_it_is_there<S: ReadAt>(&self, disk: S) -> Result<Window<S>> {
+        let there = disk.len().saturating_sub(self.start);
+        match there < self.len && there > 0 {
+            true => Self { len: there, ..self.clone() }.open(disk),
+            false => self.open(disk),
+        }
+    }
+}
+
 impl fmt::Display for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {} bytes at byte {}, {}", self.number, self.len, self.start, self.kind)?;
@@ -247,7 +261,8 @@ fn starts_as_luks(disk: &dyn ReadAt, offset: u64) -> Result<bool> {
     let Ok(start) = Window::new(disk, offset, Some(6)) else { return Ok(false) };
     let mut magic = [0; 6];
     start.read_exact_at(&mut magic, 0)?;
-    Ok(magic == *b"LUKS\xba\xbe" || magic == *b"SKUL\xba\xbe")
+    // The last is that of LUKS1 while cryptsetup-reencrypt works on it.
+    Ok([*b"LUKS\xba\xbe", *b"SKUL\xba\xbe", *b"LUKS\xde\xad"].contains(&magic))
 }
 
 /// Whether `source` is a physical volume of LVM2: one of its first four sectors has the label (LVM2's

@@ -18,10 +18,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::decrypt::Progress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::{ReadAt, Window};
-use crate::limits::{SCAN_CHECK_MAX, SCAN_COPIES_MAX, SCAN_RETRIES_MAX};
+use crate::limits::{SCAN_CHECK_MAX, SCAN_COPIES_MAX, SCAN_OPEN_MAX, SCAN_RETRIES_MAX};
 use crate::luks::metadata::{HeaderCopy, Metadata, Role, Version};
 use crate::luks::v2::{BinaryHeader, HDR_BIN_LEN};
-use crate::luks::{MAGIC, MAGIC_SECONDARY, v1, v2};
+use crate::luks::{MAGIC, MAGIC_OFFLINE, MAGIC_SECONDARY, v1, v2};
 
 /// Bytes that a thread reads at a time.
 pub const CHUNK: usize = 4 << 20;
@@ -57,9 +57,9 @@ pub struct Scan {
 }
 
 impl Scan {
-    /// Whether a good copy was found.
+    /// Whether there is a container that opens.
     pub fn found(&self) -> bool {
-        self.containers.iter().any(Container::has_good_copy)
+        self.containers.iter().any(Container::opens)
     }
 }
 
@@ -86,6 +86,11 @@ pub struct Container {
 }
 
 impl Container {
+    /// Whether its header was opened.
+    pub fn opens(&self) -> bool {
+        matches!(self.header, Some(Ok(_)))
+    }
+
     /// Whether one of its copies is good.
     pub fn has_good_copy(&self) -> bool {
         self.copies.iter().any(|c| c.error.is_none())
@@ -164,7 +169,7 @@ pub fn run(disk: &dyn ReadAt, options: Options, progress: &Progress) -> Result<S
         search.work();
     });
     if progress.is_cancelled() {
-        return Err(Error::new(ErrorKind::Io, "stopped before the end").with_rule("cancelled"));
+        return Err(stopped());
     }
     let unreadable = search.unreadable.into_inner().unwrap_or_else(PoisonError::into_inner);
     let unreadable = match unreadable {
@@ -174,7 +179,7 @@ pub fn run(disk: &dyn ReadAt, options: Options, progress: &Progress) -> Result<S
     let found = search.found.into_inner().unwrap_or_else(PoisonError::into_inner);
     let (good_left_out, bad_left_out) = (found.good.left_out, found.bad.left_out);
     let copies = found.good.kept.into_values().chain(found.bad.kept.into_values());
-    Ok(Scan { containers: group(disk, copies), good_left_out, bad_left_out, unreadable })
+    Ok(Scan { containers: group(disk, copies, progress)?, good_left_out, bad_left_out, unreadable })
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -282,7 +287,7 @@ impl Search<'_> {
     /// Finds the magics in a chunk, and checks what they begin.
     fn look(&self, chunk: &[u8], offset: u64) {
         let sectors = chunk.chunks(SECTOR).enumerate();
-        let magics = sectors.filter(|(_, s)| s.starts_with(&MAGIC) || s.starts_with(&MAGIC_SECONDARY));
+        let magics = sectors.filter(|(_, s)| [MAGIC, MAGIC_SECONDARY, MAGIC_OFFLINE].iter().any(|m| s.starts_with(m)));
         let at = |n: usize| offset.saturating_add(bytes(n).saturating_mul(bytes(SECTOR)));
         let mut candidates: Vec<_> = magics.map(|(n, sector)| Candidate::glance(sector, at(n))).collect();
         if candidates.is_empty() {
@@ -319,6 +324,11 @@ impl Candidate {
     fn glance(sector: &[u8], offset: u64) -> Self {
         let mut header = [0u8; HDR_BIN_LEN];
         header[..sector.len()].copy_from_slice(sector);
+        if sector.starts_with(&MAGIC_OFFLINE) {
+            let error = Some(crate::luks::offline_reencryption(&sector.to_vec()));
+            let (version, role, start) = (Some(Version::V1), Role::Primary, Some(offset));
+            return Self { offset, version, role, start, size: 0, error };
+        }
         let version = match u16::from_be_bytes([header[6], header[7]]) {
             1 => Some(Version::V1),
             2 => Some(Version::V2),
@@ -398,26 +408,48 @@ impl Copy {
     }
 }
 
-/// Puts the copies of each container together, and opens its header.
-fn group(disk: &dyn ReadAt, copies: impl Iterator<Item = (Option<u64>, Copy)>) -> Vec<Container> {
+/// Puts the copies of each container together, and opens its header, as long as all headers together are not too large.
+fn group(
+    disk: &dyn ReadAt,
+    copies: impl Iterator<Item = (Option<u64>, Copy)>,
+    progress: &Progress,
+) -> Result<Vec<Container>> {
     let mut containers: BTreeMap<(u64, bool), Vec<Copy>> = BTreeMap::new();
     for (start, copy) in copies {
         containers.entry((start.unwrap_or(copy.offset), start.is_some())).or_default().push(copy);
     }
-    let open = |((at, known), mut copies): ((u64, bool), Vec<Copy>)| {
+    let mut opened_bytes = 0u64;
+    let mut open = |((at, known), mut copies): ((u64, bool), Vec<Copy>)| {
+        if progress.is_cancelled() {
+            return Err(stopped());
+        }
         copies.sort_by_key(|c| c.offset);
         let start = known.then_some(at);
         let mut container = Container { start, copies, header: None };
         if let Some(start) = start.filter(|_| container.has_good_copy()) {
-            let opened = Window::new(disk, start, None).and_then(|window| crate::luks::open(&window));
+            let opened = match opened_bytes < SCAN_OPEN_MAX {
+                true => Window::new(disk, start, None).and_then(|window| crate::luks::open(&window)),
+                false => Err(too_many()),
+            };
+            // How much was read of one that does not open, nobody knows.
+            opened_bytes += opened.as_ref().map_or(1 << 20, |m| m.metadata_size);
             if let Ok(metadata) = &opened {
                 container.place_copies(start, metadata);
             }
             container.header = Some(opened);
         }
-        container
+        Ok(container)
     };
-    containers.into_iter().map(open).collect()
+    containers.into_iter().map(&mut open).collect()
+}
+
+fn stopped() -> Error {
+    Error::new(ErrorKind::Io, "stopped before the end").with_rule("cancelled")
+}
+
+fn too_many() -> Error {
+    let message = format!("not opened: the headers before it take {SCAN_OPEN_MAX} bytes");
+    Error::limit("scan.open", message).with_hint("unluks inspect with --offset opens it")
 }
 
 impl Container {

@@ -17,7 +17,7 @@ const LAYERS: &[&[&str]] = &[
     &["luks"],
     &["volume", "disk"],
     &["image"],
-    &["decrypt"],
+    &["decrypt", "backup"],
     &["nbd", "openstack", "scan"],
 ];
 

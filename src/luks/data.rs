@@ -121,7 +121,9 @@ pub fn missing(segment: &Segment, len: u64) -> u64 {
     let there = len.saturating_sub(segment.offset);
     let size = match segment.size {
         Some(size) => size,
-        None => there.checked_next_multiple_of(sector(segment)).unwrap_or(u64::MAX),
+        None if is_plain(segment) => there.checked_next_multiple_of(sector(segment)).unwrap_or(u64::MAX),
+        // dm-integrity's own superblock says how much of it is used.
+        None => there,
     };
     segment.offset.saturating_add(size).saturating_sub(len)
 }

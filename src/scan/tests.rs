@@ -233,3 +233,39 @@ fn it_can_be_stopped_and_refuses_a_pipe() {
     run(&vec![0u8; 9 * MIB + 5], Options::default(), &progress).unwrap();
     assert_eq!(progress.bytes(), bytes(9 * MIB + 5));
 }
+
+/// The same header again and again, each with room behind it, without that much memory.
+struct Repeated(Vec<u8>, u64);
+
+impl ReadAt for Repeated {
+    fn len(&self) -> u64 {
+        bytes(self.0.len()) * self.1
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        let mut at = offset;
+        let mut rest = buf;
+        while !rest.is_empty() {
+            let within = usize::try_from(at % bytes(self.0.len())).unwrap();
+            let n = rest.len().min(self.0.len() - within);
+            let (now, later) = rest.split_at_mut(n);
+            now.copy_from_slice(&self.0[within..within + n]);
+            at += bytes(n);
+            rest = later;
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn large_headers_are_opened_as_long_as_they_are_few() {
+    let mut header = image("l2-metadata-4m-primary-zeroed");
+    header.truncate(9 * MIB);
+    let most = usize::try_from(SCAN_OPEN_MAX / (4 << 20)).unwrap();
+    let found = scan(&Repeated(header, bytes(most) + 4));
+    assert_eq!(found.containers.len(), most + 4);
+    let opened = found.containers.iter().filter(|c| c.opens()).count();
+    assert_eq!(opened, most);
+    let last = found.containers.last().unwrap().header.as_ref().unwrap().as_ref().unwrap_err();
+    assert_eq!((last.kind(), last.rule()), (ErrorKind::LimitExceeded, "scan.open"));
+}

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use unluks::container::Format;
 use unluks::decrypt::target::Direct;
+use unluks::volume::BadSectorPolicy;
 
 /// Reads LUKS1 and LUKS2 images: no root, no device-mapper, no cryptsetup. The image is never written to.
 #[derive(Parser)]
@@ -22,8 +23,19 @@ pub enum Command {
     Inspect(InspectArgs),
     Decrypt(DecryptArgs),
     Scan(ScanArgs),
+    RestorePlan(RestorePlanArgs),
     #[cfg(feature = "nbd")]
     Serve(ServeCommand),
+    #[cfg(feature = "openstack")]
+    Fetch(FetchCommand),
+}
+
+/// Fetches an image and its key from OpenStack into a directory that the other commands take
+#[cfg(feature = "openstack")]
+#[derive(Args)]
+pub struct FetchCommand {
+    #[command(subcommand)]
+    pub what: crate::fetch::What,
 }
 
 /// Shows all that a header says, and what is wrong or weak about it; needs no key
@@ -84,13 +96,50 @@ impl ScanArgs {
     /// The whole disk as a source.
     pub fn source(&self) -> SourceArgs {
         let (format, max_size) = (self.format, self.max_size);
-        SourceArgs { image: self.image.clone(), header: None, format, max_size, partition: None, offset: None }
+        SourceArgs {
+            image: self.image.clone(),
+            header: None,
+            format,
+            max_size,
+            partition: None,
+            offset: None,
+            allow_truncated: false,
+        }
     }
 
     /// Whether what was read leaves the page cache: it does where it would fill it.
     pub fn drops_behind(&self, len: u64) -> bool {
         Direct::Auto.drops_behind(len)
     }
+}
+
+/// Prints the openstack commands that bring a backup's secret and image back, and what will stand in the way
+#[derive(Args)]
+pub struct RestorePlanArgs {
+    /// The directory of a backup by unluks fetch
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// The cloud of clouds.yaml to restore into [default: what the OS_* variables say]
+    #[arg(long, value_name = "NAME")]
+    pub cloud: Option<String>,
+    /// Make a volume of the image too, also where the backup is not one of a volume
+    #[arg(long)]
+    pub volume: bool,
+    /// Make a volume of this type
+    #[arg(long, value_name = "TYPE")]
+    pub volume_type: Option<String>,
+    /// Do it, through the cloud's API; what was made is deleted again where a later step fails
+    #[cfg(feature = "openstack")]
+    #[arg(long)]
+    pub run: bool,
+    /// Say nothing but what was made, and errors
+    #[cfg(feature = "openstack")]
+    #[arg(short, long, requires = "run")]
+    pub quiet: bool,
+    /// How progress is shown on the standard error: auto is a bar on a terminal, and nothing elsewhere
+    #[cfg(feature = "openstack")]
+    #[arg(long, value_enum, default_value = "auto", value_name = "HOW", requires = "run")]
+    pub progress: ProgressKind,
 }
 
 /// Serves the plaintext of an image over NBD, read-only, and writes it nowhere
@@ -103,9 +152,9 @@ pub struct ServeCommand {
     pub key: KeyArgs,
     #[command(flatten)]
     pub limits: LimitArgs,
-    /// Serve the whole sectors that are there when the image is cut off
-    #[arg(long)]
-    pub allow_truncated: bool,
+    /// Serve sectors whose integrity tag is wrong, and list them at the end; the exit code is 4 then
+    #[arg(long, value_enum, value_name = "HOW")]
+    pub bad_sectors: Option<BadSectors>,
     /// Say nothing but errors
     #[arg(short, long)]
     pub quiet: bool,
@@ -116,7 +165,7 @@ pub struct ServeCommand {
 /// Where the image is.
 #[derive(Args)]
 pub struct SourceArgs {
-    /// The image; - reads it from the standard input
+    /// The image, or the directory of a backup by unluks fetch; - reads an image from the standard input
     #[arg(value_name = "IMAGE")]
     pub image: PathBuf,
     /// Take the header from this file: a detached header, or a header backup in place of a damaged one
@@ -134,11 +183,16 @@ pub struct SourceArgs {
     /// Where the LUKS container starts in the image
     #[arg(long, value_name = "BYTES", value_parser = size)]
     pub offset: Option<u64>,
+    /// Take what is there, in whole sectors, when the image or its partition is cut off
+    #[arg(long)]
+    pub allow_truncated: bool,
 }
 
 /// Where the key is. In each of these, FILE may be - for the standard input, or /dev/fd/N.
 #[derive(Args)]
-#[command(next_help_heading = "Key (one of these; with none, a prompt, or the first line of the standard input)")]
+#[command(
+    next_help_heading = "Key (one of these; with none, a backup's own, a prompt, or the first line of standard input)"
+)]
 pub struct KeyArgs {
     /// A Barbican secret's payload as downloaded; its lower-case hex is the passphrase, as OpenStack has it
     #[arg(long, value_name = "FILE", group = "key_source")]
@@ -173,7 +227,7 @@ pub struct KeyArgs {
 }
 
 /// What unlocking may cost.
-#[derive(Args)]
+#[derive(Args, Clone)]
 #[command(next_help_heading = "Limits")]
 pub struct LimitArgs {
     /// The most memory that a key derivation may take [default: 4GiB, or three quarters of the machine's]
@@ -194,12 +248,17 @@ pub struct PartArgs {
     /// Write this many bytes of plaintext
     #[arg(long, value_name = "BYTES", value_parser = size)]
     pub length: Option<u64>,
-    /// Decrypt the whole sectors that are there when the image is cut off
-    #[arg(long)]
-    pub allow_truncated: bool,
     /// List sectors whose integrity tag is wrong and go on; the exit code is 4 all the same
     #[arg(long, value_enum, value_name = "HOW", conflicts_with = "resume")]
     pub bad_sectors: Option<BadSectors>,
+}
+
+impl PartArgs {
+    /// Whether the part ends within `len` bytes of plaintext.
+    pub fn is_within(&self, len: u64) -> bool {
+        let end = self.length.and_then(|length| length.checked_add(self.skip.unwrap_or(0)));
+        end.is_some_and(|end| end <= len)
+    }
 }
 
 /// What becomes of sectors whose integrity tag is wrong.
@@ -211,6 +270,17 @@ pub enum BadSectors {
     Skip,
     /// They are decrypted all the same, and may be anything
     Report,
+}
+
+impl BadSectors {
+    pub fn policy(how: Option<Self>) -> BadSectorPolicy {
+        match how {
+            None => BadSectorPolicy::Refuse,
+            Some(Self::Zero) => BadSectorPolicy::Zero,
+            Some(Self::Skip) => BadSectorPolicy::Skip,
+            Some(Self::Report) => BadSectorPolicy::Report,
+        }
+    }
 }
 
 /// How the output is written.

@@ -18,6 +18,7 @@ use unluks::volume::{BadSectorPolicy, VolumeOptions};
 use unluks::{Error, ErrorKind, Image, ReadAt, Result, Volume};
 
 use crate::args::{BadSectors, DecryptArgs, When};
+use crate::backup::{self, InBackup};
 use crate::hashes;
 use crate::key;
 use crate::progress::{Shown, StopFollowers};
@@ -26,28 +27,36 @@ use crate::source::{Source, WithinFile, is_dash, shown};
 /// An output below this is not worth a journal.
 const JOURNAL_FROM: u64 = 64 << 20;
 
-pub fn run(args: &DecryptArgs) -> Result<ExitCode> {
+pub fn run(args: &mut DecryptArgs) -> Result<ExitCode> {
     key::check(&args.key, is_dash(&args.source.image))?;
-    let source = Source::open(&args.source)?;
+    let backup = backup::enter(&mut args.source)?;
+    let args = &*args;
+    let mut source = Source::open(&args.source)?;
+    if let Some(backup) = &backup {
+        backup.check(&mut source, args.source.allow_truncated).map_err(|e| e.within_file(&args.source.image))?;
+    }
     source.print_notes(args.out.quiet);
     let wanted = hashes::parse(&args.out.hash)?;
     hashes::check_file(args, &source)?;
     let output = Output::look(args, &source)?;
-    let image = source.image(&args.source)?;
-    let material = key::read(&args.key, is_dash(&args.source.image))?;
+    let image = source.image(&args.source).map_err(|e| backup::explain(backup.as_ref(), e))?;
+    let material = key::read(&args.key, is_dash(&args.source.image), backup.as_ref())?;
     let unlocked = key::unlock(&image, material, &args.key, &args.limits, args.out.quiet);
     let unlocked = unlocked.map_err(|e| e.within_file(&args.source.image))?;
     let options = VolumeOptions {
-        allow_truncated: args.part.allow_truncated,
+        allow_truncated: args.source.allow_truncated,
         length_unknown: source.pipe.is_some(),
-        bad_sectors: match args.part.bad_sectors {
-            None => BadSectorPolicy::Refuse,
-            Some(BadSectors::Zero) => BadSectorPolicy::Zero,
-            Some(BadSectors::Skip) => BadSectorPolicy::Skip,
-            Some(BadSectors::Report) => BadSectorPolicy::Report,
-        },
+        bad_sectors: BadSectors::policy(args.part.bad_sectors),
     };
-    let volume = image.volume(&unlocked, options).map_err(|e| e.within_file(&args.source.image))?;
+    let volume = match image.volume(&unlocked, options) {
+        // A part that is there all the same is no matter of what is missing behind it.
+        Err(e) if e.rule() == "truncated" && args.part.length.is_some() => {
+            let there = image.volume(&unlocked, VolumeOptions { allow_truncated: true, ..options });
+            there.ok().filter(|volume| args.part.is_within(volume.len())).ok_or(e)
+        }
+        other => other,
+    };
+    let volume = volume.map_err(|e| e.within_file(&args.source.image))?;
     drop(unlocked);
     warn(args.out.quiet, &image, &volume);
     let part = Part::of(args, &volume)?;
@@ -58,6 +67,7 @@ pub fn run(args: &DecryptArgs) -> Result<ExitCode> {
         volume: &volume,
         part,
         wanted: &wanted,
+        backup: backup.as_ref(),
         progress: Progress::default(),
     };
     work.catch_signals()?;
@@ -71,12 +81,13 @@ pub fn run(args: &DecryptArgs) -> Result<ExitCode> {
         _ => e.within_file(&args.source.image),
     })?;
     hashes::report(&hashes, args, &source)?;
-    report_bad_sectors(&volume).map_err(|e| e.within_file(&args.source.image))?;
+    report_bad_sectors(&volume, "the output is kept, with bad sectors")
+        .map_err(|e| e.within_file(&args.source.image))?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Lists the sectors that were passed over. The output is kept, but nobody must take it for whole.
-fn report_bad_sectors(volume: &Volume) -> Result<()> {
+pub fn report_bad_sectors(volume: &Volume, kept: &str) -> Result<()> {
     let bad = volume.bad_sectors();
     if bad.is_empty() {
         return Ok(());
@@ -108,7 +119,7 @@ fn report_bad_sectors(volume: &Volume) -> Result<()> {
     if let Some(damage) = bad.journal_damage() {
         found.push(format!("the journal was passed over ({damage})"));
     }
-    let message = format!("{}; the output is kept, with bad sectors {how}", found.join("; "));
+    let message = format!("{}; {kept} {how}", found.join("; "));
     Err(Error::corrupt(rule, message))
 }
 
@@ -120,6 +131,13 @@ pub fn warn(quiet: bool, image: &Image, volume: &Volume) {
     let mut err = anstream::stderr();
     for f in findings(image.metadata(), None).iter().filter(|f| f.severity == Severity::Critical) {
         let _ = writeln!(err, "warning: {}: {}", f.about, f.message);
+    }
+    let metadata = image.metadata();
+    for damaged in metadata.copies.iter().filter(|c| !c.used) {
+        if let (Some(e), Some(used)) = (&damaged.error, metadata.used_copy()) {
+            let _ =
+                writeln!(err, "warning: the {} header is damaged, so the {} one is used: {e}", damaged.role, used.role);
+        }
     }
     if volume.missing() > 0 {
         let message = "bytes are missing at the end of the image; the whole sectors that are there are decrypted";
@@ -220,6 +238,7 @@ struct Work<'a> {
     volume: &'a Volume,
     part: Part,
     wanted: &'a [hashes::Wanted],
+    backup: Option<&'a InBackup>,
     progress: Progress,
 }
 
@@ -336,7 +355,7 @@ impl Work<'_> {
             Job { volume: self.volume, pipe: self.source.pipe.as_deref(), start: self.part.start, len: self.part.len };
         let options = Options {
             threads: self.args.out.threads,
-            allow_truncated: self.args.part.allow_truncated,
+            allow_truncated: self.args.source.allow_truncated,
             drop_behind: self.args.out.direct().drops_behind(self.part.len.unwrap_or(0)),
         };
         let out = &self.args.out;
@@ -363,6 +382,8 @@ impl Work<'_> {
         if let Some((pipe, tapped)) = tapped {
             hashes.extend(tapped.finish(pipe)?);
         }
+        // Before the output gets its name.
+        self.backup.map_or(Ok(()), |backup| backup.compare(&hashes))?;
         if !out.quiet {
             let seconds = start.elapsed().as_secs_f64();
             let _ = writeln!(anstream::stderr(), "{written} bytes of plaintext in {seconds:.1} s");

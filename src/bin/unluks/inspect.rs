@@ -15,16 +15,19 @@ use unluks::luks::data::DataFile;
 use unluks::{Error, ReadAt, Result};
 
 use crate::args::InspectArgs;
+use crate::backup;
 use crate::source::Source;
 use report::{Container, DataIn, FileInfo, Files, Report};
 
-pub fn run(args: &InspectArgs) -> Result<ExitCode> {
+pub fn run(args: &mut InspectArgs) -> Result<ExitCode> {
+    let backup = backup::enter(&mut args.source)?;
+    let args = &*args;
     let source = Source::open(&args.source)?;
     if source.is_plain_file() {
         // Those of a container are in the report.
         source.print_notes(false);
     }
-    let image = source.image(&args.source)?;
+    let image = source.image(&args.source).map_err(|e| backup::explain(backup.as_ref(), e))?;
     let path = |path: &Path| path.to_string_lossy().into_owned();
     let file_info = |p: &Path, file: &dyn ReadAt| FileInfo { path: path(p), size: length(file) };
     let data = match source.place() {

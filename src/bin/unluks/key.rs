@@ -9,6 +9,7 @@ use unluks::luks::unlock::{UnlockOptions, Unlocked, derivations};
 use unluks::{Error, Image, Key, Limits, Result, SecretBytes, VolumeKey};
 
 use crate::args::{KeyArgs, LimitArgs};
+use crate::backup::InBackup;
 use crate::source::{is_dash, shown};
 
 /// What the user gave to open the image with.
@@ -31,9 +32,10 @@ pub fn check(args: &KeyArgs, stdin_is_image: bool) -> Result<()> {
     }
 }
 
-/// Reads the key, and what is to be tried beside it. `stdin_is_image` says that the standard input is taken.
-pub fn read(args: &KeyArgs, stdin_is_image: bool) -> Result<Material> {
-    match read_first(args, stdin_is_image)? {
+/// Reads the key, and what is to be tried beside it. `stdin_is_image` says that the standard input is taken; a backup's
+/// own key stands back behind one that was named.
+pub fn read(args: &KeyArgs, stdin_is_image: bool, backup: Option<&InBackup>) -> Result<Material> {
+    match read_first(args, stdin_is_image, backup)? {
         Material::Passphrases { mut key, guessed } => {
             for path in &args.also_key_file {
                 key = key.and(Key::passphrase(with_file(path, |f| read_key_file(f, 0, None))?));
@@ -47,7 +49,7 @@ pub fn read(args: &KeyArgs, stdin_is_image: bool) -> Result<Material> {
     }
 }
 
-fn read_first(args: &KeyArgs, stdin_is_image: bool) -> Result<Material> {
+fn read_first(args: &KeyArgs, stdin_is_image: bool, backup: Option<&InBackup>) -> Result<Material> {
     let all = |path: &Path| with_file(path, |f| read_key_file(f, 0, None));
     let plain = |bytes| Material::Passphrases { key: Key::passphrase(bytes), guessed: false };
     if let Some(path) = &args.barbican_key {
@@ -66,6 +68,9 @@ fn read_first(args: &KeyArgs, stdin_is_image: bool) -> Result<Material> {
     }
     if let Some(path) = &args.volume_key_file {
         return Ok(Material::VolumeKey(VolumeKey(all(path)?)));
+    }
+    if let Some(key) = backup.map(InBackup::key).transpose()?.flatten() {
+        return Ok(Material::Passphrases { key, guessed: false });
     }
     match std::io::stdin().is_terminal() || stdin_is_image {
         true => prompt().map(plain),

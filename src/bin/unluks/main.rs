@@ -1,11 +1,16 @@
 //! The program `unluks`: reads LUKS images without cryptsetup.
 
 mod args;
+mod backup;
 mod decrypt;
+#[cfg(feature = "openstack")]
+mod fetch;
 mod hashes;
 mod inspect;
 mod key;
 mod progress;
+mod quote;
+mod restore_plan;
 mod scan;
 #[cfg(feature = "nbd")]
 mod serve;
@@ -21,11 +26,14 @@ use args::{Cli, Command};
 
 fn main() -> ExitCode {
     keep_secrets_in();
-    let cli = Cli::parse();
-    let result = match &cli.command {
+    let mut cli = Cli::parse();
+    let result = match &mut cli.command {
         Command::Inspect(args) => inspect::run(args),
         Command::Decrypt(args) => decrypt::run(args),
         Command::Scan(args) => scan::run(args),
+        #[cfg(feature = "openstack")]
+        Command::Fetch(args) => fetch::run(&args.what),
+        Command::RestorePlan(args) => restore_plan::run(args),
         #[cfg(feature = "nbd")]
         Command::Serve(args) => serve_image(args),
     };
@@ -40,23 +48,34 @@ fn main() -> ExitCode {
 
 /// `unluks serve`: unlocks first, so that no client can make the server derive keys.
 #[cfg(feature = "nbd")]
-fn serve_image(args: &args::ServeCommand) -> unluks::Result<ExitCode> {
+fn serve_image(args: &mut args::ServeCommand) -> unluks::Result<ExitCode> {
     use source::{Source, WithinFile};
     args.serve.check()?;
-    let source = Source::open(&args.source)?;
+    let backup = backup::enter(&mut args.source)?;
+    let mut source = Source::open(&args.source)?;
     if source.pipe.is_some() {
         return Err(Error::invalid("serve wants an image that can be read at any place, not a pipe"));
     }
-    let image = source.image(&args.source)?;
+    if let Some(backup) = &backup {
+        backup.check(&mut source, args.source.allow_truncated).map_err(|e| e.within_file(&args.source.image))?;
+    }
+    let image = source.image(&args.source).map_err(|e| backup::explain(backup.as_ref(), e))?;
     source.print_notes(args.quiet);
-    let material = key::read(&args.key, false)?;
+    let material = key::read(&args.key, false, backup.as_ref())?;
     let unlocked = key::unlock(&image, material, &args.key, &args.limits, args.quiet);
     let unlocked = unlocked.map_err(|e| e.within_file(&args.source.image))?;
-    let options = unluks::volume::VolumeOptions { allow_truncated: args.allow_truncated, ..Default::default() };
+    let options = unluks::volume::VolumeOptions {
+        allow_truncated: args.source.allow_truncated,
+        bad_sectors: args::BadSectors::policy(args.bad_sectors),
+        ..Default::default()
+    };
     let volume = image.volume(&unlocked, options).map_err(|e| e.within_file(&args.source.image))?;
     drop(unlocked);
     decrypt::warn(args.quiet, &image, &volume);
-    let code = serve::serve(&args.serve, std::sync::Arc::new(volume))?;
+    let volume = std::sync::Arc::new(volume);
+    let code = serve::serve(&args.serve, std::sync::Arc::<unluks::Volume>::clone(&volume))?;
+    let served = decrypt::report_bad_sectors(&volume, "they were served");
+    served.map_err(|e| e.within_file(&args.source.image))?;
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
 }
 

@@ -65,6 +65,6 @@ pub fn run(args: &ScanArgs) -> Result<ExitCode> {
 fn nothing(scan: &Scan) -> Error {
     match scan.containers.is_empty() {
         true => Error::corrupt("magic", "no LUKS header at any place of it"),
-        false => Error::corrupt("magic", "no LUKS header that is good: each that begins as one breaks a rule"),
+        false => Error::corrupt("magic", "no LUKS header that opens: each that begins as one is damaged or cut off"),
     }
 }

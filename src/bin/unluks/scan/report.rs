@@ -1,18 +1,16 @@
 //! What a scan found, for people and for programs. `docs/scan.schema.json` describes the JSON.
 
-use std::ffi::OsStr;
 use std::fmt::Write;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
 use serde::Serialize;
 use unluks::error::escape;
 use unluks::luks::data::{DataFile, assess};
-use unluks::partition;
+use unluks::partition::{self, Entry};
 use unluks::scan::{self, Scan, State};
-use unluks::{Error, Metadata};
+use unluks::{Error, Metadata, luks};
 
 use crate::args::ScanArgs;
+use crate::quote;
 use crate::source::Disk;
 
 /// The version of the report's shape. It grows where a member is taken away or changes its meaning.
@@ -50,6 +48,8 @@ struct Container {
     label: Option<String>,
     subsystem: Option<String>,
     partition: Option<u32>,
+    #[serde(skip)]
+    next: Option<u64>,
     opens: bool,
     data: Option<&'static str>,
     error: Option<Fault>,
@@ -89,9 +89,17 @@ impl Report {
         let table = partition::list(&*disk.disk, disk.sector_size).ok().flatten();
         let partition = |start: u64| {
             let entries = table.as_ref().map_or(&[][..], |t| &t.entries);
-            entries.iter().find(|e| e.start == start).map(|e| e.number)
+            entries.iter().find(|e| e.start == start)
         };
-        let container = |c: &scan::Container| Container::new(c, args, disk.disk.len(), c.start.and_then(partition));
+        let starts: Vec<u64> = scan.containers.iter().filter(|c| c.opens()).filter_map(|c| c.start).collect();
+        let container = |c: &scan::Container| {
+            let partition = c.start.and_then(partition);
+            let disk_len = disk.disk.len();
+            // With --partition the plaintext ends where the partition does; with --offset, where the disk does.
+            let end = partition.map_or(disk_len, |p| p.start.saturating_add(p.len).min(disk_len));
+            let next = starts.iter().copied().filter(|next| c.start.is_some_and(|start| *next > start) && *next < end);
+            Container::new(c, args, end, partition, next.min())
+        };
         Self {
             schema: SCHEMA,
             image: Image {
@@ -134,10 +142,12 @@ fn text(text: &str) -> Option<String> {
 }
 
 impl Container {
-    fn new(found: &scan::Container, args: &ScanArgs, disk_len: u64, partition: Option<u32>) -> Self {
+    /// `end` is where the disk ends for it, and `next` where another container starts before that.
+    fn new(found: &scan::Container, args: &ScanArgs, end: u64, partition: Option<&Entry>, next: Option<u64>) -> Self {
         let metadata = found.header.as_ref().and_then(|h| h.as_ref().ok());
-        let file = |start: u64| DataFile { len: disk_len.checked_sub(start), detached: false };
+        let file = |start: u64| DataFile { len: end.checked_sub(start), detached: false };
         let data = metadata.zip(found.start).map(|(m, start)| assess(m, file(start)).state);
+        let open_ended = metadata.is_some_and(|m| m.live_segments().any(|(_, s)| s.size.is_none()));
         let command = found.start.zip(data).filter(|(_, state)| !state.is_absent());
         let copies: Vec<_> = found.copies.iter().map(Copy::new).collect();
         Self {
@@ -146,11 +156,15 @@ impl Container {
             uuid: metadata.map(|m| m.uuid.clone()).or_else(|| copies.iter().find_map(|c| c.uuid.clone())),
             label: metadata.and_then(|m: &Metadata| text(&m.label)),
             subsystem: metadata.and_then(|m| text(&m.subsystem)),
-            partition,
+            partition: partition.map(|p| p.number),
+            next: next.filter(|_| open_ended),
             opens: metadata.is_some(),
             data: data.map(|state| state.name()),
             error: found.header.as_ref().and_then(|h| h.as_ref().err()).map(Fault::new),
-            command: command.map(|(start, _)| command_for(args, start)),
+            command: command.map(|(start, state)| {
+                let partition = partition.map(|p| p.number);
+                command_for(args, start, partition, state == luks::data::State::Truncated)
+            }),
             copies,
         }
     }
@@ -183,11 +197,17 @@ impl Container {
             line("damaged", &format!("does not open: {e}"));
         }
         match (self.data, &self.command) {
-            (Some("truncated"), _) => line("data", "the disk ends within it: add --allow-truncated"),
+            (Some("truncated"), _) => line("data", "the disk ends within it, or within its last sector"),
             (Some(state), None) => {
                 line("data", &format!("none behind it ({state}): cut it out, and give it as --header of its data"));
             }
             _ => {}
+        }
+        if let (Some(next), true) = (self.next, self.command.is_some()) {
+            line(
+                "data",
+                &format!("goes on over the container at byte {next}: where it ends is not known; see --length"),
+            );
         }
         if let Some(command) = &self.command {
             line("open with", command);
@@ -235,8 +255,15 @@ impl Copy {
 }
 
 /// The command that opens the container at `start`, as a shell takes it. KEY and OUT are names to fill in.
-fn command_for(args: &ScanArgs, start: u64) -> String {
-    let mut command = format!("unluks decrypt {} --offset {start}", quoted(&args.image));
+fn command_for(args: &ScanArgs, start: u64, partition: Option<u32>, truncated: bool) -> String {
+    let mut command = format!("unluks decrypt {}", quote::path(&args.image));
+    let _ = match partition {
+        Some(number) => write!(command, " --partition {number}"),
+        None => write!(command, " --offset {start}"),
+    };
+    if truncated {
+        command += " --allow-truncated";
+    }
     if let Some(format) = args.format {
         let _ = write!(command, " --format {format}");
     }
@@ -244,66 +271,4 @@ fn command_for(args: &ScanArgs, start: u64) -> String {
         let _ = write!(command, " --max-size {size}");
     }
     command + " --key-file KEY --output OUT"
-}
-
-/// A path as a shell takes it: as it is, or in quotes; with `$'…'` where it has bytes that no terminal should get.
-fn quoted(path: &Path) -> String {
-    // A path that begins with a dash would be taken for a flag.
-    let dashed = path.as_os_str().as_bytes().starts_with(b"-");
-    let path = if dashed { Path::new(".").join(path) } else { path.to_owned() };
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,:=@%".contains(c);
-    match path.to_str() {
-        Some(text) if !text.is_empty() && text.chars().all(plain) => text.to_owned(),
-        Some(text) if text.chars().all(|c| (' '..='~').contains(&c) || c.is_alphanumeric()) => {
-            format!("'{}'", text.replace('\'', r"'\''"))
-        }
-        _ => escaped(path.as_os_str()),
-    }
-}
-
-fn escaped(path: &OsStr) -> String {
-    let mut out = String::from("$'");
-    for byte in path.as_bytes() {
-        match byte {
-            b'\'' | b'\\' => {
-                out.push('\\');
-                out.push(char::from(*byte));
-            }
-            b' '..=b'~' => out.push(char::from(*byte)),
-            // Always three digits, so that one that follows is not taken in.
-            byte => {
-                let _ = write!(out, "\\{byte:03o}");
-            }
-        }
-    }
-    out + "'"
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_shell_takes_a_quoted_path_as_it_was() {
-        let names: [&[u8]; 10] = [
-            b"disk.img",
-            b"/dev/disk/by-id/usb-x:0",
-            b"my disk.img",
-            b"it's $(touch pwned) `id` \"x\" \\ * !.img",
-            b"--output",
-            "b\u{fc}ro \u{6f22}.img".as_bytes(),
-            b"\x1b[31m\n\x07'8.img",
-            b"\xff\xfe9.img",
-            "\u{202e}gmi.txt".as_bytes(),
-            b"~root",
-        ];
-        for name in names {
-            let quoted = quoted(Path::new(OsStr::from_bytes(name)));
-            assert!(quoted.chars().all(|c| (' '..='~').contains(&c) || c.is_alphanumeric()), "{quoted}");
-            let output =
-                std::process::Command::new("bash").args(["-c", &format!("printf %s {quoted}")]).output().unwrap();
-            let wanted = if name.starts_with(b"-") { [b"./", name].concat() } else { name.to_vec() };
-            assert_eq!(output.stdout, wanted, "{quoted}");
-        }
-    }
 }

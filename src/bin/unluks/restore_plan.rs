@@ -1,0 +1,182 @@
+//! `unluks restore-plan`: what brings a backup back into a cloud, as a script for the openstack client.
+
+#[cfg(feature = "openstack")]
+mod restore;
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+
+use unluks::backup::plan::{Plan, PlanOptions};
+use unluks::backup::{Backup, BackupDir};
+use unluks::error::escape;
+use unluks::{Error, Result};
+
+use crate::args::RestorePlanArgs;
+use crate::quote::{flag, operand, path};
+
+pub fn run(args: &RestorePlanArgs) -> Result<ExitCode> {
+    let dir = BackupDir::open(&args.dir)?;
+    let options = PlanOptions { volume: args.volume, volume_type: args.volume_type.clone() };
+    let plan = Plan::new(&dir, &options)?;
+    #[cfg(feature = "openstack")]
+    if args.run {
+        return restore::run(args, &dir, &plan);
+    }
+    let script = script(&dir, &plan, args.cloud.as_deref())?;
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(script.as_bytes()).and_then(|()| stdout.flush()) {
+        // Whoever reads has seen enough.
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        Err(e) => Err(Error::io("writing to the standard output", e)),
+        Ok(()) => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// A command of several parts, each on a line of its own.
+struct Command(Vec<String>);
+
+impl Command {
+    fn new(cloud: Option<&str>, what: &str) -> Self {
+        let client = cloud.map_or("openstack".into(), |cloud| format!("openstack {}", flag("--os-cloud", cloud)));
+        Self(vec![format!("{client} {what}")])
+    }
+
+    fn push(&mut self, part: impl Into<String>) {
+        self.0.push(part.into());
+    }
+
+    fn flag(&mut self, name: &str, value: &str) {
+        self.push(flag(name, value));
+    }
+
+    fn text(&self) -> String {
+        self.0.join(" \\\n    ")
+    }
+}
+
+/// The commands in their order, with all that stands in the way before them.
+fn script(dir: &BackupDir, plan: &Plan, cloud: Option<&str>) -> Result<String> {
+    let mut out = heading(&dir.backup, dir.path());
+    if !plan.notes.is_empty() {
+        out += "#\n# What stands in the way, or comes back different:\n";
+    }
+    for note in &plan.notes {
+        let _ = writeln!(out, "# - {}: {}", note.rule, note.message);
+    }
+    out += "set -eu\n\n";
+    if let Some(command) = secret(dir, plan, cloud) {
+        let _ = writeln!(out, "secret_href=$({})\nsecret_id=${{secret_href##*/}}\n", command.text());
+    }
+    let _ = writeln!(out, "image_id=$({})\n", image(dir, plan, cloud)?.text());
+    out += &compare(&dir.backup, cloud);
+    if plan.image.protected {
+        let _ = writeln!(out, "{}", Command::new(cloud, "image set --protected \"$image_id\"").text());
+    }
+    let volume = volume(plan, cloud).text();
+    if plan.volume_wanted {
+        let _ = writeln!(out, "\nvolume_id=$({volume})");
+    } else if plan.secret.is_some() {
+        out += "\n# A volume of it, where one is wanted (--volume puts it here as a command):\n";
+        for line in volume.lines() {
+            let _ = writeln!(out, "#   {line}");
+        }
+    }
+    out += "echo \"image $image_id\"";
+    if plan.secret.is_some() {
+        out += " \"secret $secret_id\"";
+    }
+    if plan.volume_wanted {
+        out += " \"volume $volume_id\"";
+    }
+    out.push('\n');
+    Ok(out)
+}
+
+fn heading(backup: &Backup, dir: &Path) -> String {
+    let mut out = String::from("#!/bin/sh\n");
+    let shown = |text: &Option<String>| text.as_deref().map_or("unknown".into(), escape);
+    if let Some(image) = &backup.image {
+        let _ = writeln!(out, "# Brings back the image {} ({}).", shown(&image.name), image.id);
+    }
+    let (name, region) = (shown(&backup.cloud.name), shown(&backup.cloud.region));
+    let dir = escape(&dir.display().to_string());
+    let _ =
+        writeln!(out, "# Fetched {} from the cloud {name}, region {region}, into {dir}.", escape(&backup.fetched_at));
+    out
+}
+
+/// `openstack secret store`. With `--file` and no content type the client sends the bytes as they are, so that the key
+/// is in no argument and no variable.
+fn secret(dir: &BackupDir, plan: &Plan, cloud: Option<&str>) -> Option<Command> {
+    let (secret, key) = (plan.secret.as_ref()?, dir.key_path()?);
+    let mut c = Command::new(cloud, "secret store -f value -c 'Secret href'");
+    c.flag("--secret-type", &secret.secret_type);
+    for (name, value) in [("--name", &secret.name), ("--algorithm", &secret.algorithm), ("--mode", &secret.mode)] {
+        if let Some(value) = value {
+            c.flag(name, value);
+        }
+    }
+    if let Some(bits) = secret.bit_length {
+        c.flag("--bit-length", &bits.to_string());
+    }
+    if let Some(expiration) = &secret.expiration {
+        c.flag("--expiration", expiration);
+    }
+    // Text has to be said: bytes are what the client takes a file for.
+    if secret.content_type.as_deref().is_some_and(|t| t.starts_with("text/plain")) {
+        c.flag("--payload-content-type", "text/plain");
+    }
+    c.push(format!("--file {}", path(&key)));
+    Some(c)
+}
+
+fn image(dir: &BackupDir, plan: &Plan, cloud: Option<&str>) -> Result<Command> {
+    let image = &plan.image;
+    let data = dir.data_path().ok_or_else(|| Error::invalid("the backup holds no image"))?;
+    let mut c = Command::new(cloud, &format!("image create -f value -c id --{}", image.visibility));
+    c.flag("--disk-format", &image.disk_format);
+    c.flag("--container-format", &image.container_format);
+    c.push(format!("--min-disk {} --min-ram {}", image.min_disk, image.min_ram));
+    for tag in &image.tags {
+        c.flag("--tag", tag);
+    }
+    for name in &image.key_properties {
+        // The variable is an id, which wants no quotes of its own.
+        c.push(format!("{}\"$secret_id\"", flag("--property", &format!("{name}="))));
+    }
+    for (name, value) in &image.properties {
+        c.flag("--property", &format!("{name}={value}"));
+    }
+    c.push(format!("--file {}", path(&data)));
+    c.push(operand(&image.name));
+    Ok(c)
+}
+
+/// What the cloud has now is what it had then.
+fn compare(backup: &Backup, cloud: Option<&str>) -> String {
+    let Some(image) = &backup.image else { return String::new() };
+    let show = |what: &str| Command::new(cloud, &format!("image show {what} \"$image_id\"")).text();
+    let test = match (&image.os_hash_value, &image.checksum) {
+        (Some(hex), _) => format!("{} | grep -q {hex}", show("-f json -c properties")),
+        (None, Some(hex)) => format!("test \"$({})\" = {hex}", show("-f value -c checksum")),
+        (None, None) => return String::new(),
+    };
+    format!("{test} ||\n    {{ echo \"image $image_id: its hash is not the one that was recorded\" >&2; exit 1; }}\n")
+}
+
+fn volume(plan: &Plan, cloud: Option<&str>) -> Command {
+    let volume = &plan.volume;
+    let mut c = Command::new(cloud, "volume create -f value -c id --image \"$image_id\"");
+    match &volume.volume_type {
+        Some(name) => c.flag("--type", name),
+        None if plan.secret.is_some() => {
+            c.push("--type \"${VOLUME_TYPE:?the name of a volume type that is encrypted by LUKS}\"")
+        }
+        None => {}
+    }
+    c.push(format!("--size {}", volume.size));
+    c.push(operand(&volume.name));
+    c
+}
