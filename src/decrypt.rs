@@ -321,6 +321,10 @@ impl<'a> Line<'a> {
         }
         let sector = usize::try_from(self.job.volume.sector_size()).unwrap_or(512);
         let whole = got / sector * sector;
+        // A pipe that ended before the part began has no plaintext up to there.
+        let before = stopped.saturating_sub(pipe.position());
+        let offset = offset.saturating_sub(before);
+        let offset = if before > 0 { offset - offset % u64::try_from(sector).unwrap_or(1) } else { offset };
         let ends = offset + u64::try_from(got).unwrap_or(0);
         let mut end = lock(&self.end);
         // Where the segment has no size of its own, the pipe's end is its end; a length that was asked for is a promise.

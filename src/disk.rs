@@ -1,5 +1,6 @@
 //! From an image file to the place where its LUKS container starts: through a container format and a partition table.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::container::{self, Contents, Format, Qcow2Luks};
@@ -181,8 +182,9 @@ fn has_secondary(disk: &dyn ReadAt, entry: &Entry) -> bool {
 /// The one partition that holds LUKS, if there is one: by its start, or else by a secondary header.
 fn only_luks<'t>(table: &'t Table, disk: &dyn ReadAt, notes: &mut Vec<String>) -> Result<Option<&'t Entry>> {
     let found = table.luks(disk)?;
-    let damaged: Vec<_> =
-        table.entries.iter().filter(|e| !found.contains(e)).filter(|e| has_secondary(disk, e)).collect();
+    let whole: BTreeSet<u32> = found.iter().map(|e| e.number).collect();
+    let others = table.entries.iter().filter(|e| !whole.contains(&e.number));
+    let damaged: Vec<_> = others.filter(|e| has_secondary(disk, e)).collect();
     if !damaged.is_empty() {
         notes.push(format!("a LUKS2 secondary header, but no primary one, is in {}", list_of(&damaged)));
     }

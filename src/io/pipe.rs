@@ -73,6 +73,11 @@ impl Pipe {
         Ok(from_head + s.fill(buf_rest)?)
     }
 
+    /// How many bytes have come through it.
+    pub fn position(&self) -> u64 {
+        self.lock().position
+    }
+
     /// Reads to the end, for the sake of the tap, and says how long the pipe was.
     ///
     /// # Errors

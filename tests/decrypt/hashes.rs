@@ -128,3 +128,25 @@ fn each_file_of(format: &str, ending: &str) {
     }
     assert!(fs::read(golden.path("out")).unwrap().starts_with(&plaintext));
 }
+
+#[test]
+fn a_hash_file_that_would_do_harm_is_refused_before_the_work() {
+    let (golden, _) = small();
+    let dir = text(golden.image.parent().unwrap());
+    let (image, key) = (text(&golden.image), text(&golden.key));
+    let line = r#"cd "$1" && unluks decrypt "$2" --key-file "$3" -o out --hash sha256 --hash-file "$4" --force"#;
+    for (file, code, word) in [("./out", 2, "it is the output itself"), ("nowhere/list", 1, "opening the folder of")] {
+        assert_refused(&sh(line, &[&dir, &image, &key, file]), code, &[word]);
+        assert!(!golden.path("out").exists());
+    }
+}
+
+#[test]
+fn a_name_is_written_byte_for_byte_and_the_file_before_the_screen() {
+    let (golden, _) = small();
+    let dir = text(golden.image.parent().unwrap());
+    let (image, key) = (text(&golden.image), text(&golden.key));
+    let line = r#"cd "$1" && unluks decrypt "$2" --key-file "$3" -o "$(printf 'o\377')" --hash sha256 --hash-file list >/dev/full
+        test $? = 1 && sha256sum --strict --check list"#;
+    assert_ok(&sh(line, &[&dir, &image, &key]));
+}

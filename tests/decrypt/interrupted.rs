@@ -146,6 +146,7 @@ fn refuses_to_go_on_with_anything_else(big: &Big, out: &Path) {
     };
     refused(&["--skip", "512"], &["--skip"]);
     refused(&["--length", "268435456"], &["--length"]);
+    refused(&["--offset", "0"], &["--offset, --partition or --format"]);
 
     // A file of the same length that was changed later.
     let image = File::options().read(true).write(true).open(&big.image).unwrap();
@@ -175,6 +176,13 @@ fn refuses_to_go_on_with_anything_else(big: &Big, out: &Path) {
     refused(&[], &["the unfinished output has"]);
     unfinished.set_len(len).unwrap();
 
+    // The same bytes in another file: who knows what became of the one that the journal speaks of.
+    let aside = big.path("aside");
+    fs::rename(&part, &aside).unwrap();
+    fs::copy(&aside, &part).unwrap();
+    refused(&[], &["is not the one that the journal is of"]);
+    fs::rename(&aside, &part).unwrap();
+
     // A journal that is no journal, and one that promises more than there can be.
     let noted = fs::read_to_string(&journal).unwrap();
     let first = noted.lines().next().unwrap();
@@ -191,5 +199,42 @@ fn nothing_to_go_on_with_is_said() {
     let big = Big::new(3 << 20);
     assert_refused(&big.decrypt(&big.path("out"), &["--resume"]), 2, &["cannot resume", "no journal"]);
     assert_refused(&big.decrypt(Path::new("-"), &["--resume"]), 2, &["--resume wants an output file"]);
+    assert_eq!(names(big.dir.path()), ["big.img"]);
+}
+
+#[test]
+fn a_new_output_has_no_use_for_an_old_journal() {
+    let big = Big::new(3 << 20);
+    for more in [&[][..], &["--no-sync"]] {
+        fs::write(big.journal_of_out(), "{}").unwrap();
+        fs::write(big.path(".out.unluks-part"), "old").unwrap();
+        assert_ok(&big.decrypt(&big.path("out"), more));
+        assert_eq!(names(big.dir.path()), ["big.img", "out"]);
+        fs::remove_file(big.path("out")).unwrap();
+    }
+}
+
+#[test]
+fn a_signal_ends_what_waits_for_a_pipe() {
+    let big = Big::new(3 << 20);
+    let image = fs::read(&big.image).unwrap();
+    let mut args = big.args(&big.path("out"));
+    args[1] = "-".into();
+    let mut command = Command::new(UNLUKS);
+    command.args(args).stdin(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    // The rest of the image never comes.
+    let mut stdin = child.stdin.take().unwrap();
+    std::io::Write::write_all(&mut stdin, &image[..image.len() - 4096]).unwrap();
+    let part = big.path(".out.unluks-part");
+    let start = Instant::now();
+    while !part.exists() {
+        assert!(start.elapsed() < Duration::from_secs(60));
+        sleep(Duration::from_millis(5));
+    }
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    drop(stdin);
+    assert_eq!(output.status.code(), Some(130), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(names(big.dir.path()), ["big.img"]);
 }

@@ -151,3 +151,21 @@ fn nothing_is_printed_beside_the_plaintext_without_a_terminal() {
     assert_eq!(run.stderr.lines().count(), 2, "{}", run.stderr);
     assert!(run.stderr.is_ascii() && !run.stderr.contains(['\r', '\u{1b}']));
 }
+
+#[test]
+fn the_input_is_neither_the_standard_output_nor_a_name_beside_the_output() {
+    let (golden, _) = small();
+    let before = sha256_file(&golden.image);
+    let (image, key) = (text(&golden.image), text(&golden.key));
+    for line in
+        [r#"unluks decrypt "$1" --key-file "$2" -o - >>"$1""#, r#"unluks decrypt "$1" --key-file "$2" -o - 1<>"$1""#]
+    {
+        assert_refused(&crate::sh(line, &[&image, &key]), 2, &["the standard output is the input itself"]);
+    }
+    assert_eq!(sha256_file(&golden.image), before);
+    let part = golden.path(".out.unluks-part");
+    fs::rename(&golden.image, &part).unwrap();
+    let run = crate::unluks(&["decrypt", &text(&part), "--key-file", &key, "-o", &text(&golden.path("out"))]);
+    assert_refused(&run, 2, &["is the input itself"]);
+    assert_eq!(sha256_file(&part), before);
+}

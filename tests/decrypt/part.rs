@@ -256,3 +256,20 @@ fn a_set_may_have_more_files_than_a_process_may_have_open_at_first() {
     let run = sh(r#"ulimit -Sn 100; unluks inspect "$1""#, &[&format!("{set}.E01")]);
     assert_refused(&run, 2, &["the image ends in segment file 1, but 776 more were given"]);
 }
+
+#[test]
+fn a_pipe_that_ends_early_gives_what_came_and_its_hash() {
+    let (golden, plaintext) = small();
+    let image = fs::read(&golden.image).unwrap();
+    let (out, list, key) = (text(&golden.path("out")), text(&golden.path("list")), text(&golden.key));
+    let args = ["decrypt", "-", "--key-file", &key, "-o", &out, "--length", "1048576", "--allow-truncated"];
+    let hash = ["--hash", "plaintext:sha256", "--hash-file", &list];
+    let run = unluks_with_stdin(&[&args[..], &hash].concat(), &image);
+    assert_ok(&run);
+    assert!(run.stderr.contains("1040384 bytes before the end of the part"), "{}", run.stderr);
+    assert_eq!(fs::read(&out).unwrap(), plaintext);
+    assert!(fs::read_to_string(&list).unwrap().starts_with(&crate::common::sha256(&plaintext)));
+
+    let skipped = ["decrypt", "-", "--key-file", &key, "-o", "-", "--skip", "10G"];
+    assert_refused(&unluks_with_stdin(&skipped, &image), 2, &["the plaintext ends at byte 8192"]);
+}

@@ -221,9 +221,8 @@ fn refuse_container(args: &SourceArgs, pipe: &dyn ReadAt) -> Result<()> {
 /// What the command line says about the place of the container.
 fn options(args: &SourceArgs, segments: &[Segment]) -> FindOptions {
     let segments = segments.iter().map(|segment| Arc::clone(&segment.file)).collect();
-    let container = container::Options { format: args.format, segments, max_size: args.max_size };
     FindOptions {
-        container,
+        container: container::Options { format: args.format, segments, max_size: args.max_size },
         partition: args.partition.clone(),
         offset: args.offset,
         detached: args.header.is_some(),
