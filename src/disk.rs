@@ -6,8 +6,8 @@ use std::sync::Arc;
 use crate::container::{self, Contents, Format, Qcow2Luks};
 use crate::error::{Error, Result};
 use crate::io::{ReadAt, Window};
-use crate::luks::{MAGIC, MAGIC_OFFLINE, MAGIC_SECONDARY};
-use crate::partition::{self, Entry, Scheme, Table, list_of};
+use crate::luks::MAGIC_SECONDARY;
+use crate::partition::{self, Entry, Scheme, Table, list_of, starts_as_luks};
 
 /// Where to look.
 #[derive(Clone, Default)]
@@ -85,7 +85,7 @@ pub fn find(file: Arc<dyn ReadAt>, options: FindOptions) -> Result<Found> {
         return Ok(Found { place: Place::Inside(Arc::new(part)), notes });
     }
     let asked = options.partition.is_some();
-    if !asked && starts_as_luks(&*disk)? {
+    if !asked && starts_as_luks(&*disk, 0)? {
         return Ok(Found { place: whole(disk), notes });
     }
     let table = match partition::list(&*disk, opened.sector_size) {
@@ -153,21 +153,12 @@ fn whose_data(table: &Table) -> Error {
 
 /// Says of a physical volume of LVM that it is one, where there is no LUKS header at all.
 fn refuse_lvm(source: &dyn ReadAt, what: &str) -> Result<()> {
-    if starts_as_luks(source)? || !partition::is_lvm(source)? || crate::luks::open(source).is_ok() {
+    if starts_as_luks(source, 0)? || !partition::is_lvm(source)? || crate::luks::open(source).is_ok() {
         return Ok(());
     }
     let message = format!("{what} is an LVM physical volume, and LUKS may be inside one of its volumes");
     Err(Error::corrupt("magic", message)
         .with_hint("LVM volumes have to be copied out first; unluks scan finds headers anywhere"))
-}
-
-fn starts_as_luks(disk: &dyn ReadAt) -> Result<bool> {
-    let mut start = [0u8; 6];
-    if disk.len() < 6 {
-        return Ok(false);
-    }
-    disk.read_exact_at(&mut start, 0)?;
-    Ok([MAGIC, MAGIC_SECONDARY, MAGIC_OFFLINE].contains(&start))
 }
 
 /// Whether a partition has the magic of a LUKS2 secondary header at one of the places that it can have.

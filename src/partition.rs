@@ -257,7 +257,8 @@ pub fn list(disk: &dyn ReadAt, sector_size: Option<u32>) -> Result<Option<Table>
     Ok(table)
 }
 
-fn starts_as_luks(disk: &dyn ReadAt, offset: u64) -> Result<bool> {
+/// Whether a LUKS container, or what is left of one, begins at `offset`.
+pub(crate) fn starts_as_luks(disk: &dyn ReadAt, offset: u64) -> Result<bool> {
     let Ok(start) = Window::new(disk, offset, Some(6)) else { return Ok(false) };
     let mut magic = [0; 6];
     start.read_exact_at(&mut magic, 0)?;

@@ -52,13 +52,12 @@ pub fn check_file(args: &DecryptArgs, source: &Source) -> Result<()> {
         return refuse("name a file; the hashes are printed anyway");
     }
     source.refuse_as_output(path)?;
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let folder = folder.canonicalize().map_err(|e| Error::io(format!("opening the folder of {}", shown(path)), e))?;
-    let full = path.file_name().map(|name| folder.join(name));
+    let full = full_name(path).map_err(|e| Error::io(format!("opening the folder of {}", shown(path)), e))?;
     if full.is_none() || path.is_dir() {
         return refuse("it is a folder");
     }
-    if !is_dash(&args.output) && (full == full_name(&args.output) || is_output(path, args)) {
+    let output = full_name(&args.output).ok().flatten();
+    if !is_dash(&args.output) && (full == output || is_output(path, args)) {
         return refuse("it is the output itself");
     }
     match path.symlink_metadata() {
@@ -69,10 +68,11 @@ pub fn check_file(args: &DecryptArgs, source: &Source) -> Result<()> {
     }
 }
 
-/// A file's name with its folder's true name; `None` where there is no such folder.
-fn full_name(path: &Path) -> Option<PathBuf> {
+/// A file's name with its folder's true name; `None` where it names no file.
+fn full_name(path: &Path) -> std::io::Result<Option<PathBuf>> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    Some(folder.canonicalize().ok()?.join(path.file_name()?))
+    let folder = folder.canonicalize()?;
+    Ok(path.file_name().map(|name| folder.join(name)))
 }
 
 /// Whether the name leads to the output, where both are there.
