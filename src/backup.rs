@@ -8,7 +8,6 @@
 //!
 //! `backup.json` is written last, and holds no key and no token: a directory without it is not complete.
 
-mod cloud;
 pub mod plan;
 
 use std::collections::BTreeMap;
@@ -20,9 +19,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use self::cloud::IMAGE_FIELDS;
-use crate::container::Format;
 use crate::error::{Error, ErrorKind, Result, escape};
+use crate::format::Format;
 use crate::key::{Key, read_key_file};
 use crate::limits::BACKUP_JSON_MAX;
 use crate::secret::SecretBytes;
@@ -33,6 +31,35 @@ pub const DESCRIPTION: &str = "backup.json";
 pub const KEY_FILE: &str = "key";
 /// The version of the description's shape. It grows with every change, so that each version is read strictly.
 pub const FORMAT: u32 = 1;
+
+/// Fields of an image that are Glance's own (image schema v2.16, and what `image_location` and stores add).
+pub const IMAGE_FIELDS: [&str; 25] = [
+    "id",
+    "name",
+    "status",
+    "visibility",
+    "protected",
+    "checksum",
+    "os_hash_algo",
+    "os_hash_value",
+    "os_hidden",
+    "owner",
+    "size",
+    "virtual_size",
+    "min_disk",
+    "min_ram",
+    "disk_format",
+    "container_format",
+    "created_at",
+    "updated_at",
+    "tags",
+    "file",
+    "self",
+    "schema",
+    "direct_url",
+    "locations",
+    "stores",
+];
 
 /// What `backup.json` says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -480,8 +507,11 @@ fn check_file_name(rule: &'static str, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Ids become parts of addresses.
-fn check_id(rule: &'static str, id: &str) -> Result<()> {
+/// Refuses an id that is none: ids become parts of addresses.
+///
+/// # Errors
+/// [`ErrorKind::Corrupt`] with `rule`.
+pub fn check_id(rule: &'static str, id: &str) -> Result<()> {
     match !id.is_empty() && id.len() <= 64 && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
         true => Ok(()),
         false => {

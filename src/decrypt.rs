@@ -15,11 +15,12 @@ pub mod target;
 
 use std::io::Write;
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::{Pipe, ReadAt};
+use crate::progress::Progress;
 use crate::volume::Volume;
 use buffer::{Chunk, Pool};
 use hash::Lanes;
@@ -39,40 +40,6 @@ pub struct Options {
     pub allow_truncated: bool,
     /// What was read leaves the page cache: for a source that would fill it.
     pub drop_behind: bool,
-}
-
-/// How far a stream is; shared with whoever shows it or stops it.
-#[derive(Debug, Default)]
-pub struct Progress {
-    bytes: AtomicU64,
-    cancelled: Arc<AtomicBool>,
-}
-
-impl Progress {
-    /// Bytes of plaintext that were written.
-    pub fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
-    }
-
-    /// Counts bytes that need not be written again.
-    pub fn add(&self, bytes: u64) {
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    /// Stops the stream at the next chunk.
-    pub fn cancel(&self) {
-        self.cancelled.store(true, Ordering::Relaxed);
-    }
-
-    /// What [`Progress::cancel`] sets, for a signal handler to set.
-    pub fn cancel_flag(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.cancelled)
-    }
-
-    /// Whether somebody stopped the stream.
-    pub fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Relaxed)
-    }
 }
 
 /// Where plaintext goes.

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::container::{HostMap, Qcow2Luks};
 use crate::error::Result;
+use crate::format::{HostMap, Qcow2Luks};
 use crate::io::ReadAt;
 use crate::key::Key;
 use crate::luks::metadata::Metadata;

@@ -35,37 +35,36 @@
 //! ```
 //!
 //! # Features
-//! `unlock` is key derivation, unlocking and the volume; `nbd` is the NBD server, which serves any [`ReadAt`]; `cli` is
-//! the program; `openstack` is the client that fetches images and keys. All of them are on by default. Without any of them, with `default-features = false`, the crate is the
-//! header parsers alone: [`open`] and [`luks`].
+//! `unlock`, on by default, is key derivation, unlocking and the volume; `nbd` is the NBD server, which serves any
+//! [`ReadAt`]. Without them, with `default-features = false`, the crate is the header parsers alone: [`open`] and [`luks`].
+//! The program and the client of OpenStack are crates of their own, `unluks-cli` and `unluks-openstack`.
 
 #[cfg(feature = "unlock")]
 pub mod backup;
-#[cfg(feature = "unlock")]
-pub mod container;
 pub mod crypto;
 #[cfg(feature = "unlock")]
 pub mod decrypt;
-#[cfg(feature = "unlock")]
-pub mod disk;
 pub mod error;
+#[cfg(feature = "unlock")]
+pub mod format;
 #[cfg(feature = "unlock")]
 mod image;
 pub mod io;
 #[cfg(feature = "unlock")]
 pub mod key;
 pub mod limits;
+#[cfg(feature = "unlock")]
+pub mod locate;
 pub mod luks;
 #[cfg(feature = "nbd")]
 pub mod nbd;
-#[cfg(feature = "openstack")]
-pub mod openstack;
-#[cfg(feature = "unlock")]
-pub mod partition;
+pub mod progress;
 #[cfg(feature = "unlock")]
 pub mod scan;
 #[cfg(feature = "unlock")]
 pub mod secret;
+#[cfg(feature = "unlock")]
+pub mod storage;
 #[cfg(feature = "unlock")]
 pub mod volume;
 

@@ -15,13 +15,13 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::decrypt::Progress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::{ReadAt, Window};
 use crate::limits::{SCAN_CHECK_MAX, SCAN_COPIES_MAX, SCAN_OPEN_MAX, SCAN_RETRIES_MAX};
 use crate::luks::metadata::{HeaderCopy, Metadata, Role, Version};
 use crate::luks::v2::{BinaryHeader, HDR_BIN_LEN};
 use crate::luks::{MAGIC, MAGIC_OFFLINE, MAGIC_SECONDARY, v1, v2};
+use crate::progress::Progress;
 
 /// Bytes that a thread reads at a time.
 pub const CHUNK: usize = 4 << 20;

@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use zeroize::Zeroize;
 
-use crate::container::HostMap;
 use crate::error::{Error, ErrorKind, Result, escape};
+use crate::format::HostMap;
 use crate::io::{Extent, ReadAt, check_range};
 use crate::luks::metadata::{CryptSegment, Metadata, Segment, SegmentKind};
 use crate::luks::reencrypt::Reencryption;

@@ -6,9 +6,9 @@
 
 use std::sync::Arc;
 
-use unluks::container::{Contents, Format, Mapping, Options, open};
+use unluks::format::{Contents, Format, Mapping, Options, open};
 use unluks::limits::CONTAINER_SIZE_MAX;
-use unluks::{Error, ErrorKind, ReadAt, Result, partition};
+use unluks::{Error, ErrorKind, ReadAt, Result, storage};
 
 use super::{check_error, check_line};
 
@@ -244,7 +244,7 @@ pub(super) fn partitions(data: &[u8]) -> bool {
     fix_gpt(&mut disk);
     let mut found = false;
     for sector_size in [None, Some(512), Some(4096)] {
-        let Ok(table) = partition::list(&disk, sector_size).inspect_err(check_error) else { continue };
+        let Ok(table) = storage::list(&disk, sector_size).inspect_err(check_error) else { continue };
         let Some(table) = table else { continue };
         table.notes.iter().for_each(|note| check_line(note));
         let _ = table.luks(&disk).inspect_err(check_error);
@@ -255,6 +255,6 @@ pub(super) fn partitions(data: &[u8]) -> bool {
             let _ = table.find(&entry.number.to_string()).inspect_err(check_error).unwrap();
         }
     }
-    let _ = partition::is_lvm(&disk).inspect_err(check_error);
+    let _ = storage::is_lvm(&disk).inspect_err(check_error);
     found
 }

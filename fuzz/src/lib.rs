@@ -475,17 +475,17 @@ fn read_volume(volume: &Volume) {
 
 /// The description of a backup, and the services' answers that it is made of.
 pub fn backup(data: &[u8]) -> bool {
-    use unluks::backup::{Backup, Encryption, ImageInfo, SecretInfo, VolumeInfo};
+    use unluks::backup::Backup;
     let is_id = |id: &str| !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
     if let Ok(answer) = serde_json::from_slice(data) {
         // What is taken of an answer can stand in an address.
         let ids = [
-            ImageInfo::from_glance(&answer).map(|image| image.id),
-            SecretInfo::from_barbican(&answer).map(|secret| secret.id),
-            VolumeInfo::from_cinder(&answer).map(|volume| volume.id),
+            unluks_openstack::shapes::image(&answer).map(|image| image.id),
+            unluks_openstack::shapes::secret(&answer).map(|secret| secret.id),
+            unluks_openstack::shapes::volume(&answer).map(|volume| volume.id),
         ];
         assert!(ids.iter().flatten().all(|id| is_id(id)), "{ids:?}");
-        let _ = Encryption::from_cinder(&answer);
+        let _ = unluks_openstack::shapes::encryption(&answer);
     }
     let Ok(backup) = Backup::parse(data) else { return false };
     let files = backup.data.iter().map(|data| &data.file).chain(backup.key.iter().map(|key| &key.file));

@@ -456,35 +456,6 @@ impl Metadata {
         self.live_segments().map(|(_, s)| s.offset).min().unwrap_or(0)
     }
 
-    /// The bytes of plaintext in a data file of `data_len` bytes, or `None` where that does not tell: see
-    /// [`assess`](super::data::assess).
-    pub fn plaintext_size(&self, data_len: u64) -> Option<u64> {
-        if self.reencrypt_keyslot().is_some() {
-            return self.live_segments().try_fold(0u64, |sum, (_, s)| sum.checked_add(self.live_size(s, data_len)?));
-        }
-        use super::data::{DataFile, assess};
-        assess(self, DataFile { len: Some(data_len), detached: true }).plaintext_size
-    }
-
-    /// The bytes of a live segment in a data file of `data_len` bytes, or `None` where it starts beyond it.
-    ///
-    /// A dynamic segment goes to the end of the file, but for a reencryption that shifts the data: one that makes room
-    /// for a header gives up as many bytes at the end, and one that takes the header away has not filled them yet
-    /// (`LUKS2_reencrypt_check_device_size`).
-    pub fn live_size(&self, segment: &Segment, data_len: u64) -> Option<u64> {
-        let to_the_end = || data_len.checked_sub(segment.offset);
-        let Some((_, _, state)) = self.reencrypt_keyslot() else { return segment.size.or_else(to_the_end) };
-        match (segment.size, state.shift_size, self.segments.iter().find(|s| s.has_flag("backup-final"))) {
-            (Some(size), _, _) => Some(size),
-            (None, Some(shift), Some(last)) => {
-                let before = self.live_segments().filter_map(|(_, s)| s.size).try_fold(0u64, u64::checked_add)?;
-                let all = data_len.checked_sub(last.offset)?.checked_sub(if state.is_forward() { shift } else { 0 })?;
-                all.checked_sub(before)
-            }
-            _ => to_the_end(),
-        }
-    }
-
     /// The keyslot that holds the state of a reencryption, with its number.
     pub fn reencrypt_keyslot(&self) -> Option<(u32, &Keyslot, &ReencryptKeyslot)> {
         self.keyslots.iter().find_map(|(id, k)| match &k.kind {

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use super::crypt::cipher;
 use super::{Layer, refuse_integrity};
-use crate::container::{HostMap, Mapping};
 use crate::crypto::cipher::SectorCipher;
 use crate::error::{Error, Result};
+use crate::format::{HostMap, Mapping};
 use crate::io::{Extent, ReadAt};
 use crate::luks::metadata::CryptSegment;
 use crate::secret::VolumeKey;

@@ -1,0 +1,406 @@
+//! The command line.
+
+#[cfg(feature = "openstack")]
+pub mod fetch;
+#[cfg(feature = "nbd")]
+pub mod serve;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use unluks::decrypt::target::Direct;
+use unluks::format::Format;
+use unluks::volume::BadSectorPolicy;
+
+/// Reads LUKS1 and LUKS2 images: no root, no device-mapper, no cryptsetup. The image is never written to.
+#[derive(Parser)]
+#[command(version, max_term_width = 100, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+// There is one value of it, made once.
+#[allow(clippy::large_enum_variant)]
+pub enum Command {
+    Inspect(InspectArgs),
+    Decrypt(DecryptArgs),
+    Scan(ScanArgs),
+    RestorePlan(RestorePlanArgs),
+    #[cfg(feature = "nbd")]
+    Serve(ServeCommand),
+    #[cfg(feature = "openstack")]
+    Fetch(FetchCommand),
+}
+
+/// Fetches an image and its key from OpenStack into a directory that the other commands take
+#[cfg(feature = "openstack")]
+#[derive(Args)]
+pub struct FetchCommand {
+    #[command(subcommand)]
+    pub what: fetch::What,
+}
+
+/// Shows all that a header says, and what is wrong or weak about it; needs no key
+#[derive(Args)]
+pub struct InspectArgs {
+    #[command(flatten)]
+    pub source: SourceArgs,
+    /// Print JSON (docs/inspect.schema.json describes it)
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Writes the plaintext of an image to a file or a pipe
+#[derive(Args)]
+pub struct DecryptArgs {
+    #[command(flatten)]
+    pub source: SourceArgs,
+    /// Where the plaintext goes; - is the standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    #[command(flatten)]
+    pub key: KeyArgs,
+    #[command(flatten)]
+    pub limits: LimitArgs,
+    #[command(flatten)]
+    pub part: PartArgs,
+    #[command(flatten)]
+    pub out: OutArgs,
+}
+
+/// Finds LUKS headers anywhere on a damaged disk, and says how to open them; needs no key
+#[derive(Args)]
+pub struct ScanArgs {
+    /// The disk: a file or a block device
+    #[arg(value_name = "IMAGE")]
+    pub image: PathBuf,
+    /// The container format, where it should not be detected: raw, qcow2, vhd, vhdx, vmdk, ewf
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<Format>,
+    /// The largest disk that a container may declare [default: 1TiB and 1000 times its file, 64TiB at most]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub max_size: Option<u64>,
+    /// Print JSON (docs/scan.schema.json describes it)
+    #[arg(long)]
+    pub json: bool,
+    /// How many threads read [default: as many as the machine has cores, 8 at most]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<std::num::NonZeroUsize>,
+    /// Say nothing but what was found, and errors
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// How progress is shown on the standard error: auto is a bar on a terminal, and nothing elsewhere
+    #[arg(long, value_enum, default_value = "auto", value_name = "HOW")]
+    pub progress: ProgressKind,
+}
+
+impl ScanArgs {
+    /// The whole disk as a source.
+    pub fn source(&self) -> SourceArgs {
+        let (format, max_size) = (self.format, self.max_size);
+        SourceArgs {
+            image: self.image.clone(),
+            header: None,
+            format,
+            max_size,
+            partition: None,
+            offset: None,
+            allow_truncated: false,
+        }
+    }
+
+    /// Whether what was read leaves the page cache: it does where it would fill it.
+    pub fn drops_behind(&self, len: u64) -> bool {
+        Direct::Auto.drops_behind(len)
+    }
+}
+
+/// Prints the openstack commands that bring a backup's secret and image back, and what will stand in the way
+#[derive(Args)]
+pub struct RestorePlanArgs {
+    /// The directory of a backup by unluks fetch
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// The cloud of clouds.yaml to restore into [default: what the OS_* variables say]
+    #[arg(long, value_name = "NAME")]
+    pub cloud: Option<String>,
+    /// Make a volume of the image too, also where the backup is not one of a volume
+    #[arg(long)]
+    pub volume: bool,
+    /// Make a volume of this type
+    #[arg(long, value_name = "TYPE")]
+    pub volume_type: Option<String>,
+    /// Do it, through the cloud's API; what was made is deleted again where a later step fails
+    #[cfg(feature = "openstack")]
+    #[arg(long)]
+    pub run: bool,
+    /// Say nothing but what was made, and errors
+    #[cfg(feature = "openstack")]
+    #[arg(short, long, requires = "run")]
+    pub quiet: bool,
+    /// How progress is shown on the standard error: auto is a bar on a terminal, and nothing elsewhere
+    #[cfg(feature = "openstack")]
+    #[arg(long, value_enum, default_value = "auto", value_name = "HOW", requires = "run")]
+    pub progress: ProgressKind,
+}
+
+/// Serves the plaintext of an image over NBD, read-only, and writes it nowhere
+#[cfg(feature = "nbd")]
+#[derive(Args)]
+pub struct ServeCommand {
+    #[command(flatten)]
+    pub source: SourceArgs,
+    #[command(flatten)]
+    pub key: KeyArgs,
+    #[command(flatten)]
+    pub limits: LimitArgs,
+    /// Serve sectors whose integrity tag is wrong, and list them at the end; the exit code is 4 then
+    #[arg(long, value_enum, value_name = "HOW")]
+    pub bad_sectors: Option<BadSectors>,
+    /// Say nothing but errors
+    #[arg(short, long)]
+    pub quiet: bool,
+    #[command(flatten, next_help_heading = "Server")]
+    pub serve: serve::ServeArgs,
+}
+
+/// Where the image is.
+#[derive(Args)]
+pub struct SourceArgs {
+    /// The image, or the directory of a backup by unluks fetch; - reads an image from the standard input
+    #[arg(value_name = "IMAGE")]
+    pub image: PathBuf,
+    /// Take the header from this file: a detached header, or a header backup in place of a damaged one
+    #[arg(long, value_name = "FILE")]
+    pub header: Option<PathBuf>,
+    /// The container format, where it should not be detected: raw, qcow2, vhd, vhdx, vmdk, ewf
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<Format>,
+    /// The largest disk that a container may declare [default: 1TiB and 1000 times its file, 64TiB at most]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub max_size: Option<u64>,
+    /// The partition of a whole-disk image, by number, label or UUID; without it the only one with LUKS is taken
+    #[arg(long, value_name = "N|LABEL|UUID", conflicts_with = "offset")]
+    pub partition: Option<String>,
+    /// Where the LUKS container starts in the image
+    #[arg(long, value_name = "BYTES", value_parser = size)]
+    pub offset: Option<u64>,
+    /// Take what is there, in whole sectors, when the image or its partition is cut off
+    #[arg(long)]
+    pub allow_truncated: bool,
+}
+
+/// Where the key is. In each of these, FILE may be - for the standard input, or /dev/fd/N.
+#[derive(Args)]
+#[command(
+    next_help_heading = "Key (one of these; with none, a backup's own, a prompt, or the first line of standard input)"
+)]
+pub struct KeyArgs {
+    /// A Barbican secret's payload as downloaded; its lower-case hex is the passphrase, as OpenStack has it
+    #[arg(long, value_name = "FILE", group = "key_source")]
+    pub barbican_key: Option<PathBuf>,
+    /// A passphrase: the file's bytes as they are, also a newline at the end, as cryptsetup reads them
+    #[arg(long, value_name = "FILE", group = "key_source")]
+    pub key_file: Option<PathBuf>,
+    /// Skip this many bytes of --key-file
+    #[arg(long, value_name = "BYTES", requires = "key_file", value_parser = size)]
+    pub keyfile_offset: Option<u64>,
+    /// Take this many bytes of --key-file
+    #[arg(long, value_name = "BYTES", requires = "key_file", value_parser = size)]
+    pub keyfile_size: Option<u64>,
+    /// A passphrase: the file's first line, without its newline
+    #[arg(long, value_name = "FILE", group = "key_source")]
+    pub passphrase_file: Option<PathBuf>,
+    /// A key saved nobody knows how: tries it as it is, hexlified, without its newline, un-hexed, base64-decoded
+    #[arg(long, value_name = "FILE", group = "key_source")]
+    pub key: Option<PathBuf>,
+    /// The volume key itself, in place of a passphrase
+    #[arg(long, value_name = "FILE", group = "key_source")]
+    pub volume_key_file: Option<PathBuf>,
+    /// One more passphrase, taken like --key-file: an unfinished reencryption may want two
+    #[arg(long, value_name = "FILE", conflicts_with = "volume_key_file")]
+    pub also_key_file: Vec<PathBuf>,
+    /// One more passphrase, taken like --passphrase-file
+    #[arg(long, value_name = "FILE", conflicts_with = "volume_key_file")]
+    pub also_passphrase_file: Vec<PathBuf>,
+    /// Try only this keyslot, whatever its priority
+    #[arg(long, value_name = "N")]
+    pub key_slot: Option<u32>,
+}
+
+/// What unlocking may cost.
+#[derive(Args, Clone)]
+#[command(next_help_heading = "Limits")]
+pub struct LimitArgs {
+    /// The most memory that a key derivation may take [default: 4GiB, or three quarters of the machine's]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub max_kdf_memory: Option<u64>,
+    /// The time that all key derivations together may take, as estimated before they start [default: 10m]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub max_kdf_time: Option<Duration>,
+}
+
+/// Which part, and of what.
+#[derive(Args)]
+#[command(next_help_heading = "Part")]
+pub struct PartArgs {
+    /// Leave out this many bytes of plaintext at the start
+    #[arg(long, value_name = "BYTES", value_parser = size)]
+    pub skip: Option<u64>,
+    /// Write this many bytes of plaintext
+    #[arg(long, value_name = "BYTES", value_parser = size)]
+    pub length: Option<u64>,
+    /// List sectors whose integrity tag is wrong and go on; the exit code is 4 all the same
+    #[arg(long, value_enum, value_name = "HOW", conflicts_with = "resume")]
+    pub bad_sectors: Option<BadSectors>,
+}
+
+impl PartArgs {
+    /// Whether the part ends within `len` bytes of plaintext.
+    pub fn is_within(&self, len: u64) -> bool {
+        let end = self.length.and_then(|length| length.checked_add(self.skip.unwrap_or(0)));
+        end.is_some_and(|end| end <= len)
+    }
+}
+
+/// What becomes of sectors whose integrity tag is wrong.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BadSectors {
+    /// They are zeroes in the output
+    Zero,
+    /// They are left out: a hole in a file, what was there before on a block device, zeroes in a pipe
+    Skip,
+    /// They are decrypted all the same, and may be anything
+    Report,
+}
+
+impl BadSectors {
+    pub fn policy(how: Option<Self>) -> BadSectorPolicy {
+        match how {
+            None => BadSectorPolicy::Refuse,
+            Some(Self::Zero) => BadSectorPolicy::Zero,
+            Some(Self::Skip) => BadSectorPolicy::Skip,
+            Some(Self::Report) => BadSectorPolicy::Report,
+        }
+    }
+}
+
+/// How the output is written.
+#[derive(Args)]
+#[command(next_help_heading = "Output")]
+pub struct OutArgs {
+    /// Replace an output file that is there
+    #[arg(long)]
+    pub force: bool,
+    /// Go on with an output that was interrupted
+    #[arg(long)]
+    pub resume: bool,
+    /// Whether zeroes in the plaintext become holes in the output file
+    #[arg(long, value_enum, default_value = "auto", value_name = "WHEN")]
+    pub sparse: When,
+    /// Whether the output passes by the page cache; auto drops it from there if it is more than half the memory
+    #[arg(long, value_enum, default_value = "auto", value_name = "WHEN")]
+    pub direct: When,
+    /// Do not wait until the output is on the disk: faster, but after a power cut it may look whole and not be
+    #[arg(long, conflicts_with = "resume")]
+    pub no_sync: bool,
+    /// Hash plaintext and image on the way: md5, sha1, sha256, sha512, blake3; plaintext:NAME or image:NAME for one
+    #[arg(long, value_name = "[OF:]NAME")]
+    pub hash: Vec<String>,
+    /// Write the hashes to this file, in the format of sha256sum
+    #[arg(long, value_name = "FILE", requires = "hash")]
+    pub hash_file: Option<PathBuf>,
+    /// How many threads decrypt [default: as many as the machine has cores]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<std::num::NonZeroUsize>,
+    /// Say nothing but errors
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// How progress is shown on the standard error: auto is a bar on a terminal, and nothing elsewhere
+    #[arg(long, value_enum, default_value = "auto", value_name = "HOW")]
+    pub progress: ProgressKind,
+}
+
+impl OutArgs {
+    pub fn direct(&self) -> Direct {
+        match self.direct {
+            When::Auto => Direct::Auto,
+            When::Always => Direct::Always,
+            When::Never => Direct::Never,
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum When {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ProgressKind {
+    /// A bar on a terminal
+    Auto,
+    /// A line of JSON twice a second
+    Json,
+    /// Nothing
+    None,
+}
+
+/// A number of bytes, with a unit of 1024s if one is given: 512, 64K, 4GiB.
+fn size(text: &str) -> Result<u64, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let shift = match unit.trim_start().to_ascii_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" | "kib" => 10,
+        "m" | "mib" => 20,
+        "g" | "gib" => 30,
+        "t" | "tib" => 40,
+        _ => return Err("a number of bytes is wanted, such as 4096, 64K or 4GiB".into()),
+    };
+    let number: u64 =
+        number.parse().map_err(|_| "a number of bytes is wanted, such as 4096, 64K or 4GiB".to_owned())?;
+    number.checked_mul(1 << shift).ok_or_else(|| "it is more than 2^64 bytes".into())
+}
+
+/// A time with a unit: 90s, 10m, 2h; seconds without one.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let wanted = || "a time is wanted, such as 90s, 10m or 2h".to_owned();
+    let factor = match unit {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return Err(wanted()),
+    };
+    let number: u64 = number.parse().map_err(|_| wanted())?;
+    number.checked_mul(factor).map(Duration::from_secs).ok_or_else(wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_and_times() {
+        assert_eq!(size("4096"), Ok(4096));
+        assert_eq!(size("64K"), Ok(65536));
+        assert_eq!(size("4 GiB"), Ok(4 << 30));
+        assert!(size("").is_err() && size("4x").is_err() && size("-1").is_err() && size("99999999999T").is_err());
+        assert_eq!(duration("90"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("2h"), Ok(Duration::from_secs(7200)));
+        assert!(duration("m").is_err());
+    }
+}

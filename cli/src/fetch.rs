@@ -1,0 +1,122 @@
+//! `unluks fetch`: an image, or just a key, out of OpenStack.
+
+mod image;
+mod key;
+mod volume;
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use unluks::backup::{Becomes, StoredKey};
+use unluks::progress::Progress;
+use unluks::{Error, Key, Result};
+use unluks_openstack::secret::Secret;
+use unluks_openstack::{Cloud, Options};
+
+use crate::args::fetch::{CloudArgs, What};
+use crate::source::shown;
+
+pub fn run(what: &What) -> Result<ExitCode> {
+    match what {
+        What::Image(args) => image::run(args),
+        What::Key(args) => key::run(args),
+        What::Volume(args) => volume::run(args),
+    }
+}
+
+/// Logs in. From here on the first signal stops all in good order, and a second one ends the program at once.
+pub fn connect(args: &CloudArgs, progress: &Progress) -> Result<Cloud> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
+    let failed = |e| Error::io("catching signals", e);
+    let flag = progress.cancel_flag();
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        signal_hook::flag::register_conditional_default(signal, Arc::clone(&flag)).map_err(failed)?;
+        signal_hook::flag::register(signal, Arc::clone(&flag)).map_err(failed)?;
+    }
+    // A write beyond the limit on a file's size is then an error like that of a full disk.
+    signal_hook::flag::register(SIGXFSZ, Arc::default()).map_err(failed)?;
+    Cloud::connect(Options { name: args.cloud.clone(), retries: args.retries, cancelled: flag })
+}
+
+/// For work that is taken back where it fails: the first signal stops it, a second one stops the taking back, and a third
+/// one ends the program. Gives what the second one sets.
+///
+/// A request that changes something is not cut off by the first: nobody would know what became of it.
+pub fn catch_signals(progress: &Progress) -> Result<Arc<AtomicBool>> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
+    let failed = |e| Error::io("catching signals", e);
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(failed)?;
+    let (first, again) = (progress.cancel_flag(), Arc::new(AtomicBool::new(false)));
+    let second = Arc::clone(&again);
+    // A write beyond the limit on a file's size is then an error like that of a full disk.
+    signal_hook::flag::register(SIGXFSZ, Arc::default()).map_err(failed)?;
+    std::thread::spawn(move || {
+        for signal in signals.forever() {
+            match (first.swap(true, Ordering::Relaxed), second.load(Ordering::Relaxed)) {
+                (false, _) => {
+                    let _ = writeln!(anstream::stderr(), "stopping; what was made in the cloud is deleted again");
+                }
+                (true, false) => second.store(true, Ordering::Relaxed),
+                (true, true) => drop(signal_hook::low_level::emulate_default_handler(signal)),
+            }
+        }
+    });
+    Ok(again)
+}
+
+/// Makes a directory that only its owner may look into.
+pub fn make_dir(path: &Path) -> Result<()> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|e| Error::io(format!("making {}", shown(path)), e))
+}
+
+/// Writes a key whole or not at all, with mode 0600. Another key that is there is not overwritten: it may be the last copy.
+pub fn write_key(path: &Path, secret: &Secret) -> Result<()> {
+    if path.symlink_metadata().is_ok() {
+        let there = File::open(path).map_err(|e| Error::io(format!("opening {}", shown(path)), e))?;
+        let there = unluks::key::read_key_file(&mut &there, 0, None).map_err(|e| e.within(shown(path)))?;
+        return match there.expose() == secret.payload.expose() {
+            true => Ok(()),
+            false => Err(Error::invalid(format!("{} is there already, and is another key", shown(path)))
+                .with_hint("name another directory, or move it away")),
+        };
+    }
+    let failed = |e| Error::io(format!("writing {}", shown(path)), e);
+    let name = path.file_name().ok_or_else(|| Error::invalid(format!("{} is no file name", shown(path))))?;
+    let temp = path.with_file_name(format!(".{}.unluks-part", name.to_string_lossy()));
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600);
+    let _ = std::fs::remove_file(&temp);
+    let written =
+        options.open(&temp).and_then(|mut f| f.write_all(secret.payload.expose()).and_then(|()| f.sync_all()));
+    if let Err(e) = written.and_then(|()| std::fs::rename(&temp, path)) {
+        let _ = std::fs::remove_file(&temp);
+        return Err(failed(e));
+    }
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(parent).and_then(|d| d.sync_all()).map_err(failed)
+}
+
+/// What a backup says of a key.
+pub fn describe(secret: &Secret, file: &str, property: Option<&str>) -> StoredKey {
+    StoredKey {
+        file: file.to_owned(),
+        size: u64::try_from(secret.payload.len()).unwrap_or(0),
+        becomes: Becomes::of_secret(&secret.info.secret_type),
+        property: property.map(str::to_owned),
+        secret: secret.info.clone(),
+    }
+}
+
+/// What the key opens an image with.
+pub fn opens_with(secret: &Secret) -> Result<Key> {
+    match Becomes::of_secret(&secret.info.secret_type) {
+        Becomes::Hexlify => Key::barbican(&secret.payload),
+        Becomes::Direct => unluks::SecretBytes::copy_of(secret.payload.expose()).map(Key::passphrase),
+    }
+}

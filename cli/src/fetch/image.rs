@@ -1,0 +1,221 @@
+//! `unluks fetch image`.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use unluks::backup::{Backup, DESCRIPTION, Data, KEY_FILE, Plaintext, VolumeInfo, data_file_name};
+use unluks::decrypt::hash::{Algorithm, Lanes};
+use unluks::decrypt::target::{Target, TargetOptions};
+use unluks::decrypt::{Job, Options};
+use unluks::io::Pipe;
+use unluks::luks::unlock::UnlockOptions;
+use unluks::progress::Progress;
+use unluks::volume::VolumeOptions;
+use unluks::{Error, ErrorKind, ReadAt, Result};
+use unluks_openstack::image::{Image, find};
+use unluks_openstack::secret::{self, Secret};
+use unluks_openstack::{Cloud, Download, Downloaded, Feed, FeedReader};
+
+use super::{connect, describe, make_dir, opens_with, write_key};
+use crate::args::fetch::ImageArgs;
+use crate::progress::Shown;
+use crate::source::shown;
+
+pub fn run(args: &ImageArgs) -> Result<ExitCode> {
+    refuse_what_is_there(args)?;
+    let progress = Progress::default();
+    let cloud = connect(&args.cloud, &progress)?;
+    fetch(args, &cloud, &progress, None)
+}
+
+/// Fetches an image; `volume` is what it was made of, where that is known.
+pub fn fetch(args: &ImageArgs, cloud: &Cloud, progress: &Progress, volume: Option<VolumeInfo>) -> Result<ExitCode> {
+    let image = find(cloud, &args.image)?;
+    let size = image.check_data().inspect_err(|_| print_snapshots(&image))?;
+    let named = image.key()?;
+    check_decrypt(args, &image, named.is_some())?;
+    let secret = match named.filter(|_| !args.no_key) {
+        Some((_, id)) => Some(secret::fetch(cloud, id).map_err(|e| explain(args, e))?),
+        None => None,
+    };
+    if named.is_none() && !args.quiet {
+        let _ = writeln!(anstream::stderr(), "the image names no key: it is not encrypted by OpenStack");
+    }
+
+    make_dir(&args.output)?;
+    let file = data_file_name(image.info.disk_format.as_deref());
+    keep_apart(args, &file)?;
+    let mut backup = Backup::new(cloud.description());
+    backup.image = Some(image.info.clone());
+    backup.volume = volume;
+    if let Some(secret) = &secret {
+        // Before hours of download: a key that cannot be kept is no use then.
+        write_key(&args.output.join(KEY_FILE), secret)?;
+        backup.key = Some(describe(secret, KEY_FILE, named.map(|(property, _)| property)));
+    }
+    let path = args.output.join(&file);
+    let download =
+        Download { cloud, image: &image, path: (!args.no_ciphertext).then_some(&path), feed: None, progress };
+    let bar = Shown::new(args.progress, args.quiet, Some(size), 0);
+    let fetched = bar.beside(progress, || match (&args.decrypt, &secret) {
+        (Some(to), Some(secret)) => fetch_and_decrypt(download, to, secret, args, progress),
+        _ => download.run().map(|downloaded| (downloaded, None)),
+    });
+    bar.finish(progress.bytes());
+    let (downloaded, plaintext) = fetched?;
+
+    downloaded.commit()?;
+    backup.data = (!args.no_ciphertext).then_some(Data { file, size: downloaded.size });
+    if let Some((target, plaintext)) = plaintext {
+        target.commit()?;
+        backup.plaintext = Some(plaintext);
+    }
+    backup.write(&args.output)?;
+    report(args, &downloaded);
+    downloaded.finish();
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What is finished is not touched.
+pub fn refuse_what_is_there(args: &ImageArgs) -> Result<()> {
+    if args.output.join(DESCRIPTION).symlink_metadata().is_ok() {
+        return Err(Error::invalid(format!("{} holds a backup already", shown(&args.output)))
+            .with_hint("name another directory"));
+    }
+    match &args.decrypt {
+        Some(to) if !args.force && to.symlink_metadata().is_ok() => {
+            Err(Error::invalid(format!("{} is there already", shown(to))).with_hint("use --force to replace it"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a plaintext that would be one of the backup's own files.
+fn keep_apart(args: &ImageArgs, file: &str) -> Result<()> {
+    let Some(to) = &args.decrypt else { return Ok(()) };
+    let parent = to.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let same = matches!((parent.canonicalize(), args.output.canonicalize()), (Ok(a), Ok(b)) if a == b);
+    match same && [file, KEY_FILE, DESCRIPTION].iter().any(|own| to.file_name() == Some(own.as_ref())) {
+        true => {
+            Err(Error::invalid(format!("{} is a file of the backup itself", shown(to))).with_hint("name another file"))
+        }
+        false => Ok(()),
+    }
+}
+
+/// Refuses to decrypt what cannot be, before it is downloaded.
+fn check_decrypt(args: &ImageArgs, image: &Image, has_key: bool) -> Result<()> {
+    if args.decrypt.is_none() {
+        return Ok(());
+    }
+    if !has_key {
+        return Err(Error::invalid("the image is not encrypted: it names no key")
+            .with_rule("image.encryption")
+            .with_hint("leave --decrypt out; what is fetched then is the plaintext"));
+    }
+    match image.info.disk_format.as_deref() {
+        Some("raw" | "luks") | None => Ok(()),
+        Some(format) => {
+            let message = format!("a {} image cannot be decrypted while it comes in", unluks::error::escape(format));
+            Err(Error::unsupported("image.disk_format", message)
+                .with_hint("leave --decrypt out, then: unluks decrypt DIR -o FILE"))
+        }
+    }
+}
+
+/// Says that the data may be had without the key.
+fn explain(args: &ImageArgs, e: Error) -> Error {
+    if !args.quiet && args.decrypt.is_none() && e.rule().starts_with("secret.") {
+        let _ = writeln!(anstream::stderr(), "the encrypted image alone can be fetched with --no-key");
+    }
+    e
+}
+
+/// The commands that lead to the data of a volume-booted server's image.
+fn print_snapshots(image: &Image) {
+    let mut err = anstream::stderr();
+    for snapshot in image.snapshots().unwrap_or_default() {
+        let id = &snapshot.id;
+        let size = snapshot.size.map_or(String::new(), |size| format!(", {size} GiB"));
+        let device = snapshot.device.map_or(String::new(), |device| format!(", {device}"));
+        let boot = if snapshot.boot { ", the one it started from" } else { "" };
+        let _ = writeln!(err, "snapshot {id}{size}{device}{boot}: its data becomes an image by");
+        let _ = writeln!(err, "    unluks fetch volume {id} --make-image --output DIR");
+        let _ = writeln!(err, "  or, by hand:");
+        let _ = writeln!(err, "    openstack volume create --snapshot {id} unluks-{id}");
+        let _ = writeln!(err, "    openstack image create --volume unluks-{id} unluks-{id}");
+        let _ = writeln!(err, "    unluks fetch image unluks-{id} --output DIR");
+    }
+}
+
+/// Downloads on this thread, and decrypts on others what comes. The plaintext has no name yet.
+fn fetch_and_decrypt(
+    mut download: Download<'_>,
+    to: &Path,
+    secret: &Secret,
+    args: &ImageArgs,
+    progress: &Progress,
+) -> Result<(Downloaded, Option<(Target, Plaintext)>)> {
+    let key = opens_with(secret)?;
+    let (feed, reader) = Feed::pair();
+    download.feed = Some(feed);
+    std::thread::scope(|scope| {
+        let decryption = scope.spawn(|| decrypt(reader, &key, to, args));
+        let downloaded = download.run();
+        let decrypted = decryption.join().unwrap_or_else(|_| Err(Error::invalid("the decryption ended early")));
+        match (downloaded, decrypted) {
+            (Ok(downloaded), Ok(decrypted)) => Ok((downloaded, Some(decrypted))),
+            // The cause, and not what it led to on the other side.
+            (Err(e), Err(cause)) if e.rule() == "feed" => Err(cause),
+            (Err(e), _) => Err(e),
+            (Ok(_), Err(e)) => Err(e),
+        }
+        .map_err(|e| {
+            if progress.is_cancelled() {
+                Error::new(ErrorKind::Io, "stopped before the end").with_rule("cancelled")
+            } else {
+                e
+            }
+        })
+    })
+}
+
+/// Decrypts what comes through a pipe into a file that has no name yet.
+fn decrypt(reader: FeedReader, key: &unluks::Key, to: &Path, args: &ImageArgs) -> Result<(Target, Plaintext)> {
+    let pipe = Arc::new(Pipe::new(Box::new(reader)));
+    let source: Arc<dyn ReadAt> = Arc::<Pipe>::clone(&pipe);
+    let image = unluks::Image::open(source)?;
+    let options = UnlockOptions { keyslot: None, limits: crate::key::limits(&args.limits) };
+    let unlocked = image.unlock(key, &options)?;
+    let options = VolumeOptions { length_unknown: true, ..VolumeOptions::default() };
+    let volume = image.volume(&unlocked, options)?;
+    drop(unlocked);
+    crate::decrypt::warn(args.quiet, &image, &volume);
+    let target = Target::create(to, 0, TargetOptions { force: args.force, ..TargetOptions::default() })?;
+    let mut lanes = Lanes::default();
+    lanes.plaintext(Algorithm::Sha256, None);
+    let job = Job { volume: &volume, pipe: Some(&pipe), start: 0, len: None };
+    let size = unluks::decrypt::run(&job, 0, &target, &lanes, Options::default(), &Progress::default())?;
+    // What is behind the last whole sector belongs to the image, and to its hash.
+    pipe.drain()?;
+    target.truncate(size)?;
+    let sha256 = lanes.results()?.pop().map(|h| h.hex).unwrap_or_default();
+    Ok((target, Plaintext { size, sha256 }))
+}
+
+fn report(args: &ImageArgs, downloaded: &Downloaded) {
+    if args.quiet {
+        return;
+    }
+    let mut err = anstream::stderr();
+    if downloaded.resumed > 0 {
+        let _ = writeln!(err, "{} bytes were there from an earlier run", downloaded.resumed);
+    }
+    let hashes = match downloaded.compared.is_empty() {
+        true => "Glance gave no hash that is known here to compare them with".into(),
+        false => format!("{} as Glance has them", downloaded.compared.join(" and ")),
+    };
+    let _ = writeln!(err, "{} bytes in {}; {hashes}", downloaded.size, shown(&args.output));
+}

@@ -1,0 +1,66 @@
+//! `unluks scan`: every LUKS header of a disk, whether it is good, and the command that opens it.
+
+mod report;
+
+use std::io::{ErrorKind, Write};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use unluks::progress::Progress;
+use unluks::scan::{Options, Scan};
+use unluks::{Error, Result};
+
+use crate::args::ScanArgs;
+use crate::inspect::json;
+use crate::progress::Shown;
+use crate::source::{Disk, WithinFile};
+use report::Report;
+
+pub fn run(args: &ScanArgs) -> Result<ExitCode> {
+    let disk = Disk::open(&args.source())?;
+    let quiet = args.quiet || args.json;
+    let mut err = anstream::stderr();
+    for note in disk.notes.iter().filter(|_| !quiet) {
+        let _ = writeln!(err, "{note}");
+    }
+    let len = disk.disk.len();
+    let progress = Progress::default();
+    let shown = Shown::new(args.progress, quiet, Some(len), 0);
+    let start = Instant::now();
+    let scan = shown.beside(&progress, || {
+        let options = Options { threads: args.threads, drop_behind: args.drops_behind(len) };
+        unluks::scan::run(&*disk.disk, options, &progress)
+    });
+    shown.finish(progress.bytes());
+    let scan = scan.map_err(|e| e.within_file(&args.image))?;
+    if !quiet {
+        let _ = writeln!(err, "{len} bytes scanned in {:.1} s", start.elapsed().as_secs_f64());
+    }
+    if let Some(u) = scan.unreadable.as_ref().filter(|_| !args.quiet) {
+        let _ =
+            writeln!(err, "warning: {} bytes could not be read, the first at byte {}: {}", u.bytes, u.first, u.error);
+    }
+    let report = Report::new(args, &disk, &scan);
+    let output = match args.json {
+        true => json::pretty(&report).map_err(|e| Error::io("writing JSON", e.into()))? + "\n",
+        false => report.text(),
+    };
+    let mut stdout = anstream::stdout().lock();
+    match stdout.write_all(output.as_bytes()).and_then(|()| stdout.flush()) {
+        // Whoever reads has seen enough.
+        Err(e) if e.kind() == ErrorKind::BrokenPipe => {}
+        Err(e) => return Err(Error::io("writing to the standard output", e)),
+        Ok(()) => {}
+    }
+    match scan.found() {
+        true => Ok(ExitCode::SUCCESS),
+        false => Err(nothing(&scan).within_file(&args.image)),
+    }
+}
+
+fn nothing(scan: &Scan) -> Error {
+    match scan.containers.is_empty() {
+        true => Error::corrupt("magic", "no LUKS header at any place of it"),
+        false => Error::corrupt("magic", "no LUKS header that opens: each that begins as one is damaged or cut off"),
+    }
+}

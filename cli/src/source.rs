@@ -1,0 +1,324 @@
+//! From the command line's names to an open image.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use unluks::decrypt::target::{is_same_file, names_beside};
+use unluks::error::escape;
+use unluks::format::{self, Contents, Format};
+use unluks::io::Pipe;
+use unluks::locate::{FindOptions, Found, Place, find};
+use unluks::{Error, FileSource, Image, ReadAt, Result};
+
+use crate::args::SourceArgs;
+
+/// The files of an image, opened read-only.
+pub struct Source {
+    /// The image file, byte for byte; the first of a set.
+    pub file: Arc<dyn ReadAt>,
+    /// The other files of a set.
+    pub segments: Vec<Segment>,
+    /// Where the LUKS container is in it.
+    place: Place,
+    /// The detached header.
+    header: Option<Arc<dyn ReadAt>>,
+    /// The pipe that the image comes through, where it does.
+    pub pipe: Option<Arc<Pipe>>,
+    /// All files behind it.
+    pub files: Vec<File>,
+    /// What was chosen on the way, one line each.
+    pub notes: Vec<String>,
+}
+
+/// A whole disk: a file or device, or what a container format makes of it.
+pub struct Disk {
+    pub disk: Arc<dyn ReadAt>,
+    pub format: Format,
+    /// The size in bytes of its logical sectors, where the container says it.
+    pub sector_size: Option<u32>,
+    /// What was chosen on the way, one line each.
+    pub notes: Vec<String>,
+}
+
+/// A file of an EWF image behind the first.
+pub struct Segment {
+    pub path: PathBuf,
+    pub file: Arc<dyn ReadAt>,
+}
+
+impl Disk {
+    pub fn open(args: &SourceArgs) -> Result<Self> {
+        let no_pipe = || {
+            Error::invalid("a scan wants a disk that can be read at any place, not a pipe")
+                .with_hint("save it to a file first")
+        };
+        if is_dash(&args.image) {
+            return Err(no_pipe());
+        }
+        let (mut files, mut pipe) = (Vec::new(), None);
+        let file = open_file(&args.image, &mut files, &mut pipe)?;
+        if pipe.is_some() {
+            return Err(no_pipe().within_file(&args.image));
+        }
+        let segments = more_segments(args, &*file, &mut files)?;
+        let opened = format::open(file, options(args, &segments).container);
+        let opened = opened.map_err(|e| e.within_file(&args.image))?;
+        let Contents::Disk(disk) = opened.contents else {
+            let message = "the qcow2 image encrypts its clusters itself: its one LUKS header is not on a disk";
+            let error = Error::invalid(message).with_hint("unluks decrypt and unluks inspect open it as it is");
+            return Err(error.within_file(&args.image));
+        };
+        let mut notes = opened.notes;
+        if opened.format != Format::Raw {
+            notes.push(format!("a {} image with a disk of {} bytes", opened.format, disk.len()));
+        }
+        Ok(Self { disk, format: opened.format, sector_size: opened.sector_size, notes })
+    }
+}
+
+pub fn is_dash(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
+/// A path as messages show it.
+pub fn shown(path: &Path) -> String {
+    match is_dash(path) {
+        true => "standard input".into(),
+        false => escape(&path.display().to_string()),
+    }
+}
+
+impl Source {
+    pub fn open(args: &SourceArgs) -> Result<Self> {
+        let mut files = Vec::new();
+        let mut pipe = None;
+        let file: Arc<dyn ReadAt> = match is_dash(&args.image) {
+            true => {
+                let p = Arc::new(Pipe::new(Box::new(std::io::stdin())));
+                pipe = Some(Arc::clone(&p));
+                p
+            }
+            false => open_file(&args.image, &mut files, &mut pipe)?,
+        };
+        let header = match &args.header {
+            Some(path) if is_dash(path) => return Err(Error::invalid("--header cannot be the standard input")),
+            Some(path) => Some(open_file(path, &mut files, &mut None)?),
+            None => None,
+        };
+        let mut segments = Vec::new();
+        let Found { place, notes } = match &pipe {
+            Some(_)
+                if args.format.is_some_and(|f| f != Format::Raw)
+                    || args.partition.is_some()
+                    || args.offset.is_some() =>
+            {
+                let message =
+                    "--format, --partition and --offset want an image that can be read at any place, not a pipe";
+                return Err(Error::invalid(message).with_hint("save the image to a file first"));
+            }
+            Some(_) => {
+                refuse_container(args, &*file).map_err(|e| e.within_file(&args.image))?;
+                Found { place: Place::File(Arc::clone(&file)), notes: Vec::new() }
+            }
+            None => {
+                segments = more_segments(args, &*file, &mut files)?;
+                find(Arc::clone(&file), options(args, &segments)).map_err(|e| e.within_file(&args.image))?
+            }
+        };
+        Ok(Self { file, segments, place, header, pipe, files, notes })
+    }
+
+    /// Says what was chosen on the way.
+    pub fn print_notes(&self, quiet: bool) {
+        for note in self.notes.iter().filter(|_| !quiet) {
+            let _ = writeln!(anstream::stderr(), "{note}");
+        }
+    }
+
+    /// The header as a source.
+    pub fn header(&self) -> &Arc<dyn ReadAt> {
+        self.header.as_ref().unwrap_or(self.place.source())
+    }
+
+    /// Where the LUKS container is in the image file.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// The file as a whole is what the volume reads: its bytes can be hashed as they are read.
+    pub fn is_plain_file(&self) -> bool {
+        matches!(self.place, Place::File(_))
+    }
+
+    /// Refuses a name of something to write that leads to one of these files: also through links, through a loop device,
+    /// and where one of the names beside an output would take its place.
+    pub fn refuse_as_output(&self, path: &Path) -> Result<()> {
+        let mut names = vec![path.to_owned()];
+        names.extend(names_beside(path).into_iter().flatten());
+        names.extend(loop_file(path));
+        for file in &self.files {
+            for name in &names {
+                if is_same_file(file, name)? {
+                    return Err(Error::invalid(format!("the output {} is the input itself", shown(name))));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses a file that is open for writing, where it is one of these.
+    pub fn refuse_as_stream(&self, to: &File) -> Result<()> {
+        use std::os::unix::fs::MetadataExt;
+        let id = |f: &File| f.metadata().map(|m| (m.dev(), m.ino())).map_err(|e| Error::io("looking at a file", e));
+        let to = id(to)?;
+        for file in &self.files {
+            if id(file)? == to {
+                return Err(Error::invalid("the standard output is the input itself"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads and validates the header.
+    pub fn image(&self, args: &SourceArgs) -> Result<Image> {
+        let image = match (&self.place, &self.header) {
+            (Place::Qcow2Luks(_), Some(_)) => {
+                Err(Error::invalid("--header: a qcow2 image that encrypts its clusters has its own"))
+            }
+            (Place::Qcow2Luks(luks), None) => Image::open_qcow2(luks, Arc::clone(&self.file)),
+            (Place::File(data) | Place::Inside(data), header) => {
+                Image::open_detached(Arc::clone(header.as_ref().unwrap_or(data)), Arc::clone(data))
+            }
+        };
+        image.map_err(|e| match e.rule() {
+            "magic" if self.pipe.is_some() && self.header.is_none() => e.with_hint(
+                "a pipe has to begin with the LUKS header: save a whole disk to a file first, and its partitions are looked at",
+            ),
+            _ => e,
+        }
+        .within_file(args.header.as_ref().unwrap_or(&args.image)))
+    }
+}
+
+/// Names the container format or the packed file that a pipe begins as: what comes through a pipe is a raw image.
+fn refuse_container(args: &SourceArgs, pipe: &dyn ReadAt) -> Result<()> {
+    match format::detect(pipe) {
+        _ if args.format.is_some() => Ok(()),
+        Ok(Format::Raw) => Ok(()),
+        Ok(format) => {
+            Err(Error::invalid(format!("a pipe brings a {format} image, whose tables lie at any place of it"))
+                .with_rule("container.format")
+                .with_hint("save it to a file first"))
+        }
+        Err(e) if e.rule() == "container.format" => Err(e),
+        // It is shorter than what detection looks at, which its reader says better.
+        Err(_) => Ok(()),
+    }
+}
+
+/// What the command line says about the place of the container.
+fn options(args: &SourceArgs, segments: &[Segment]) -> FindOptions {
+    let segments = segments.iter().map(|segment| Arc::clone(&segment.file)).collect();
+    FindOptions {
+        container: format::Options { format: args.format, segments, max_size: args.max_size },
+        partition: args.partition.clone(),
+        offset: args.offset,
+        detached: args.header.is_some(),
+        allow_truncated: args.allow_truncated,
+    }
+}
+
+/// The files of an EWF set behind the first, which is `file`, as far as they are there.
+fn more_segments(args: &SourceArgs, file: &dyn ReadAt, files: &mut Vec<File>) -> Result<Vec<Segment>> {
+    let ewf = match args.format {
+        Some(format) => format == Format::Ewf,
+        None => format::detect(file).is_ok_and(|format| format == Format::Ewf),
+    };
+    let first = args.image.extension().and_then(|e| e.to_str()).filter(|e| ewf && e.len() == 3 && e.ends_with("01"));
+    let Some(letter) = first.and_then(|e| e.chars().next()).filter(|c| matches!(c, 'E' | 'e' | 'S' | 's')) else {
+        return Ok(Vec::new());
+    };
+    let mut segments: Vec<Segment> = Vec::new();
+    for extension in segment_extensions(letter) {
+        let path = args.image.with_extension(extension);
+        if !path.exists() {
+            break;
+        }
+        if segments.is_empty() {
+            allow_many_files();
+        }
+        let file = open_file(&path, files, &mut None)?;
+        segments.push(Segment { path, file });
+    }
+    Ok(segments)
+}
+
+/// How the files of a set are called behind the first: `.E02` to `.E99`, then `.EAA` to `.EZZ`, `.FAA` and so on to
+/// `.ZZZ`, as libewf calls them.
+fn segment_extensions(letter: char) -> impl Iterator<Item = String> {
+    let (a, z) = if letter.is_ascii_uppercase() { ('A', 'Z') } else { ('a', 'z') };
+    let numbered = (2..=99).map(move |n| format!("{letter}{n:02}"));
+    let lettered =
+        (letter..=z).flat_map(move |x| (a..=z).flat_map(move |y| (a..=z).map(move |w| format!("{x}{y}{w}"))));
+    numbered.chain(lettered)
+}
+
+/// A set may have more files than a process may have open at first; best effort, for most have a few.
+fn allow_many_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+}
+
+/// A regular file or block device is read at any position, a FIFO as a pipe.
+fn open_file(path: &Path, files: &mut Vec<File>, pipe: &mut Option<Arc<Pipe>>) -> Result<Arc<dyn ReadAt>> {
+    use std::os::unix::fs::FileTypeExt;
+    let file = File::open(path).map_err(|e| Error::io(format!("opening {}", shown(path)), e))?;
+    let kind = file.metadata().map_err(|e| Error::io(format!("looking at {}", shown(path)), e))?.file_type();
+    if kind.is_fifo() || kind.is_socket() {
+        let p = Arc::new(Pipe::new(Box::new(file)));
+        *pipe = Some(Arc::clone(&p));
+        return Ok(p);
+    }
+    files.push(file.try_clone().map_err(|e| Error::io(format!("opening {}", shown(path)), e))?);
+    Ok(Arc::new(FileSource::new(file).map_err(|e| e.within(shown(path)))?))
+}
+
+/// The file that a loop device stands for.
+fn loop_file(device: &Path) -> Option<PathBuf> {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    let meta = std::fs::metadata(device).ok().filter(|m| m.file_type().is_block_device())?;
+    let (major, minor) = (rustix::fs::major(meta.rdev()), rustix::fs::minor(meta.rdev()));
+    let name = std::fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/loop/backing_file")).ok()?;
+    Some(PathBuf::from(name.trim_end_matches('\n')))
+}
+
+/// Puts a file's name in front of an error.
+pub trait WithinFile {
+    fn within_file(self, path: &Path) -> Self;
+}
+
+impl WithinFile for Error {
+    fn within_file(self, path: &Path) -> Self {
+        self.within(shown(path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segment_files_are_called_as_libewf_calls_them() {
+        let all: Vec<String> = segment_extensions('E').collect();
+        // Counted from 2 on.
+        for (number, wanted) in [(2, "E02"), (99, "E99"), (100, "EAA"), (775, "EZZ"), (776, "FAA"), (14971, "ZZZ")] {
+            assert_eq!(all[number - 2], wanted, "segment file {number}");
+        }
+        assert_eq!(all.len(), 14970);
+        let smart: Vec<String> = segment_extensions('s').skip(97).take(2).collect();
+        assert_eq!(smart, ["s99", "saa"]);
+    }
+}

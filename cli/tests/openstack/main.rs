@@ -1,0 +1,13 @@
+//! `unluks fetch` against real Keystone, Glance and Barbican: every image that `tests/openstack/bed/seed` stores, every
+//! way to log in, and what happens when the network, the services or the disk fail.
+
+// A test ends where something is not as it should be; clippy.toml excuses only functions marked #[test].
+#![allow(clippy::unwrap_used)]
+#![cfg(all(feature = "openstack", feature = "peer-tests"))]
+
+mod faults;
+mod images;
+mod logins;
+mod restore;
+mod support;
+mod volumes;

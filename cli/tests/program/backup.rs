@@ -1,0 +1,374 @@
+//! A backup's directory in place of an image: `inspect`, `decrypt` and `serve` need no key flag.
+
+use std::fs;
+use std::path::PathBuf;
+
+use crate::common::{Run, read_stored, text, unluks};
+use digest::Digest;
+use serde_json::{Value, json};
+
+const PLAINTEXT_SHA256: &str = "2418469f191b058a6b7978b814fedef5afec2a38585bae15c9bc24fb0b5e5b36";
+
+/// A backup of the image that QEMU wrote, with its key.
+struct Backup {
+    dir: tempfile::TempDir,
+    description: Value,
+}
+
+impl Backup {
+    fn new() -> Self {
+        let (image, key) = (read_stored("openstack-volume.img"), read_stored("openstack-volume.key"));
+        let hex = |digest: &[u8]| digest.iter().map(|b| format!("{b:02x}")).collect::<String>();
+        let description = json!({
+            "unluks_backup": 1, "tool": "unluks 0.1.0", "fetched_at": "2026-01-01T00:00:00Z",
+            "cloud": {"name": "prod", "region": "RegionOne", "project_id": "p1"},
+            "image": {
+                "id": "i-1", "name": "nightly", "disk_format": "raw", "container_format": "bare", "size": image.len(),
+                "virtual_size": image.len(), "min_disk": 0, "min_ram": 0, "checksum": null, "os_hash_algo": "sha512",
+                "os_hash_value": hex(&sha2::Sha512::digest(&image)), "visibility": "private", "protected": false,
+                "owner": "p1", "created_at": null, "updated_at": null, "tags": [],
+                "properties": {"cinder_encryption_key_id": "k-1"},
+            },
+            "data": {"file": "image.raw", "size": image.len()},
+            "plaintext": null,
+            "key": {
+                "file": "key", "size": key.len(), "becomes": "hexlify", "property": "cinder_encryption_key_id",
+                "secret": {"id": "k-1", "name": null, "secret_type": "symmetric", "algorithm": "aes", "bit_length": 256,
+                    "mode": null, "content_type": "application/octet-stream", "created": null, "expiration": null},
+            },
+            "volume": null,
+        });
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("image.raw"), image).unwrap();
+        fs::write(dir.path().join("key"), key).unwrap();
+        let backup = Self { dir, description };
+        backup.write();
+        backup
+    }
+
+    fn write(&self) {
+        fs::write(self.path("backup.json"), self.description.to_string()).unwrap();
+    }
+
+    fn changed(change: impl FnOnce(&mut Value)) -> Self {
+        let mut backup = Self::new();
+        change(&mut backup.description);
+        backup.write();
+        backup
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// `unluks decrypt DIR --output OUT` and more.
+    fn decrypt(&self, more: &[&str]) -> Run {
+        let (dir, out) = (text(self.dir.path()), text(&self.path("plain")));
+        unluks(&[&["decrypt", &dir, "--output", &out], more].concat())
+    }
+
+    #[track_caller]
+    fn assert_refused(&self, more: &[&str], code: i32, words: &[&str]) {
+        let run = self.decrypt(more);
+        assert_eq!(run.refusal_fault(&[code]), None);
+        for word in words {
+            assert!(run.stderr.contains(word), "{word:?} is not in {:?}", run.stderr);
+        }
+        assert!(!self.path("plain").exists() && !self.path(".plain.unluks-part").exists(), "nothing is left");
+    }
+}
+
+#[test]
+fn a_backup_decrypts_without_a_key_flag() {
+    let backup = Backup::new();
+    let run = backup.decrypt(&["--hash", "sha512"]);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    assert_eq!(crate::common::sha256_file(&backup.path("plain")), PLAINTEXT_SHA256);
+    assert!(run.stderr.contains("hexlified"), "{}", run.stderr);
+}
+
+#[test]
+fn a_key_that_is_named_goes_before_the_backups_own() {
+    let backup = Backup::new();
+    let wrong = backup.path("wrong");
+    fs::write(&wrong, "wrong").unwrap();
+    backup.assert_refused(&["--key-file", &text(&wrong)], 3, &["does not open keyslot 0"]);
+    fs::rename(backup.path("key"), backup.path("right")).unwrap();
+    fs::write(backup.path("key"), [0; 32]).unwrap();
+    backup.assert_refused(&[], 3, &["does not open keyslot 0"]);
+    assert_eq!(backup.decrypt(&["--barbican-key", &text(&backup.path("right"))]).code, Some(0));
+}
+
+#[test]
+fn inspect_and_serve_take_the_directory() {
+    let backup = Backup::new();
+    let dir = text(backup.dir.path());
+    let run = unluks(&["inspect", &dir, "--json"]);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    let report: Value = serde_json::from_slice(&run.stdout).unwrap();
+    assert_eq!(report, {
+        let run = unluks(&["inspect", &text(&backup.path("image.raw")), "--json"]);
+        serde_json::from_slice::<Value>(&run.stdout).unwrap()
+    });
+    #[cfg(feature = "nbd")]
+    {
+        let run = unluks(&["serve", &dir, "--quiet", "--", "true"]);
+        assert_eq!(run.code, Some(0), "{}", run.stderr);
+    }
+}
+
+#[test]
+fn an_image_of_another_length_is_refused_unless_its_rest_is_wanted() {
+    let backup = Backup::new();
+    let image = fs::read(backup.path("image.raw")).unwrap();
+    fs::write(backup.path("image.raw"), &image[..image.len() - 512]).unwrap();
+    backup.assert_refused(&[], 4, &["data.size", "--allow-truncated"]);
+    assert_eq!(backup.decrypt(&["--allow-truncated"]).code, Some(0));
+    fs::remove_file(backup.path("plain")).unwrap();
+    fs::write(backup.path("image.raw"), [&image[..], &[0; 512]].concat()).unwrap();
+    backup.assert_refused(&["--allow-truncated"], 4, &["data.size"]);
+}
+
+#[test]
+fn an_image_of_another_hash_gives_no_output() {
+    let backup = Backup::changed(|d| d["image"]["os_hash_value"] = "00".into());
+    backup.assert_refused(&["--hash", "image:sha512"], 4, &["image.os_hash_value", "it was 00"]);
+    assert_eq!(backup.decrypt(&["--hash", "md5"]).code, Some(0), "another hash says nothing");
+    let backup = Backup::changed(|d| d["image"]["checksum"] = "00".into());
+    backup.assert_refused(&["--hash", "md5"], 4, &["image.checksum", "it was 00"]);
+}
+
+#[test]
+fn a_backup_without_what_is_wanted_says_why() {
+    let empty = tempfile::tempdir().unwrap();
+    let run = unluks(&["inspect", &text(empty.path())]);
+    assert_eq!(run.refusal_fault(&[2]), None);
+    assert!(run.stderr.contains("has no backup.json"), "{}", run.stderr);
+    let backup = Backup::changed(|d| d["data"] = Value::Null);
+    backup.assert_refused(&[], 2, &["holds no image", "only a key was fetched"]);
+    let backup = Backup::changed(|d| {
+        d["data"] = Value::Null;
+        d["plaintext"] = json!({"size": 4096, "sha256": PLAINTEXT_SHA256});
+    });
+    backup.assert_refused(&[], 2, &["the ciphertext was not kept"]);
+    let backup = Backup::changed(|d| d["key"] = Value::Null);
+    let len = fs::metadata(backup.path("image.raw")).unwrap().len();
+    fs::write(backup.path("image.raw"), vec![7; usize::try_from(len).unwrap()]).unwrap();
+    backup.assert_refused(&[], 4, &["the cloud names no key"]);
+}
+
+#[test]
+fn no_file_of_a_backup_is_overwritten() {
+    let backup = Backup::new();
+    for name in ["key", "backup.json", "image.raw"] {
+        let before = fs::read(backup.path(name)).unwrap();
+        let run = unluks(&["decrypt", &text(backup.dir.path()), "--force", "--output", &text(&backup.path(name))]);
+        assert_eq!(run.refusal_fault(&[2]), None);
+        assert!(run.stderr.contains("is the input itself"), "{}", run.stderr);
+        assert_eq!(fs::read(backup.path(name)).unwrap(), before);
+    }
+}
+
+#[test]
+fn a_name_that_leads_out_of_the_directory_is_never_opened() {
+    let backup = Backup::changed(|d| d["key"]["file"] = "../key".into());
+    backup.assert_refused(&[], 4, &["key.file", "plain name"]);
+}
+
+impl Backup {
+    /// `unluks restore-plan DIR` and more: the script that it prints.
+    #[track_caller]
+    fn plan(&self, more: &[&str]) -> String {
+        let run = unluks(&[&["restore-plan", &text(self.dir.path())], more].concat());
+        assert_eq!(run.code, Some(0), "{}", run.stderr);
+        String::from_utf8(run.stdout).unwrap()
+    }
+
+    #[track_caller]
+    fn assert_no_plan(&self, code: i32, words: &[&str]) {
+        let run = unluks(&["restore-plan", &text(self.dir.path())]);
+        assert_eq!(run.refusal_fault(&[code]), None);
+        assert!(words.iter().all(|word| run.stderr.contains(word)), "{words:?}: {}", run.stderr);
+        assert!(run.stdout.is_empty());
+    }
+
+    /// Runs the plan with a client that notes what it is called with, and fails or gives ids as the real one does.
+    fn run_plan(&self, more: &[&str]) -> (Run, Vec<Vec<String>>) {
+        let bin = tempfile::tempdir().unwrap();
+        let client = bin.path().join("openstack");
+        let script = "#!/bin/sh\nprintf '%s\\0' \"$@\" >>\"$CALLS\"; printf '\\n\\0' >>\"$CALLS\"\n\
+            case \"$*\" in *'secret store'*) echo http://x/v1/secrets/new-secret;; *'image create'*) echo new-image;;\n\
+            *'image show'*) echo \"$SHOWN\";; *'volume create'*) echo new-volume;; esac\n";
+        fs::write(&client, script).unwrap();
+        fs::set_permissions(&client, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        fs::write(bin.path().join("plan"), self.plan(more)).unwrap();
+        let calls = bin.path().join("calls");
+        let output = std::process::Command::new("bash")
+            .arg(bin.path().join("plan"))
+            .env("PATH", format!("{}:/usr/bin:/bin", text(bin.path())))
+            .env("CALLS", &calls)
+            .env("SHOWN", self.description["image"]["os_hash_value"].as_str().unwrap())
+            .output()
+            .unwrap();
+        let run = Run {
+            code: output.status.code(),
+            stdout: output.stdout,
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        };
+        let noted = String::from_utf8(fs::read(&calls).unwrap_or_default()).unwrap();
+        let calls = noted.split("\n\0").filter(|c| !c.is_empty());
+        (run, calls.map(|c| c.split_terminator('\0').map(str::to_owned).collect()).collect())
+    }
+}
+
+/// A change of a description.
+type Change<'a> = &'a dyn Fn(&mut Value);
+
+/// The rules of a plan's notes.
+fn notes(plan: &str) -> Vec<&str> {
+    plan.lines().filter_map(|line| line.strip_prefix("# - ")?.split(':').next()).collect()
+}
+
+#[test]
+fn a_plan_stores_the_secret_and_makes_the_image_with_its_new_id() {
+    let backup = Backup::new();
+    let (run, calls) = backup.run_plan(&["--cloud", "other"]);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    assert_eq!(String::from_utf8(run.stdout).unwrap(), "image new-image secret new-secret\n");
+    let has = |call: &[String], words: &[&str]| call.windows(words.len()).any(|w| w == words);
+    assert_eq!(calls.len(), 3, "{calls:?}");
+    assert!(calls.iter().all(|call| has(call, &["--os-cloud", "other"])), "{calls:?}");
+    let [secret, image] = [&calls[0], &calls[1]];
+    assert!(has(secret, &["--secret-type", "symmetric"]) && has(secret, &["--algorithm", "aes"]), "{secret:?}");
+    assert!(has(secret, &["--file", &text(&backup.path("key"))]), "{secret:?}");
+    assert!(!secret.iter().any(|word| word.contains("payload")), "bytes are sent as they are: {secret:?}");
+    assert!(has(image, &["--property", "cinder_encryption_key_id=new-secret"]), "{image:?}");
+    assert!(has(image, &["--disk-format", "raw"]) && image.last().unwrap() == "nightly", "{image:?}");
+    let (run, calls) =
+        Backup::changed(|d| d["image"]["os_hash_value"] = "00".into()).run_plan(&["--volume-type", "l u"]);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    assert!(has(&calls[3], &["--image", "new-image"]) && has(&calls[3], &["--type", "l u"]), "{calls:?}");
+}
+
+#[test]
+fn an_image_that_arrived_with_another_hash_stops_the_plan() {
+    let backup = Backup::new();
+    let plan = backup.plan(&[]);
+    let hash = backup.description["image"]["os_hash_value"].as_str().unwrap();
+    assert!(plan.contains(hash));
+    let mut other = Backup::new();
+    other.description["image"]["os_hash_value"] = "00".into();
+    // The client shows 00, and the plan on the disk wants the right one.
+    let (run, calls) = other.run_plan(&[]);
+    assert_eq!((run.code, calls.len()), (Some(1), 3), "{}", run.stderr);
+    assert!(run.stderr.contains("its hash is not the one"), "{}", run.stderr);
+}
+
+#[test]
+fn nothing_that_the_cloud_named_is_run_by_the_shell() {
+    let hostile = "--x'; touch pwned; $(touch pwned) `touch pwned` \"\n\u{1b}[2J";
+    let backup = Backup::changed(|d| {
+        d["image"]["name"] = hostile.into();
+        d["image"]["disk_format"] = hostile.into();
+        d["image"]["tags"] = json!([hostile]);
+        d["image"]["owner"] = hostile.into();
+        d["image"]["visibility"] = hostile.into();
+        d["image"]["properties"] = json!({ hostile: hostile, format!("os_glance{hostile}"): "" });
+        d["cloud"]["name"] = hostile.into();
+        d["key"]["secret"]["name"] = hostile.into();
+        d["key"]["secret"]["secret_type"] = hostile.into();
+        d["key"]["property"] = hostile.into();
+    });
+    let plan = backup.plan(&[&format!("--volume-type={hostile}")]);
+    assert!(plan.chars().all(|c| c == '\n' || (' '..='~').contains(&c)), "{plan}");
+    let (run, calls) = backup.run_plan(&[&format!("--volume-type={hostile}")]);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    assert_eq!(calls.len(), 4, "{calls:?}");
+    assert_eq!(calls[1].last().unwrap(), hostile);
+    assert!(calls[1].contains(&format!("--tag={hostile}")), "{calls:?}");
+    assert!(!std::path::Path::new("pwned").exists());
+}
+
+#[test]
+fn each_obstacle_is_said_and_no_other() {
+    let notes_of = |change: Change<'_>| {
+        let plan = Backup::changed(change).plan(&[]);
+        notes(&plan).into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(notes_of(&|_| {}), ["secret-id", "volume-type"]);
+    assert_eq!(notes_of(&|d| d["key"] = Value::Null), ["key"]);
+    let cases: [(&str, Change<'_>); 9] = [
+        ("owner", &|d| d["image"]["owner"] = "p2".into()),
+        ("visibility", &|d| d["image"]["visibility"] = "public".into()),
+        ("visibility", &|d| d["image"]["visibility"] = "shared".into()),
+        ("reserved", &|d| d["image"]["properties"]["os_glance_import_task"] = "x".into()),
+        ("signature", &|d| d["image"]["properties"]["img_signature_certificate_uuid"] = "x".into()),
+        ("block-device-mapping", &|d| d["image"]["properties"]["block_device_mapping"] = "[]".into()),
+        ("expiration", &|d| d["key"]["secret"]["expiration"] = "2025-01-01T00:00:00".into()),
+        ("cinder", &|d| {
+            d["key"]["property"] = "os_encrypt_key_id".into();
+            d["image"]["properties"] = json!({"os_encrypt_key_id": "k-1"});
+        }),
+        ("header", &|d| {
+            d["data"]["file"] = "noise".into();
+        }),
+    ];
+    for (rule, change) in cases {
+        let backup = Backup::changed(change);
+        let len = fs::metadata(backup.path("image.raw")).unwrap().len();
+        fs::write(backup.path("noise"), vec![7; usize::try_from(len).unwrap()]).unwrap();
+        let plan = backup.plan(&[]);
+        let mut found = notes(&plan);
+        assert!(found.contains(&rule), "{rule}: {plan}");
+        found.retain(|n| ![rule, "secret-id", "volume-type"].contains(n));
+        assert_eq!(found, [""; 0], "{rule}");
+    }
+    let plan = Backup::changed(|d| d["image"]["properties"]["os_glance_import_task"] = "x".into()).plan(&[]);
+    assert!(!plan.contains("--property os_glance"), "{plan}");
+    let plan = Backup::changed(|d| d["key"]["secret"]["expiration"] = "2025-01-01T00:00:00".into()).plan(&[]);
+    assert!(!plan.contains("--expiration"), "{plan}");
+}
+
+#[test]
+fn a_luks2_image_is_told_from_a_luks1_image() {
+    let golden = crate::common::Golden::unpack("l2-argon2id");
+    let image = fs::read(&golden.image).unwrap();
+    let backup = Backup::changed(|d| {
+        d["data"]["size"] = image.len().into();
+        d["image"]["size"] = image.len().into();
+    });
+    fs::write(backup.path("image.raw"), &image).unwrap();
+    let plan = backup.plan(&[]);
+    assert_eq!(notes(&plan), ["luks2", "secret-id", "volume-type"]);
+    assert!(plan.contains("415"), "{plan}");
+}
+
+#[test]
+fn a_volume_comes_back_with_its_size_and_type() {
+    let backup = Backup::changed(|d| {
+        d["volume"] = json!({"id": "v-1", "name": "data", "snapshot": null, "volume_type": "luks", "size": 7,
+            "availability_zone": null, "encryption": null});
+    });
+    let (run, calls) = backup.run_plan(&[]);
+    assert_eq!(String::from_utf8(run.stdout).unwrap(), "image new-image secret new-secret volume new-volume\n");
+    let volume = calls[3].join(" ");
+    assert!(volume.ends_with("volume create -f value -c id --image new-image --type luks --size 7 data"), "{volume}");
+}
+
+#[test]
+fn what_cannot_come_back_has_no_plan() {
+    let empty = Backup::changed(|d| {
+        d["image"]["size"] = 0.into();
+        d["data"] = Value::Null;
+    });
+    empty.assert_no_plan(2, &["0 bytes", "block_device_mapping"]);
+    let decrypted = Backup::changed(|d| {
+        d["data"] = Value::Null;
+        d["plaintext"] = json!({"size": 4096, "sha256": PLAINTEXT_SHA256});
+    });
+    decrypted.assert_no_plan(2, &["not kept"]);
+    Backup::changed(|d| (d["image"], d["data"]) = (Value::Null, Value::Null)).assert_no_plan(2, &["holds no image"]);
+    let short = Backup::new();
+    fs::write(short.path("image.raw"), "short").unwrap();
+    short.assert_no_plan(4, &["data.size"]);
+}

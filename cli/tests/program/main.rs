@@ -1,0 +1,39 @@
+//! The program `unluks` as its users run it.
+
+// A test ends where something is not as it should be; clippy.toml excuses only functions marked #[test].
+#![allow(clippy::unwrap_used)]
+
+mod backup;
+mod cli;
+mod common;
+mod decrypt;
+mod docs;
+#[cfg(feature = "nbd")]
+mod fuzz_corpus;
+mod golden;
+mod inspect;
+mod integrity;
+mod keyslot_area;
+#[cfg(feature = "nbd")]
+mod limits;
+mod luks1_validation;
+mod luks2_validation;
+#[cfg(feature = "nbd")]
+mod mutations;
+#[cfg(all(feature = "nbd", feature = "peer-tests"))]
+#[path = "../../../tests/nbd/support.rs"]
+#[allow(clippy::as_conversions, dead_code)]
+mod nbd_support;
+mod readme;
+mod reencryption;
+mod scan;
+#[cfg(target_os = "linux")]
+mod secrets;
+#[cfg(all(feature = "nbd", feature = "peer-tests"))]
+#[allow(clippy::as_conversions)]
+mod serve;
+#[cfg(feature = "nbd")]
+#[path = "../../../fuzz/src/lib.rs"]
+#[allow(dead_code)]
+mod targets;
+mod whole_disk;

@@ -1,0 +1,449 @@
+//! A cloud that was logged in to: requests with a token that is renewed, repeated after failures that pass.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use openstack_sdk::api::{ApiError, AsyncClient};
+use openstack_sdk::auth::AuthError;
+use openstack_sdk::catalog::CatalogError;
+use openstack_sdk::config::CloudConfig;
+use openstack_sdk::types::ServiceType;
+use openstack_sdk::{AsyncOpenStack, OpenStackError};
+// Nothing of these is called by name: that they are mentioned puts them into the program, where the SDK finds them.
+use openstack_sdk_auth_applicationcredential as _;
+use openstack_sdk_auth_oidcaccesstoken as _;
+use openstack_sdk_auth_oidcclientcredentials as _;
+use openstack_sdk_auth_password as _;
+use openstack_sdk_auth_token as _;
+use openstack_sdk_auth_totp as _;
+use openstack_sdk_auth_websso as _;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::{Response, StatusCode, Url};
+use secrecy::ExposeSecret;
+
+use super::answer::{Answer, Body, Request, Service};
+use super::config;
+use unluks::backup;
+use unluks::error::{Error, ErrorKind, Result, escape};
+use unluks::limits::{CLOUD_ANSWER_MAX, CLOUD_RETRY_AFTER_MAX, CLOUD_SILENCE};
+
+/// How long a connection may take to be made.
+const CONNECTING: Duration = Duration::from_secs(15);
+/// The first wait after a failure; each further one is twice as long, up to the last.
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// How often somebody who waits looks whether all was stopped.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// How a cloud is used.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The name in clouds.yaml; without it that of `OS_CLOUD`, else the `OS_*` variables, else the only one there is.
+    pub name: Option<String>,
+    /// How many failures in a row are waited out.
+    pub retries: u32,
+    /// Stops what goes on when it is set.
+    pub cancelled: Arc<AtomicBool>,
+}
+
+impl Default for Options {
+    /// Eight retries, which wait a minute and a half together.
+    fn default() -> Self {
+        Self { name: None, retries: 8, cancelled: Arc::default() }
+    }
+}
+
+/// Why there is no answer.
+pub(super) enum Failure {
+    /// It may be better after a while: which the service may have named.
+    Passing(Error, Option<Duration>),
+    Final(Error),
+}
+
+/// A cloud that was logged in to.
+pub struct Cloud {
+    runtime: tokio::runtime::Runtime,
+    sdk: AsyncOpenStack,
+    http: reqwest::Client,
+    name: Option<String>,
+    options: Options,
+}
+
+impl Cloud {
+    /// Logs in.
+    ///
+    /// No token is kept on the disk, nothing is asked; a browser is opened only for `auth_type: v3websso`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] where the configuration or the credentials are not good, or a certificate is not
+    /// trusted; [`ErrorKind::Io`] where Keystone cannot be reached.
+    pub fn connect(options: Options) -> Result<Self> {
+        let (name, config) = config::read(options.name.as_deref())?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|e| Error::io("starting the network runtime", e))?;
+        let http = client(&config)?;
+        let cancelled = &options.cancelled;
+        // The SDK says of a Keystone that it cannot reach only that it does not work: so we look first.
+        let address = config.auth.as_ref().and_then(|auth| auth.auth_url.as_deref()).unwrap_or_default();
+        let url = Url::parse(address).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+        let url = url.ok_or_else(|| {
+            Error::invalid(format!("found \"{}\"; an http or https address is wanted", escape(address)))
+                .with_rule("cloud.auth_url")
+        })?;
+        let looked = block(&runtime, cancelled, async { http.get(url).send().await })?;
+        looked.map_err(|e| match transport("Keystone", &e) {
+            Failure::Passing(e, _) => e.with_hint("is auth_url right, and is there a way to it from here?"),
+            Failure::Final(e) => e,
+        })?;
+        // The SDK makes this folder for tokens, which we have it not keep.
+        let folder = std::env::home_dir().map(|home| home.join(".osc")).filter(|folder| !folder.exists());
+        let login = AsyncOpenStack::builder(&config)
+            .disable_auth_cache(true)
+            .max_auth_retries(0)
+            .http_timeout(CLOUD_SILENCE)
+            .http_connect_timeout(CONNECTING)
+            .http_gzip(false)
+            .http_deflate(false)
+            .connect();
+        let sdk = block(&runtime, cancelled, login);
+        if let Some(folder) = folder {
+            // Only an empty folder goes.
+            let _ = std::fs::remove_dir(folder);
+        }
+        let sdk = sdk?.map_err(|e| match login_failure(&e) {
+            Failure::Passing(e, _) | Failure::Final(e) => e,
+        })?;
+        if sdk.get_auth_info().is_none_or(|info| info.token.project.is_none()) {
+            let message = "the login is good, but for no project, and images and keys are a project's";
+            return Err(Error::invalid(message).with_rule("cloud.project").with_hint("set project_name or project_id"));
+        }
+        Ok(Self { runtime, sdk, http, name, options })
+    }
+
+    /// What a backup says of the cloud.
+    pub fn description(&self) -> backup::Cloud {
+        let token = self.sdk.get_auth_info().map(|info| info.token);
+        let region = self.sdk.get_region_name().or_else(|| self.endpoint(Service::Image).ok().and_then(|(_, r)| r));
+        backup::Cloud { name: self.name.clone(), region, project_id: token.and_then(|t| t.project).and_then(|p| p.id) }
+    }
+
+    /// Sends a request and reads the whole answer. A GET is repeated after failures that pass.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`] where no answer can be had, or with the rule `cancelled` where all was stopped;
+    /// [`ErrorKind::InvalidInput`] where the catalogue has no such service; [`ErrorKind::LimitExceeded`] for an answer
+    /// that is too large. Any status is an answer, but that of a token which Keystone does not renew.
+    pub fn send(&self, request: &Request<'_>) -> Result<Answer> {
+        let mut patience = Patience::new(if request.method == reqwest::Method::GET { self.options.retries } else { 0 });
+        loop {
+            match self.send_once(request, &patience) {
+                Ok(answer) => return Ok(answer),
+                Err(Failure::Final(e)) => return Err(e),
+                Err(Failure::Passing(e, asked)) => patience.wait(self, e, asked)?,
+            }
+        }
+    }
+
+    fn send_once(&self, request: &Request<'_>, patience: &Patience) -> std::result::Result<Answer, Failure> {
+        let mut response = self.open(request)?;
+        let status = response.status();
+        let asked = retry_after(response.headers());
+        let body = self.read_body(request.service, &mut response, CLOUD_ANSWER_MAX)?;
+        let answer = Answer { service: request.service, status: status.as_u16(), body };
+        match passes(status) && patience.left > 0 {
+            true => Err(Failure::Passing(answer.error("asking"), asked)),
+            false => Ok(answer),
+        }
+    }
+
+    /// Sends a request once and gives the answer's head. An expired token is renewed first.
+    pub(super) fn open(&self, request: &Request<'_>) -> std::result::Result<Response, Failure> {
+        let response = self.open_with_token(request)?;
+        if response.status() != StatusCode::UNAUTHORIZED {
+            return Ok(response);
+        }
+        // Glance says 401 as well when it cannot ask Keystone; then the renewal fails, and says why.
+        self.renew()?;
+        let response = self.open_with_token(request)?;
+        match response.status() {
+            StatusCode::UNAUTHORIZED => {
+                let message = format!("{} refuses a token that Keystone has just given", request.service.name());
+                Err(Failure::Passing(Error::new(ErrorKind::Io, message).with_rule("cloud.token"), None))
+            }
+            _ => Ok(response),
+        }
+    }
+
+    fn open_with_token(&self, request: &Request<'_>) -> std::result::Result<Response, Failure> {
+        let built = self.build(request).map_err(Failure::Final)?;
+        let sent = self.block(async { self.http.execute(built).await }).map_err(Failure::Final)?;
+        sent.map_err(|e| transport(request.service.name(), &e))
+    }
+
+    fn build(&self, request: &Request<'_>) -> Result<reqwest::Request> {
+        let wrong = |what: &str| Error::invalid(format!("{what} cannot be sent in a header")).with_rule("cloud.header");
+        let (mut url, _) = self.endpoint(request.service)?;
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(request.path.split('/'));
+        }
+        if !request.query.is_empty() {
+            url.query_pairs_mut().extend_pairs(request.query);
+        }
+        let mut headers = HeaderMap::new();
+        for (name, value) in request.headers {
+            let value = HeaderValue::from_str(value).map_err(|_| wrong("a value"))?;
+            headers.insert(HeaderName::from_static(name), value);
+        }
+        let token = self.sdk.get_auth_token().ok_or_else(|| Error::invalid("there is no token"))?;
+        let mut token = HeaderValue::from_str(token.expose_secret()).map_err(|_| wrong("the token"))?;
+        token.set_sensitive(true);
+        headers.insert("x-auth-token", token);
+        let builder = self.http.request(request.method.clone(), url).headers(headers);
+        let builder = match request.body {
+            Body::Empty => builder,
+            Body::Json(json) => builder.header("content-type", "application/json").body(json.to_string()),
+            Body::Bytes(media_type, bytes) => builder.header("content-type", media_type).body(bytes.to_vec()),
+            Body::File(media_type, file, len) => {
+                let file = file.try_clone().map_err(|e| Error::io("opening the upload once more", e))?;
+                let stream = super::answer::stream(file, len, Arc::clone(&self.options.cancelled));
+                let body = reqwest::Body::wrap_stream(stream);
+                builder.header("content-type", media_type).header("content-length", len).body(body)
+            }
+        };
+        builder.build().map_err(|e| Error::invalid(inner(&e)).with_rule("cloud.request"))
+    }
+
+    /// The address of a service with the version of its API, and its region.
+    fn endpoint(&self, service: Service) -> Result<(Url, Option<String>)> {
+        let (kind, version) = service.parts();
+        let found = self.block(async { self.sdk.get_service_endpoint(&ServiceType::from(kind), None).await })?;
+        let endpoint = found.map_err(|e| match e {
+            ApiError::Catalog { source: CatalogError::ServiceNotConfigured { .. } } => {
+                let message = format!("the catalogue has no {} ({kind}) for this region and interface", service.name());
+                let hint = match service {
+                    Service::KeyManager => "without Barbican the key is with whoever runs the cloud: ask them for it",
+                    _ => "look with: openstack catalog list",
+                };
+                Error::invalid(message).with_rule(format!("catalog.{kind}")).with_hint(hint)
+            }
+            e => Error::invalid(one_line(&e)).with_rule(format!("catalog.{kind}")),
+        })?;
+        let mut url = endpoint.url().clone();
+        let versioned = url.path_segments().is_some_and(|mut all| all.any(is_version));
+        if let (false, Ok(mut segments)) = (versioned, url.path_segments_mut()) {
+            segments.pop_if_empty().push(version);
+        }
+        url.set_query(None);
+        Ok((url, endpoint.region().clone()))
+    }
+
+    /// Logs in again.
+    fn renew(&self) -> std::result::Result<(), Failure> {
+        // Forgotten first: from an old token Keystone gives only one that ends when the old one does.
+        self.sdk.disable_auth_cache();
+        let renewed = self.block(self.sdk.authorize(None, false, true)).map_err(Failure::Final)?;
+        renewed.map_err(|e| match login_failure(&e) {
+            Failure::Final(e) => {
+                Failure::Final(e.within("the token has expired, and cannot be renewed").with_rule("cloud.token"))
+            }
+            passing => passing,
+        })
+    }
+
+    /// Reads a body of at most `max` bytes.
+    pub(super) fn read_body(
+        &self,
+        service: Service,
+        response: &mut Response,
+        max: usize,
+    ) -> std::result::Result<Vec<u8>, Failure> {
+        let mut body = Vec::new();
+        while let Some(chunk) = self.block(response.chunk()).map_err(Failure::Final)?.map_err(|e| {
+            let (Failure::Passing(e, _) | Failure::Final(e)) = transport(service.name(), &e);
+            Failure::Passing(e, None)
+        })? {
+            if chunk.len() > max - body.len() {
+                let message = format!("{}'s answer has more than {max} bytes", service.name());
+                return Err(Failure::Final(Error::limit("cloud.answer", message)));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
+    }
+
+    /// Waits for something, but not longer than until all is stopped.
+    pub(super) fn block<T>(&self, what: impl Future<Output = T>) -> Result<T> {
+        block(&self.runtime, &self.options.cancelled, what)
+    }
+
+    pub(super) fn options(&self) -> &Options {
+        &self.options
+    }
+}
+
+fn block<T>(runtime: &tokio::runtime::Runtime, cancelled: &AtomicBool, what: impl Future<Output = T>) -> Result<T> {
+    runtime.block_on(async {
+        let stopped = async {
+            while !cancelled.load(Ordering::Relaxed) {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            done = what => Ok(done),
+            () = stopped => Err(stopped_error()),
+        }
+    })
+}
+
+/// The error of something that the user stopped.
+pub(super) fn stopped_error() -> Error {
+    Error::new(ErrorKind::Io, "stopped before the end").with_rule("cancelled")
+}
+
+/// How often and how long failures are waited out.
+pub(super) struct Patience {
+    retries: u32,
+    pub left: u32,
+    next: Duration,
+}
+
+impl Patience {
+    pub fn new(retries: u32) -> Self {
+        Self { retries, left: retries, next: FIRST_WAIT }
+    }
+
+    /// There was progress: all is forgiven.
+    pub fn renew(&mut self) {
+        *self = Self::new(self.retries);
+    }
+
+    /// Waits after a failure, as long as the service asked for; gives it back when there were too many.
+    pub fn wait(&mut self, cloud: &Cloud, e: Error, asked: Option<Duration>) -> Result<()> {
+        if self.left == 0 {
+            return Err(match self.retries {
+                0 => e,
+                n => e.with_hint(format!("this was tried {} times; try again later", u64::from(n) + 1)),
+            });
+        }
+        let until = Instant::now() + asked.map_or(self.next, |asked| asked.min(CLOUD_RETRY_AFTER_MAX));
+        self.left -= 1;
+        self.next = (self.next * 2).min(LONGEST_WAIT);
+        while Instant::now() < until {
+            if cloud.options.cancelled.load(Ordering::Relaxed) {
+                return Err(stopped_error());
+            }
+            std::thread::sleep(LOOK.min(until.saturating_duration_since(Instant::now())));
+        }
+        Ok(())
+    }
+}
+
+/// Whether a status may be another one after a while.
+pub(super) fn passes(status: StatusCode) -> bool {
+    status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error()
+}
+
+/// How many seconds a service asks to wait. The other form, a date, is waited for as if nothing was said.
+pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+}
+
+/// A client that trusts whom the user's configuration says.
+fn client(config: &CloudConfig) -> Result<reqwest::Client> {
+    let mut builder = reqwest::Client::builder()
+        // A redirect would take the token to whoever it names.
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(CONNECTING)
+        .read_timeout(CLOUD_SILENCE)
+        .tcp_keepalive(Duration::from_secs(60))
+        .user_agent(concat!("unluks/", env!("CARGO_PKG_VERSION")));
+    if let Some(path) = &config.cacert {
+        let wrong = |e: &str| Error::invalid(format!("{}: {e}", escape(path))).with_rule("cloud.cacert");
+        let home = path.strip_prefix("~/").and_then(|rest| Some(std::env::home_dir()?.join(rest)));
+        let pem = std::fs::read(home.unwrap_or_else(|| PathBuf::from(path))).map_err(|e| wrong(&e.to_string()))?;
+        let certificates = reqwest::Certificate::from_pem_bundle(&pem);
+        let certificates = certificates.map_err(|_| wrong("it holds no certificates in PEM"))?;
+        if certificates.is_empty() {
+            return Err(wrong("it holds no certificates in PEM"));
+        }
+        for certificate in certificates {
+            builder = builder.add_root_certificate(certificate);
+        }
+    }
+    if config.verify == Some(false) {
+        builder = builder.danger_accept_invalid_certs(true);
+    }
+    builder.build().map_err(|e| Error::invalid(inner(&e)).with_rule("cloud.client"))
+}
+
+/// What a failure of the way to a service is.
+pub(super) fn transport(who: &str, e: &reqwest::Error) -> Failure {
+    let words = inner(e);
+    if words.contains("certificate") {
+        let message = format!("{who}'s certificate is not trusted: {words}");
+        let hint = "name the file of the authority that signed it: cacert in clouds.yaml, or OS_CACERT";
+        return Failure::Final(Error::invalid(message).with_rule("cloud.certificate").with_hint(hint));
+    }
+    if e.is_builder() {
+        return Failure::Final(Error::invalid(words).with_rule("cloud.request"));
+    }
+    let message = match (e.is_connect(), e.is_timeout()) {
+        (true, true) => format!("{who} cannot be reached in {} s", CONNECTING.as_secs()),
+        (true, false) => format!("{who} cannot be reached: {words}"),
+        (false, true) => format!("{who} was silent for {} s", CLOUD_SILENCE.as_secs()),
+        (false, false) => format!("the connection to {who} broke: {words}"),
+    };
+    Failure::Passing(Error::new(ErrorKind::Io, message).with_rule("cloud.connection"), None)
+}
+
+fn login_failure(e: &OpenStackError) -> Failure {
+    let refused = |code: u64, words: &str| {
+        let words = words.split_whitespace().collect::<Vec<_>>().join(" ");
+        let message = format!("Keystone answered {code}: {}", escape(words.trim_end_matches('.')));
+        match code == 429 || code >= 500 {
+            true => Failure::Passing(Error::new(ErrorKind::Io, message).with_rule("cloud.login"), None),
+            false => Failure::Final(
+                Error::invalid(message).with_rule("cloud.login").with_hint("are name, password and project right?"),
+            ),
+        }
+    };
+    match e {
+        OpenStackError::AuthError { source: AuthError::Identity(e) } => refused(e.code.into(), &e.message),
+        OpenStackError::AuthError { source: AuthError::UnknownAuth { code, message } } => {
+            refused((*code).into(), message.as_deref().unwrap_or_default())
+        }
+        OpenStackError::AuthError { source: AuthError::Reqwest { source } }
+        | OpenStackError::Communication { source } => transport("Keystone", source),
+        OpenStackError::AuthHelperError { .. } => Failure::Final(
+            Error::invalid("the password, or another secret, is missing")
+                .with_rule("cloud.login")
+                .with_hint("put it into clouds.yaml or secure.yaml, or set OS_PASSWORD"),
+        ),
+        OpenStackError::Discovery { .. } => Failure::Passing(
+            Error::new(ErrorKind::Io, "there is no Keystone at auth_url, or it does not work").with_rule("cloud.login"),
+            None,
+        ),
+        e => Failure::Final(Error::invalid(one_line(e)).with_rule("cloud.login")),
+    }
+}
+
+/// The innermost cause, which says most in least words, without the address.
+fn inner(e: &dyn std::error::Error) -> String {
+    let mut innermost = e;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    one_line(innermost)
+}
+
+fn one_line(e: &dyn std::fmt::Display) -> String {
+    escape(&e.to_string().split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+fn is_version(segment: &str) -> bool {
+    segment.strip_prefix('v').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+}

@@ -1,0 +1,128 @@
+//! The hashes that Glance gives an image, made on threads of their own while the image comes in.
+
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use bytes::Bytes;
+use digest::DynDigest;
+
+use unluks::backup::ImageInfo;
+use unluks::error::{Error, Result, escape};
+
+/// Pieces that may wait for a hash: enough that a short halt of it does not halt the download.
+const WAITING: usize = 32;
+
+/// Every hash that is compared.
+pub(super) struct Hashes {
+    lanes: Vec<Lane>,
+}
+
+struct Lane {
+    field: &'static str,
+    name: String,
+    wanted: String,
+    send: SyncSender<Bytes>,
+    thread: JoinHandle<String>,
+}
+
+impl Hashes {
+    /// Starts those that Glance gave and that are known here.
+    pub fn start(image: &ImageInfo) -> Self {
+        let md5 = image.checksum.clone().map(|hex| ("image.checksum", "md5".to_owned(), hex));
+        let other = image.os_hash_algo.clone().zip(image.os_hash_value.clone());
+        let other = other.map(|(name, hex)| ("image.os_hash_value", name, hex));
+        let lanes = md5.into_iter().chain(other).filter_map(|(field, name, wanted)| {
+            let mut hasher = hasher(&name)?;
+            let (send, receive) = sync_channel::<Bytes>(WAITING);
+            let thread = std::thread::spawn(move || {
+                for bytes in receive {
+                    hasher.update(&bytes);
+                }
+                hasher.finalize().iter().map(|b| format!("{b:02x}")).collect()
+            });
+            Some(Lane { field, name, wanted, send, thread })
+        });
+        Self { lanes: lanes.collect() }
+    }
+
+    /// Hashes what comes next.
+    pub fn take(&self, bytes: &Bytes) {
+        for lane in &self.lanes {
+            let _ = lane.send.send(bytes.clone());
+        }
+    }
+
+    /// Compares, and gives the names of the hashes that were.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`](unluks::ErrorKind::Corrupt) with the field of Glance's that does not match.
+    pub fn compare(self) -> Result<Vec<String>> {
+        let mut same = Vec::new();
+        for lane in self.lanes {
+            drop(lane.send);
+            let found = lane.thread.join().map_err(|_| Error::invalid("a hash thread ended early"))?;
+            if found != lane.wanted {
+                let message =
+                    format!("the {} of what came is {found}; Glance gives {}", lane.name, escape(&lane.wanted));
+                return Err(Error::corrupt(lane.field, message));
+            }
+            same.push(lane.name);
+        }
+        Ok(same)
+    }
+}
+
+/// A hash by the name that Python's hashlib has for it, which is what Glance is configured with.
+fn hasher(name: &str) -> Option<Box<dyn DynDigest + Send>> {
+    Some(match name {
+        "md5" => Box::new(md5::Md5::default()),
+        "sha1" => Box::new(sha1::Sha1::default()),
+        "sha224" => Box::new(sha2::Sha224::default()),
+        "sha256" => Box::new(sha2::Sha256::default()),
+        "sha384" => Box::new(sha2::Sha384::default()),
+        "sha512" => Box::new(sha2::Sha512::default()),
+        "sha3_224" => Box::new(sha3::Sha3_224::default()),
+        "sha3_256" => Box::new(sha3::Sha3_256::default()),
+        "sha3_384" => Box::new(sha3::Sha3_384::default()),
+        "sha3_512" => Box::new(sha3::Sha3_512::default()),
+        "blake2b" => Box::new(blake2::Blake2b512::default()),
+        "blake2s" => Box::new(blake2::Blake2s256::default()),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn image(algorithm: &str, hash: &str) -> ImageInfo {
+        let answer = serde_json::json!({
+            "id": "b5978217-1f6b-437c-8297-83365ec4984a",
+            "checksum": "900150983cd24fb0d6963f7d28e17f72",
+            "os_hash_algo": algorithm,
+            "os_hash_value": hash,
+        });
+        crate::shapes::image(&answer).unwrap()
+    }
+
+    fn compare(image: &ImageInfo, parts: &[&'static str]) -> Result<Vec<String>> {
+        let hashes = Hashes::start(image);
+        parts.iter().for_each(|part| hashes.take(&Bytes::from_static(part.as_bytes())));
+        hashes.compare()
+    }
+
+    #[test]
+    fn both_hashes_are_compared() {
+        // "abc" of FIPS 180-4 and RFC 1321.
+        let right = image("sha256", "BA7816BF8F01CFEA414140DE5DAE2223B00361A396177A9CB410FF61F20015AD");
+        assert_eq!(compare(&right, &["a", "", "bc"]).unwrap(), ["md5", "sha256"]);
+        let e = compare(&image("sha256", "00"), &["abc"]).unwrap_err();
+        assert_eq!((e.kind(), e.rule()), (unluks::ErrorKind::Corrupt, "image.os_hash_value"));
+        assert_eq!(compare(&right, &["abd"]).unwrap_err().rule(), "image.checksum");
+    }
+
+    #[test]
+    fn a_hash_that_is_not_known_is_not_said_to_be_right() {
+        assert_eq!(compare(&image("whirlpool-9", "00"), &["abc"]).unwrap(), ["md5"]);
+    }
+}

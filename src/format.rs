@@ -1,0 +1,347 @@
+//! Container files: a disk inside another file format, given as positioned reads of the disk's bytes.
+//!
+//! # Security
+//! A file's format is told by its first bytes, and on a raw disk the guest writes those. QEMU once let a guest turn its
+//! raw disk into a qcow2 image that named any file of the host as its backing file (CVE-2008-2004); OpenStack was led to
+//! other people's files through VMDK descriptors and qcow2 data files (CVE-2022-47951, CVE-2024-32498). Therefore:
+//!
+//! - No format here ever opens a file that an image names: not a backing file, a data file, an extent or a parent. Each
+//!   is refused, and the refusal says so. A guest that writes a container's header gains nothing but a wrong view of its
+//!   own disk.
+//! - A file that begins as LUKS is raw, whatever else is in it.
+//! - Only the start of a file tells its format. A fixed VHD, which is told by its end alone, has to be named; a note says
+//!   so.
+//! - A caller who knows the format says so, and then nothing is detected.
+//!
+//! No table is read whole: an open container takes at most two times [`limits::CONTAINER_CACHE`] in memory, and each
+//! reading thread at most a few times [`limits::CONTAINER_UNIT_MAX`].
+
+mod cache;
+mod ewf;
+mod fields;
+mod map;
+mod qcow2;
+mod unpack;
+mod vhd;
+mod vhdx;
+mod vmdk;
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+pub use qcow2::{HostMap, Mapping, Qcow2Luks};
+
+use crate::error::{Error, Result, escape};
+use crate::io::{ReadAt, Window};
+use crate::limits;
+
+/// A container format that is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// No container: the file is the disk.
+    Raw,
+    /// QEMU's qcow2, versions 2 and 3.
+    Qcow2,
+    /// Virtual PC's VHD (QEMU calls it vpc), fixed and dynamic.
+    Vhd,
+    /// Hyper-V's VHDX, fixed and dynamic.
+    Vhdx,
+    /// VMware's VMDK in one file: monolithicSparse and streamOptimized.
+    Vmdk,
+    /// EnCase's E01, in one or more segment files.
+    Ewf,
+}
+
+impl Format {
+    /// All of them.
+    pub const ALL: [Self; 6] = [Self::Raw, Self::Qcow2, Self::Vhd, Self::Vhdx, Self::Vmdk, Self::Ewf];
+
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Qcow2 => "qcow2",
+            Self::Vhd => "vhd",
+            Self::Vhdx => "vhdx",
+            Self::Vmdk => "vmdk",
+            Self::Ewf => "ewf",
+        }
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Format {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        let lower = name.to_ascii_lowercase();
+        let name = match lower.as_str() {
+            "vpc" => "vhd",
+            "e01" => "ewf",
+            other => other,
+        };
+        Self::ALL.into_iter().find(|format| format.name() == name).ok_or_else(|| {
+            let known = Self::ALL.map(Self::name).join(", ");
+            Error::invalid(format!("{} is no container format; there are {known}", escape(name)))
+        })
+    }
+}
+
+/// How a container is opened.
+#[derive(Clone, Default)]
+pub struct Options {
+    /// The format, where the caller knows it (`--format`); otherwise it is detected.
+    pub format: Option<Format>,
+    /// The segment files of an EWF image that follow the first, in their order. Other formats have none.
+    pub segments: Vec<Arc<dyn ReadAt>>,
+    /// The largest disk in bytes that a container may declare (`--max-size`). Without it that is
+    /// [`limits::CONTAINER_SPARSE_SIZE`] and [`limits::CONTAINER_SPARSE_RATIO`] times the bytes of its files,
+    /// [`limits::CONTAINER_SIZE_MAX`] at most.
+    pub max_size: Option<u64>,
+}
+
+impl Options {
+    /// The largest disk that `file`, with its segment files, may declare.
+    fn largest_disk(&self, file: &dyn ReadAt) -> u64 {
+        let len = self.segments.iter().fold(file.len(), |len, segment| len.saturating_add(segment.len()));
+        let sparse = len.saturating_mul(limits::CONTAINER_SPARSE_RATIO).saturating_add(limits::CONTAINER_SPARSE_SIZE);
+        self.max_size.unwrap_or(sparse.min(limits::CONTAINER_SIZE_MAX))
+    }
+}
+
+/// An opened container.
+pub struct Opened {
+    /// The format that was named or detected.
+    pub format: Format,
+    /// What is in it.
+    pub contents: Contents,
+    /// The size in bytes of the disk's logical sectors, where the container says it.
+    pub sector_size: Option<u32>,
+    /// What the user should know, one line each: a log of damage that was passed over, things that were left unread.
+    pub notes: Vec<String>,
+}
+
+/// What is in a container.
+#[derive(Clone)]
+pub enum Contents {
+    /// A disk, as its guest sees it.
+    Disk(Arc<dyn ReadAt>),
+    /// A disk that the container itself encrypts: there is none to read before it is unlocked.
+    Qcow2Luks(Qcow2Luks),
+}
+
+impl Contents {
+    /// The disk's size in bytes.
+    pub fn size(&self) -> u64 {
+        match self {
+            Self::Disk(disk) => disk.len(),
+            Self::Qcow2Luks(luks) => luks.clusters.virtual_size(),
+        }
+    }
+}
+
+/// Opens the container in `file`, or `file` itself as a raw disk where it is none.
+///
+/// ```
+/// use std::sync::Arc;
+/// use unluks::format::{Contents, Format, Options, open};
+///
+/// let opened = open(Arc::new(vec![0u8; 4096]), Options::default())?;
+/// assert_eq!((opened.format, opened.contents.size()), (Format::Raw, 4096));
+/// # Ok::<(), unluks::Error>(())
+/// ```
+///
+/// # Errors
+/// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) for a format that is not read, and for an image that needs
+/// another file; [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) where its structures break a rule;
+/// [`ErrorKind::LimitExceeded`](crate::ErrorKind::LimitExceeded) where the disk is larger than
+/// [`Options::max_size`]; [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for a wrong set of segment files;
+/// [`ErrorKind::Io`](crate::ErrorKind::Io).
+pub fn open(file: Arc<dyn ReadAt>, options: Options) -> Result<Opened> {
+    let format = match options.format {
+        Some(format) => format,
+        None => detect(&file)?,
+    };
+    if format != Format::Ewf && !options.segments.is_empty() {
+        return Err(Error::invalid(format!("a {format} image has no segment files")));
+    }
+    let largest = options.largest_disk(&file);
+    let mut notes = Vec::new();
+    let mut sector_size = None;
+    if format == Format::Raw && options.format.is_none() && vhd::ends_as_fixed(&file) {
+        notes.push(
+            "the file is read as a raw disk, but its last 512 bytes are the footer of a fixed VHD, and no part of the \
+             disk: --format vhd leaves them out"
+                .into(),
+        );
+    }
+    let contents = match format {
+        Format::Raw => Contents::Disk(file),
+        Format::Qcow2 => qcow2::open(file, &mut notes)?,
+        Format::Vhd => Contents::Disk(vhd::open(file, &mut notes)?),
+        Format::Vhdx => {
+            let vhdx = vhdx::open(file)?;
+            sector_size = Some(vhdx.sector_size);
+            Contents::Disk(vhdx.disk)
+        }
+        Format::Vmdk if starts_with(&file, VMDK_DESCRIPTOR)? => return Err(vmdk::refuse_descriptor(&file)),
+        Format::Vmdk => Contents::Disk(vmdk::open(file, &mut notes)?),
+        Format::Ewf => {
+            let segments = std::iter::once(file).chain(options.segments).collect();
+            let ewf = ewf::open(segments, &mut notes)?;
+            sector_size = Some(ewf.sector_size);
+            Contents::Disk(ewf.disk)
+        }
+    };
+    if format != Format::Raw && contents.size() > largest {
+        return Err(Error::limit(
+            "container.size",
+            format!(
+                "the {format} image declares a disk of {} bytes; {largest} are allowed for a file of its length",
+                contents.size(),
+            ),
+        )
+        .with_hint("if you know the disk to be that large, --max-size allows it"));
+    }
+    Ok(Opened { format, contents, sector_size, notes })
+}
+
+const VMDK_DESCRIPTOR: &[u8] = b"# Disk Descriptor";
+
+/// The formats that are read, by the bytes at their start.
+const KNOWN: &[(&[u8], Format)] = &[
+    (b"QFI\xfb", Format::Qcow2),
+    (b"conectix", Format::Vhd),
+    (b"vhdxfile", Format::Vhdx),
+    (b"KDMV", Format::Vmdk),
+    (VMDK_DESCRIPTOR, Format::Vmdk),
+    (&ewf::MAGIC, Format::Ewf),
+];
+
+const CONVERT: &str = "qemu-img convert -O raw IMAGE DISK.raw makes an image that can be read";
+const EXPORT: &str = "libewf's ewfexport -f raw, or the tool that made it, exports an image that can be read";
+const UNPACK: &str = "unpack the file first";
+
+/// What is told from a raw disk but not read: where its magic lies, its name, and what to do.
+const LEFT_OUT: &[(u64, &[u8], &str, &str)] = &[
+    (0, b"QFI\xfb\0\0\0\x01", "a qcow image of version 1", CONVERT),
+    (0, b"QED\0", "a QED image", CONVERT),
+    (64, b"\x7f\x10\xda\xbe", "a VirtualBox VDI image", CONVERT),
+    (0, b"WithoutFreeSpace", "a Parallels image", CONVERT),
+    (0, b"WithouFreSpacExt", "a Parallels image", CONVERT),
+    (0, b"COWD", "a VMware ESX COW disk", CONVERT),
+    (0, b"\xbe\xba\xfe\xca\0\0\0\0", "a VMware seSparse disk", CONVERT),
+    (0, b"Bochs Virtual HD Image", "a Bochs image", CONVERT),
+    (0, b"EVF2\r\n\x81\0", "an EWF image of version 2 (Ex01)", EXPORT),
+    (0, b"LVF\x09\r\n\xff\0", "an EWF archive of files (L01), which holds no disk", EXPORT),
+    (0, b"LEF2\r\n\x81\0", "an EWF archive of files (Lx01), which holds no disk", EXPORT),
+    (0, b"AFF10\r\n\0", "an AFF image", "AFFLIB's affconvert -r exports an image that can be read"),
+    (0, b"encrcdsa", "an encrypted Apple disk image", "it is no LUKS container"),
+    (0, b"\xfd7zXZ\0", "an xz file", UNPACK),
+    (0, b"\x1f\x8b\x08", "a gzip file", UNPACK),
+    (0, b"BZh", "a bzip2 file", UNPACK),
+    (0, b"\x28\xb5\x2f\xfd", "a Zstandard file", UNPACK),
+    (0, b"PK\x03\x04", "a ZIP archive (an AFF4 image is one, too)", UNPACK),
+    (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive", UNPACK),
+];
+
+/// The format that the first bytes of `file` tell; [`Format::Raw`] where they tell none.
+///
+/// # Errors
+/// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) for a format that is known but not read;
+/// [`ErrorKind::Io`](crate::ErrorKind::Io).
+pub fn detect(file: &dyn ReadAt) -> Result<Format> {
+    // Both copies of a LUKS2 header have their magic: a disk whose first copy is lost can begin with the second's.
+    for luks in [b"LUKS\xba\xbe", b"SKUL\xba\xbe"] {
+        if starts_with(file, luks)? {
+            return Ok(Format::Raw);
+        }
+    }
+    // These come first: qcow's version 1 has the magic of version 2.
+    for (offset, magic, name, hint) in LEFT_OUT {
+        if has_at(file, *offset, magic)? {
+            return Err(Error::unsupported(
+                "container.format",
+                format!("the file looks like {name}, which is not read"),
+            )
+            .at(*offset)
+            .with_hint(format!("{hint}; --format raw reads the file as it is")));
+        }
+    }
+    for (magic, format) in KNOWN {
+        if starts_with(file, magic)? {
+            return Ok(*format);
+        }
+    }
+    Ok(Format::Raw)
+}
+
+fn starts_with(file: &dyn ReadAt, magic: &[u8]) -> Result<bool> {
+    has_at(file, 0, magic)
+}
+
+fn has_at(file: &dyn ReadAt, offset: u64, magic: &[u8]) -> Result<bool> {
+    let Ok(window) = Window::new(file, offset, u64::try_from(magic.len()).ok()) else { return Ok(false) };
+    let mut found = vec![0; magic.len()];
+    window.read_exact_at(&mut found, 0)?;
+    Ok(found == magic)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+
+    #[test]
+    fn names_go_both_ways() {
+        for format in Format::ALL {
+            assert_eq!(format.name().parse::<Format>().unwrap(), format);
+        }
+        assert_eq!("VPC".parse::<Format>().unwrap(), Format::Vhd);
+        let e = "zip".parse::<Format>().unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::InvalidInput);
+        assert!(e.to_string().contains("raw, qcow2, vhd, vhdx, vmdk, ewf"), "{e}");
+    }
+
+    #[test]
+    fn luks_is_raw_whatever_else_is_in_it() {
+        let mut bytes = b"LUKS\xba\xbe".to_vec();
+        bytes.resize(4096, 0);
+        bytes[64..68].copy_from_slice(b"\x7f\x10\xda\xbe");
+        let footer = bytes.len() - 512;
+        bytes[footer..footer + 8].copy_from_slice(b"conectix");
+        assert_eq!(detect(&bytes).unwrap(), Format::Raw);
+    }
+
+    #[test]
+    fn what_is_left_out_is_refused_by_name() {
+        for (offset, magic, name, _) in LEFT_OUT {
+            let mut bytes = vec![0; usize::try_from(*offset).unwrap()];
+            bytes.extend_from_slice(magic);
+            bytes.resize(1024, 0);
+            let file: Arc<dyn ReadAt> = Arc::new(bytes);
+            let e = open(file.clone(), Options::default()).err().unwrap();
+            assert_eq!((e.kind(), e.rule()), (ErrorKind::Unsupported, "container.format"));
+            assert!(e.to_string().contains(name), "{e}");
+            let raw = open(file, Options { format: Some(Format::Raw), ..Options::default() }).unwrap();
+            assert_eq!(raw.format, Format::Raw);
+        }
+        assert_eq!(detect(&b"QFI\xfb\0\0\0\x09".to_vec()).unwrap(), Format::Qcow2, "a later version is no raw disk");
+        for short in [0, 1, 4, 63, 66] {
+            assert_eq!(detect(&vec![0u8; short]).unwrap(), Format::Raw);
+        }
+    }
+
+    #[test]
+    fn only_ewf_has_segment_files() {
+        let more: Arc<dyn ReadAt> = Arc::new(vec![0u8; 512]);
+        let e = open(more.clone(), Options { segments: vec![more], ..Options::default() }).err().unwrap();
+        assert_eq!(e.kind(), ErrorKind::InvalidInput);
+    }
+}

@@ -1,0 +1,11 @@
+//! File formats and partition tables, against the programs that make and read them.
+
+// A test ends where something is not as it should be; clippy.toml excuses only functions marked #[test].
+#![allow(clippy::unwrap_used)]
+#![cfg(all(feature = "peer-tests", feature = "unlock"))]
+
+mod formats;
+mod hostile;
+mod partitions;
+mod refused;
+mod support;
