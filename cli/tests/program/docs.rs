@@ -54,7 +54,7 @@ fn every_limit_is_in_the_table_with_its_number_and_its_flag() {
     let (constants, rows) = (constants(), rows());
     assert_eq!(constants.get("KDF_TIME"), Some(&600), "the constants are found");
     assert_eq!(constants.keys().collect::<Vec<_>>(), rows.keys().collect::<Vec<_>>());
-    let help = read("cli/src/args.rs") + &read("cli/src/serve.rs");
+    let help = read("cli/src/args.rs") + &read("cli/src/args/serve.rs");
     for (name, number) in &constants {
         let [default, flag, why] = rows[name].as_slice() else { panic!("{name}: three cells are wanted") };
         let first: String = default.chars().take_while(char::is_ascii_digit).collect();

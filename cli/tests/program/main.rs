@@ -4,7 +4,6 @@
 #![allow(clippy::unwrap_used)]
 
 mod backup;
-mod cli;
 mod common;
 mod decrypt;
 mod docs;
