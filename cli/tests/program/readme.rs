@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use crate::common::{UNLUKS, text};
 
 /// Commands of the README that this test leaves out: they build, test or install, and are in use when it runs.
-const LEFT_OUT: [&str; 2] = ["cargo test", "cargo install --locked --path ."];
+const LEFT_OUT: [&str; 2] = ["cargo test", "cargo install --locked --path cli"];
 
 /// A command that the README shows, and the lines that it shows below.
 struct Example {
