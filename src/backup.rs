@@ -19,7 +19,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, ErrorKind, Result, escape};
+use crate::error::{Error, ErrorKind, Result, escape, shown};
 use crate::format::Format;
 use crate::key::{Key, read_key_file};
 use crate::limits::BACKUP_JSON_MAX;
@@ -485,11 +485,6 @@ pub fn rfc3339(time: SystemTime) -> String {
     }
     let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
     format!("{year:04}-{month:02}-{:02}T{hour:02}:{minute:02}:{second:02}Z", days + 1)
-}
-
-/// A path as errors show it.
-fn shown(path: &Path) -> String {
-    escape(&path.display().to_string())
 }
 
 /// A description may come from anybody: it names files of its own directory, and none that is hidden or described here.

@@ -18,7 +18,7 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::io::{Pipe, ReadAt};
 use crate::progress::Progress;
 use crate::volume::Volume;
@@ -50,7 +50,7 @@ pub trait Sink: Sync {
     /// Takes plaintext that belongs at `offset` of the output.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`] where it cannot be written.
+    /// [`Io`](crate::ErrorKind::Io) where it cannot be written.
     fn write(&self, plaintext: &[u8], offset: u64) -> Result<()>;
 
     /// Leaves out plaintext that belongs at `offset` of the output; where it must have some, that is `zeroes`.
@@ -126,8 +126,8 @@ impl Job<'_> {
 /// are neither read nor written.
 ///
 /// # Errors
-/// The first error of reading, decrypting or writing; [`ErrorKind::Corrupt`] with the rule `truncated` where a pipe ends
-/// early; [`ErrorKind::Io`] with the rule `cancelled` where somebody stopped it.
+/// The first error of reading, decrypting or writing; [`Corrupt`](crate::ErrorKind::Corrupt) where a pipe ends
+/// early; [`Cancelled`](crate::ErrorKind::Cancelled) where somebody stopped it.
 pub fn run(
     job: &Job<'_>,
     skip: u64,
@@ -180,7 +180,7 @@ pub fn run(
 }
 
 fn stopped() -> Error {
-    Error::new(ErrorKind::Io, "stopped before the end").with_rule("cancelled")
+    Error::cancelled()
 }
 
 /// What the workers share.

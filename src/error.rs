@@ -2,8 +2,10 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::path::Path;
 
-/// What a caller can do about an error. Exit codes and NBD error numbers are a total match on this.
+/// What a caller can do about an error. Exit codes and NBD error numbers are a total match on this, so that a new kind
+/// finds each of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
     /// The operating system refused a read, a write or an allocation.
@@ -18,6 +20,24 @@ pub enum ErrorKind {
     WrongKey,
     /// The caller asked for something that cannot be.
     InvalidInput,
+    /// Somebody stopped the work before its end.
+    Cancelled,
+}
+
+/// What code may decide by, beside the kind. Rules are for people and reports: none of them is matched on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Condition {
+    /// There is no LUKS header where one was looked for.
+    NoHeader,
+    /// The source ends too early, and what is there of it can be used where the caller allows that.
+    Truncated,
+    /// The bytes are of a file format that is not the one asked for, or is not read.
+    OtherFormat,
+    /// The journal of dm-integrity is damaged; the data can be read without it.
+    IntegrityJournal,
+    /// Whoever fed a stream went away: the cause is that side's own error.
+    Feed,
 }
 
 /// A `Result` whose error is [`Error`].
@@ -25,7 +45,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 /// What went wrong, in one line: `CONTEXT: RULE: MESSAGE (at byte OFFSET); HINT`.
 ///
-/// The rule is a stable code such as `segments.0.sector_size` that programs may match on; the message says what
+/// The rule is a stable code such as `segments.0.sector_size` for reports; the message says what
 /// was found and what is allowed. Text that came out of an image is escaped before it gets here.
 pub struct Error {
     inner: Box<Inner>,
@@ -34,6 +54,7 @@ pub struct Error {
 struct Inner {
     kind: ErrorKind,
     context: String,
+    condition: Option<Condition>,
     rule: Cow<'static, str>,
     message: String,
     offset: Option<u64>,
@@ -47,6 +68,7 @@ impl Error {
         let inner = Inner {
             kind,
             context: String::new(),
+            condition: None,
             rule: Cow::Borrowed(""),
             message: message.into(),
             offset: None,
@@ -81,6 +103,23 @@ impl Error {
         let mut e = Self::new(ErrorKind::Io, what);
         e.inner.source = Some(Box::new(source));
         e
+    }
+
+    /// An [`ErrorKind::Cancelled`] error.
+    pub fn cancelled() -> Self {
+        Self::new(ErrorKind::Cancelled, "stopped before the end").with_rule("cancelled")
+    }
+
+    /// The same error, with what code may decide by.
+    #[must_use]
+    pub fn with_condition(mut self, condition: Condition) -> Self {
+        self.inner.condition = Some(condition);
+        self
+    }
+
+    /// Whether this is so.
+    pub fn is(&self, condition: Condition) -> bool {
+        self.inner.condition == Some(condition)
     }
 
     /// The same error, with the rule or field that failed.
@@ -174,6 +213,11 @@ impl std::error::Error for Error {
         // The source's text is part of this error's own line.
         None
     }
+}
+
+/// A path as messages show it.
+pub fn shown(path: &Path) -> String {
+    escape(&path.display().to_string())
 }
 
 /// `text` with everything but printable ASCII and plain letters escaped, and cut at 96 characters: fit for a message.

@@ -58,6 +58,7 @@ pub mod locate;
 pub mod luks;
 #[cfg(feature = "nbd")]
 pub mod nbd;
+pub mod num;
 pub mod progress;
 #[cfg(feature = "unlock")]
 pub mod scan;

@@ -15,7 +15,7 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::io::{ReadAt, Window};
 use crate::limits::{SCAN_CHECK_MAX, SCAN_COPIES_MAX, SCAN_OPEN_MAX, SCAN_RETRIES_MAX};
 use crate::luks::metadata::{HeaderCopy, Metadata, Role, Version};
@@ -145,8 +145,8 @@ pub enum State {
 /// ```
 ///
 /// # Errors
-/// [`ErrorKind::Io`] where nothing can be read at all, and, with the rule `cancelled`, where somebody stopped it;
-/// [`ErrorKind::InvalidInput`] for a pipe. A part that cannot be read is no error: see [`Scan::unreadable`].
+/// [`Io`](crate::ErrorKind::Io) where nothing can be read at all; [`Cancelled`](crate::ErrorKind::Cancelled) where somebody stopped it;
+/// [`InvalidInput`](crate::ErrorKind::InvalidInput) for a pipe. A part that cannot be read is no error: see [`Scan::unreadable`].
 pub fn run(disk: &dyn ReadAt, options: Options, progress: &Progress) -> Result<Scan> {
     if disk.len() == u64::MAX {
         return Err(Error::invalid("a scan wants a disk that can be read at any place, not a pipe"));
@@ -444,7 +444,7 @@ fn group(
 }
 
 fn stopped() -> Error {
-    Error::new(ErrorKind::Io, "stopped before the end").with_rule("cancelled")
+    Error::cancelled()
 }
 
 fn too_many() -> Error {

@@ -77,8 +77,8 @@ pub fn run(args: &mut DecryptArgs) -> Result<ExitCode> {
         Output::Device(file) => work.to_device(file),
         Output::File => work.to_file(),
     };
-    let hashes = hashes.map_err(|e| match e.rule() {
-        "cancelled" => e,
+    let hashes = hashes.map_err(|e| match e.kind() {
+        ErrorKind::Cancelled => e,
         _ => e.within_file(&args.source.image),
     })?;
     hashes::report(&hashes, args, &source)?;

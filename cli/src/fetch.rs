@@ -51,8 +51,8 @@ pub fn catch_signals(progress: &Progress) -> Result<Arc<AtomicBool>> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
     let failed = |e| Error::io("catching signals", e);
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(failed)?;
-    let (first, again) = (progress.cancel_flag(), Arc::new(AtomicBool::new(false)));
-    let second = Arc::clone(&again);
+    let (first, abort) = (progress.cancel_flag(), Arc::new(AtomicBool::new(false)));
+    let second = Arc::clone(&abort);
     // A write beyond the limit on a file's size is then an error like that of a full disk.
     signal_hook::flag::register(SIGXFSZ, Arc::default()).map_err(failed)?;
     std::thread::spawn(move || {
@@ -66,7 +66,7 @@ pub fn catch_signals(progress: &Progress) -> Result<Arc<AtomicBool>> {
             }
         }
     });
-    Ok(again)
+    Ok(abort)
 }
 
 /// Makes a directory that only its owner may look into.

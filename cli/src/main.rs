@@ -89,12 +89,12 @@ fn keep_secrets_in() {
 /// The exit codes that the README documents.
 fn exit_code(e: &Error) -> ExitCode {
     match e.kind() {
-        ErrorKind::Io if e.rule() == "cancelled" => ExitCode::from(130),
         ErrorKind::Io => ExitCode::from(1),
         ErrorKind::InvalidInput => ExitCode::from(2),
         ErrorKind::WrongKey => ExitCode::from(3),
         ErrorKind::Corrupt => ExitCode::from(4),
         ErrorKind::Unsupported => ExitCode::from(5),
         ErrorKind::LimitExceeded => ExitCode::from(6),
+        ErrorKind::Cancelled => ExitCode::from(130),
     }
 }

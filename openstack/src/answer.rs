@@ -114,10 +114,7 @@ impl Answer {
     /// # Errors
     /// As [`Answer::error`] and [`Answer::json`].
     pub fn success(&self, what: &str) -> Result<Value> {
-        match self.is_success() {
-            true => self.json(),
-            false => Err(self.error(what)),
-        }
+        if self.is_success() { self.json() } else { Err(self.error(what)) }
     }
 
     /// The error that a status without a better explanation is: what was being done, the status and the service's own

@@ -137,25 +137,26 @@ impl Cloud {
     /// [`ErrorKind::InvalidInput`] where the catalogue has no such service; [`ErrorKind::LimitExceeded`] for an answer
     /// that is too large. Any status is an answer, but that of a token which Keystone does not renew.
     pub fn send(&self, request: &Request<'_>) -> Result<Answer> {
-        let mut patience = Patience::new(if request.method == reqwest::Method::GET { self.options.retries } else { 0 });
+        let mut backoff = Backoff::new(if request.method == reqwest::Method::GET { self.options.retries } else { 0 });
         loop {
-            match self.send_once(request, &patience) {
+            match self.send_once(request, &backoff) {
                 Ok(answer) => return Ok(answer),
                 Err(Failure::Final(e)) => return Err(e),
-                Err(Failure::Passing(e, asked)) => patience.wait(self, e, asked)?,
+                Err(Failure::Passing(e, asked)) => backoff.wait(self, e, asked)?,
             }
         }
     }
 
-    fn send_once(&self, request: &Request<'_>, patience: &Patience) -> std::result::Result<Answer, Failure> {
+    fn send_once(&self, request: &Request<'_>, backoff: &Backoff) -> std::result::Result<Answer, Failure> {
         let mut response = self.open(request)?;
         let status = response.status();
         let asked = retry_after(response.headers());
         let body = self.read_body(request.service, &mut response, CLOUD_ANSWER_MAX)?;
         let answer = Answer { service: request.service, status: status.as_u16(), body };
-        match passes(status) && patience.left > 0 {
-            true => Err(Failure::Passing(answer.error("asking"), asked)),
-            false => Ok(answer),
+        if passes(status) && backoff.left > 0 {
+            Err(Failure::Passing(answer.error("asking"), asked))
+        } else {
+            Ok(answer)
         }
     }
 
@@ -301,17 +302,17 @@ fn block<T>(runtime: &tokio::runtime::Runtime, cancelled: &AtomicBool, what: imp
 
 /// The error of something that the user stopped.
 pub(super) fn stopped_error() -> Error {
-    Error::new(ErrorKind::Io, "stopped before the end").with_rule("cancelled")
+    Error::cancelled()
 }
 
 /// How often and how long failures are waited out.
-pub(super) struct Patience {
+pub(super) struct Backoff {
     retries: u32,
     pub left: u32,
     next: Duration,
 }
 
-impl Patience {
+impl Backoff {
     pub fn new(retries: u32) -> Self {
         Self { retries, left: retries, next: FIRST_WAIT }
     }
@@ -404,11 +405,12 @@ fn login_failure(e: &OpenStackError) -> Failure {
     let refused = |code: u64, words: &str| {
         let words = words.split_whitespace().collect::<Vec<_>>().join(" ");
         let message = format!("Keystone answered {code}: {}", escape(words.trim_end_matches('.')));
-        match code == 429 || code >= 500 {
-            true => Failure::Passing(Error::new(ErrorKind::Io, message).with_rule("cloud.login"), None),
-            false => Failure::Final(
+        if code == 429 || code >= 500 {
+            Failure::Passing(Error::new(ErrorKind::Io, message).with_rule("cloud.login"), None)
+        } else {
+            Failure::Final(
                 Error::invalid(message).with_rule("cloud.login").with_hint("are name, password and project right?"),
-            ),
+            )
         }
     };
     match e {

@@ -22,9 +22,10 @@ pub(super) fn read(wanted: Option<&str>) -> Result<(Option<String>, CloudConfig)
         }
     };
     add_domains(&mut config);
-    match config.auth.as_ref().is_some_and(|auth| auth.auth_url.is_some()) {
-        true => Ok((name, config)),
-        false => Err(invalid("auth_url", "the cloud has no address of Keystone").with_hint("add auth.auth_url to it")),
+    if config.auth.as_ref().is_some_and(|auth| auth.auth_url.is_some()) {
+        Ok((name, config))
+    } else {
+        Err(invalid("auth_url", "the cloud has no address of Keystone").with_hint("add auth.auth_url to it"))
     }
 }
 
@@ -39,9 +40,12 @@ fn from_files(name: Option<String>) -> Result<(String, CloudConfig)> {
     let clouds = files.clouds.unwrap_or_default();
     let mut names: Vec<_> = clouds.keys().cloned().collect();
     names.sort();
-    let there = || match names.is_empty() {
-        true => "there is no clouds.yaml with clouds in it".to_owned(),
-        false => format!("there are {}", names.iter().map(|n| escape(n)).collect::<Vec<_>>().join(", ")),
+    let there = || {
+        if names.is_empty() {
+            "there is no clouds.yaml with clouds in it".to_owned()
+        } else {
+            format!("there are {}", names.iter().map(|n| escape(n)).collect::<Vec<_>>().join(", "))
+        }
     };
     let name = match (name, &names[..]) {
         (Some(name), _) => name,

@@ -9,11 +9,11 @@ use reqwest::Response;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, HeaderMap};
 
 use super::answer::{Answer, Request, Service};
-use super::cloud::{Cloud, Failure, Patience, passes, retry_after, stopped_error, transport};
+use super::cloud::{Backoff, Cloud, Failure, passes, retry_after, stopped_error, transport};
 use super::hashes::Hashes;
 use super::image::Image;
 use super::partial::Partial;
-use unluks::error::{Error, ErrorKind, Result, escape};
+use unluks::error::{Condition, Error, ErrorKind, Result, escape};
 use unluks::limits::CLOUD_ANSWER_MAX;
 use unluks::progress::Progress;
 
@@ -91,7 +91,7 @@ impl Feed {
     fn send(&self, piece: Piece) -> std::result::Result<(), Failure> {
         self.0.send(piece).map_err(|_| {
             let message = "whoever took the data in has stopped";
-            Failure::Final(Error::new(ErrorKind::Io, message).with_rule("feed"))
+            Failure::Final(Error::new(ErrorKind::Io, message).with_rule("feed").with_condition(Condition::Feed))
         })
     }
 }
@@ -180,7 +180,7 @@ impl Download<'_> {
         let resumed = done.map_err(|failure| {
             let (Failure::Final(e) | Failure::Passing(e, _)) = failure;
             match &state.partial {
-                Some(partial) if e.hint().is_none() && e.rule() != "feed" && partial.len > 0 => {
+                Some(partial) if e.hint().is_none() && !e.is(Condition::Feed) && partial.len > 0 => {
                     e.with_hint(format!("{} bytes are kept in {}: run it again to go on", partial.len, partial.temp()))
                 }
                 _ => e,
@@ -192,7 +192,7 @@ impl Download<'_> {
             Err(e) => {
                 partial.into_iter().for_each(Partial::discard);
                 return Err(e.with_hint(match resumed {
-                    0 => "nothing of it is kept; run it again: if it is the same, the image is damaged in the store",
+                    0 => "nothing of it is kept; run it abort: if it is the same, the image is damaged in the store",
                     _ => "nothing of it is kept, as what an earlier run left may be damaged: run it again",
                 }));
             }
@@ -207,7 +207,7 @@ impl Download<'_> {
 
 /// Makes connections until all is there.
 fn fetch(cloud: &Cloud, id: &str, state: &mut State<'_>) -> std::result::Result<(), Failure> {
-    let mut patience = Patience::new(cloud.options().retries);
+    let mut backoff = Backoff::new(cloud.options().retries);
     let mut fruitless = 0;
     while state.at < state.size {
         let before = state.at;
@@ -218,7 +218,7 @@ fn fetch(cloud: &Cloud, id: &str, state: &mut State<'_>) -> std::result::Result<
             Err(Stop::Cut(e)) => (e, None, true),
         };
         if state.at > before {
-            patience.renew();
+            backoff.renew();
             fruitless = 0;
         }
         if cut && state.at == before {
@@ -232,7 +232,7 @@ fn fetch(cloud: &Cloud, id: &str, state: &mut State<'_>) -> std::result::Result<
             let hint = "the image is damaged in the store: ask whoever runs the cloud";
             return Err(Failure::Final(Error::corrupt("image.data", message).at(state.at).with_hint(hint)));
         }
-        patience.wait(cloud, e, asked).map_err(Failure::Final)?;
+        backoff.wait(cloud, e, asked).map_err(Failure::Final)?;
     }
     Ok(())
 }
@@ -281,7 +281,7 @@ fn connection(cloud: &Cloud, id: &str, state: &mut State<'_>) -> std::result::Re
                 return Err(Stop::Cut(e.at(state.at)));
             }
         };
-        // A store without ranges sends all of it again: what is there already is not taken twice.
+        // A store without ranges sends all of it abort: what is there already is not taken twice.
         let known = usize::try_from(passed_by).unwrap_or(usize::MAX).min(chunk.len());
         passed_by -= u64::try_from(known).unwrap_or(0);
         let new = chunk.split_off(known);
@@ -289,9 +289,10 @@ fn connection(cloud: &Cloud, id: &str, state: &mut State<'_>) -> std::result::Re
             state.take(new)?;
         }
     }
-    match state.at < state.size {
-        true => Err(Stop::Cut(Error::new(ErrorKind::Io, "Glance ended the answer too early").at(state.at))),
-        false => Ok(()),
+    if state.at < state.size {
+        Err(Stop::Cut(Error::new(ErrorKind::Io, "Glance ended the answer too early").at(state.at)))
+    } else {
+        Ok(())
     }
 }
 
@@ -303,12 +304,11 @@ fn check_range(headers: &HeaderMap, state: &State<'_>) -> std::result::Result<u6
         let start = range.split_once('-').map(|(start, _)| start.parse());
         start == Some(Ok(state.at)) && (total == "*" || total.parse() == Ok(state.size))
     });
-    match right {
-        true => Ok(0),
-        false => {
-            let message = format!("Glance answers with another part of the image (Content-Range {})", escape(text));
-            Err(Failure::Final(Error::corrupt("image.range", message).at(state.at)))
-        }
+    if right {
+        Ok(0)
+    } else {
+        let message = format!("Glance answers with another part of the image (Content-Range {})", escape(text));
+        Err(Failure::Final(Error::corrupt("image.range", message).at(state.at)))
     }
 }
 
@@ -332,10 +332,7 @@ fn refused(cloud: &Cloud, response: &mut Response) -> std::result::Result<Failur
         416 => Error::corrupt("image.range", "Glance says that the image ends before this"),
         _ => answer.error("downloading the image"),
     };
-    Ok(match passes(status) {
-        true => Failure::Passing(e, asked),
-        false => Failure::Final(e),
-    })
+    Ok(if passes(status) { Failure::Passing(e, asked) } else { Failure::Final(e) })
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::image::Image;
-use unluks::error::{Error, Result, escape};
+use unluks::error::{Error, Result, shown};
 
 /// A file of this size is no note of ours.
 const NOTE_MAX: u64 = 64 << 10;
@@ -146,10 +146,6 @@ fn read_note(path: &Path) -> Option<Note> {
     let mut json = Vec::new();
     File::open(path).ok()?.take(NOTE_MAX).read_to_end(&mut json).ok()?;
     serde_json::from_slice(&json).ok()
-}
-
-fn shown(path: &Path) -> String {
-    escape(&path.display().to_string())
 }
 
 fn failed(path: &Path, e: std::io::Error) -> Error {

@@ -12,7 +12,9 @@ use md5::Digest;
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
-use super::steps::{Api, Made, Sort, Stop, get, go_on, id, pause, post, take_back, text, wait, with_remains};
+use super::steps::{
+    Api, Resource, ResourceKind, Stop, check_cancelled, get, id, pause, post, roll_back, text, wait, with_remains,
+};
 use super::{Answer, Body, Method, Request, Service};
 use unluks::backup::BackupDir;
 use unluks::backup::plan::Plan;
@@ -36,7 +38,7 @@ pub struct Restore<'a> {
     /// Bytes that were uploaded; cancelling it stops the run.
     pub progress: &'a Progress,
     /// A second signal sets it: cleaning up stops too.
-    pub again: &'a Stop,
+    pub abort: &'a Stop,
     /// Is told each step, in one line.
     pub tell: &'a (dyn Fn(&str) + Sync),
 }
@@ -49,21 +51,21 @@ impl Restore<'_> {
     /// # Errors
     /// What the cloud refused; [`ErrorKind::Corrupt`] where the image is not what was recorded, here or there;
     /// `cancelled`. The hint says what is left in the cloud.
-    pub fn run(&self) -> Result<Vec<Made>> {
+    pub fn run(&self) -> Result<Vec<Resource>> {
         let stop = self.progress.cancel_flag();
         let volume_type = self.check(&stop)?;
         let mut made = Vec::new();
         let result = self.secret_and_image(&mut made, &stop);
         if let Err(e) = result {
-            let remain = take_back(self.api, &made, self.again);
+            let remain = roll_back(self.api, &made, self.abort);
             return Err(with_remains(e, &made, &remain));
         }
         if self.plan.volume_wanted {
             let whole = made.len();
             if let Err(e) = self.volume(volume_type.as_deref(), &mut made, &stop) {
                 let volumes = made.split_off(whole);
-                let remain = take_back(self.api, &volumes, self.again);
-                let kept: Vec<_> = made.iter().map(|m| format!("{} {}", m.sort.name(), m.id)).collect();
+                let remain = roll_back(self.api, &volumes, self.abort);
+                let kept: Vec<_> = made.iter().map(|m| format!("{} {}", m.kind.name(), m.id)).collect();
                 let left: Vec<_> = remain.iter().map(|m| format!("; {}", m.delete_command())).collect();
                 return Err(e.with_hint(format!("kept, as they are whole: {}{}", kept.join(", "), left.concat())));
             }
@@ -110,7 +112,7 @@ impl Restore<'_> {
 
     /// Uploads the start of a LUKS2 image as an image of its own, which Glance judges as it would judge the whole.
     fn probe(&self, stop: &Stop) -> Result<()> {
-        go_on(stop)?;
+        check_cancelled(stop)?;
         (self.tell)("asking Glance whether it takes LUKS2, with the header alone");
         let body =
             json!({"name": "unluks-probe", "disk_format": "raw", "container_format": "bare", "visibility": "private"});
@@ -118,7 +120,7 @@ impl Restore<'_> {
         let result = self.create_image(&body, &mut made).and_then(|id| {
             self.send_all(&id, PROBE.min(self.plan.image.size), &Progress::default()).map(|(answer, _)| answer)
         });
-        let remain = take_back(self.api, &made, self.again);
+        let remain = roll_back(self.api, &made, self.abort);
         let answer = result.map_err(|e| with_remains(e, &made, &remain))?;
         if let Some(probe) = remain.first() {
             (self.tell)(&format!("the probe could not be deleted: {}", probe.delete_command()));
@@ -170,15 +172,15 @@ impl Restore<'_> {
             });
             let _ = end.shutdown(Shutdown::Both);
             let fed = feeder.join().map_err(|_| Error::invalid("the thread that reads the image ended early"))?;
-            go_on(&progress.cancel_flag())?;
+            check_cancelled(&progress.cancel_flag())?;
             Ok((answer?, fed?))
         })
     }
 
-    fn secret_and_image(&self, made: &mut Vec<Made>, stop: &Stop) -> Result<()> {
-        go_on(stop)?;
+    fn secret_and_image(&self, made: &mut Vec<Resource>, stop: &Stop) -> Result<()> {
+        check_cancelled(stop)?;
         let secret = self.secret(made)?;
-        go_on(stop)?;
+        check_cancelled(stop)?;
         let image = &self.plan.image;
         let mut body = json!({
             "name": image.name, "disk_format": image.disk_format, "container_format": image.container_format,
@@ -204,7 +206,7 @@ impl Restore<'_> {
     }
 
     /// Stores the secret, with the attributes that it had.
-    fn secret(&self, made: &mut Vec<Made>) -> Result<Option<String>> {
+    fn secret(&self, made: &mut Vec<Resource>) -> Result<Option<String>> {
         let (Some(secret), Some(payload)) = (&self.plan.secret, self.dir.read_payload()?) else { return Ok(None) };
         let mut body = Map::new();
         body.insert("secret_type".into(), secret.secret_type.as_str().into());
@@ -251,15 +253,15 @@ impl Restore<'_> {
         let answer = self.api.send(&request)?.success("storing the secret")?;
         let href = text(&answer, "/secret_ref").trim_end_matches('/');
         let id = id(&href.rsplit('/').next().unwrap_or_default().into(), "")?;
-        made.push(Made { sort: Sort::Secret, id: id.clone() });
+        made.push(Resource { kind: ResourceKind::Secret, id: id.clone() });
         (self.tell)(&format!("secret {id}"));
         Ok(Some(id))
     }
 
-    fn create_image(&self, body: &Value, made: &mut Vec<Made>) -> Result<String> {
+    fn create_image(&self, body: &Value, made: &mut Vec<Resource>) -> Result<String> {
         let answer = post(self.api, Service::Image, "images", body)?.success("making the image")?;
         let id = id(&answer, "/id")?;
-        made.push(Made { sort: Sort::Image, id: id.clone() });
+        made.push(Resource { kind: ResourceKind::Image, id: id.clone() });
         Ok(id)
     }
 
@@ -269,12 +271,12 @@ impl Restore<'_> {
         for _ in 1..UPLOADS {
             let e = match self.send_data(id, len, progress) {
                 Ok((answer, _)) if matches!(answer.status, 429 | 500..) => answer.error("uploading the image"),
-                Err(e) if e.kind() == ErrorKind::Io && e.rule() != "cancelled" => e,
+                Err(e) if e.kind() == ErrorKind::Io => e,
                 other => return other,
             };
             pause(&self.progress.cancel_flag(), time)?;
             time *= 4;
-            let path = Sort::Image.path(id);
+            let path = ResourceKind::Image.path(id);
             let status = get(self.api, Service::Image, &path)?.success("looking at the image")?;
             if text(&status, "/status") != "queued" {
                 return Err(e);
@@ -324,9 +326,9 @@ impl Restore<'_> {
     }
 
     /// Makes the volume, and waits until it is there.
-    fn volume(&self, volume_type: Option<&str>, made: &mut Vec<Made>, stop: &Stop) -> Result<()> {
-        go_on(stop)?;
-        let image = made.iter().find(|m| m.sort == Sort::Image).map(|m| m.id.clone());
+    fn volume(&self, volume_type: Option<&str>, made: &mut Vec<Resource>, stop: &Stop) -> Result<()> {
+        check_cancelled(stop)?;
+        let image = made.iter().find(|m| m.kind == ResourceKind::Image).map(|m| m.id.clone());
         let volume = &self.plan.volume;
         let mut body = json!({"volume": {"name": volume.name, "size": volume.size, "imageRef": image}});
         if let Some(id) = volume_type {
@@ -334,10 +336,10 @@ impl Restore<'_> {
         }
         let answer = post(self.api, Service::BlockStorage, "volumes", &body)?.success("making the volume")?;
         let id = id(&answer, "/volume/id")?;
-        made.push(Made { sort: Sort::Volume, id: id.clone() });
+        made.push(Resource { kind: ResourceKind::Volume, id: id.clone() });
         (self.tell)(&format!("volume {id}: waiting until Cinder has made it"));
         wait("making the volume", stop, || {
-            let path = Sort::Volume.path(&id);
+            let path = ResourceKind::Volume.path(&id);
             let answer = get(self.api, Service::BlockStorage, &path)?.success("looking at the volume")?;
             match text(&answer, "/volume/status") {
                 "available" => Ok(Some(())),

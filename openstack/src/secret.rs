@@ -1,7 +1,7 @@
 //! A secret of Barbican: its attributes and its payload.
 
 use super::answer::{Request, Service};
-use super::cloud::{Cloud, Failure, Patience, passes, retry_after};
+use super::cloud::{Backoff, Cloud, Failure, passes, retry_after};
 use super::image::check_key_id;
 use crate::shapes;
 use unluks::backup::SecretInfo;
@@ -40,7 +40,7 @@ pub fn fetch(cloud: &Cloud, id_or_reference: &str) -> Result<Secret> {
 fn fetch_payload(cloud: &Cloud, id: &str, path: &str) -> Result<SecretBytes> {
     let headers = &[("accept", "application/octet-stream")];
     let request = Request { headers, ..Request::get(Service::KeyManager, path) };
-    let mut patience = Patience::new(cloud.options().retries);
+    let mut backoff = Backoff::new(cloud.options().retries);
     loop {
         let failure = match payload_once(cloud, id, &request) {
             Ok(payload) => return Ok(payload),
@@ -48,7 +48,7 @@ fn fetch_payload(cloud: &Cloud, id: &str, path: &str) -> Result<SecretBytes> {
         };
         match failure {
             Failure::Final(e) => return Err(e),
-            Failure::Passing(e, asked) => patience.wait(cloud, e, asked)?,
+            Failure::Passing(e, asked) => backoff.wait(cloud, e, asked)?,
         }
     }
 }
@@ -62,10 +62,7 @@ fn payload_once(cloud: &Cloud, id: &str, request: &Request<'_>) -> std::result::
         let body = cloud.read_body(Service::KeyManager, &mut response, CLOUD_SECRET_MAX)?;
         let answer = super::Answer { service: Service::KeyManager, status: status.as_u16(), body };
         let e = refused(id, answer.status).unwrap_or_else(|| answer.error(what));
-        return Err(match passes(status) {
-            true => Failure::Passing(e, asked),
-            false => Failure::Final(e),
-        });
+        return Err(if passes(status) { Failure::Passing(e, asked) } else { Failure::Final(e) });
     }
     let mut payload = SecretBytes::zeroed(CLOUD_SECRET_MAX).map_err(Failure::Final)?;
     let mut len = 0;

@@ -64,9 +64,10 @@ pub fn text<'a>(json: &'a Value, pointer: &str) -> &'a str {
 /// [`ErrorKind::Corrupt`] where there is none that may stand in an address.
 pub fn id(json: &Value, pointer: &str) -> Result<String> {
     let id = text(json, pointer);
-    match is_id(id) {
-        true => Ok(id.to_owned()),
-        false => Err(Error::corrupt("cloud.id", format!("the service answered \"{}\" for an id", escape(id)))),
+    if is_id(id) {
+        Ok(id.to_owned())
+    } else {
+        Err(Error::corrupt("cloud.id", format!("the service answered \"{}\" for an id", escape(id))))
     }
 }
 
@@ -82,11 +83,8 @@ pub type Stop = AtomicBool;
 ///
 /// # Errors
 /// [`ErrorKind::Io`] with the rule `cancelled`.
-pub fn go_on(stop: &Stop) -> Result<()> {
-    match stop.load(Ordering::Relaxed) {
-        true => Err(Error::new(ErrorKind::Io, "stopped before the end").with_rule("cancelled")),
-        false => Ok(()),
-    }
+pub fn check_cancelled(stop: &Stop) -> Result<()> {
+    if stop.load(Ordering::Relaxed) { Err(Error::cancelled()) } else { Ok(()) }
 }
 
 /// Waits for a while.
@@ -96,7 +94,7 @@ pub fn go_on(stop: &Stop) -> Result<()> {
 pub fn pause(stop: &Stop, time: Duration) -> Result<()> {
     let woken = Instant::now() + time;
     while Instant::now() < woken {
-        go_on(stop)?;
+        check_cancelled(stop)?;
         std::thread::sleep(Duration::from_millis(50).min(time));
     }
     Ok(())
@@ -110,7 +108,7 @@ pub fn wait<T>(what: &str, stop: &Stop, mut look: impl FnMut() -> Result<Option<
     let start = Instant::now();
     let mut pause = Duration::from_millis(250);
     while start.elapsed() < CLOUD_WAIT_MAX {
-        go_on(stop)?;
+        check_cancelled(stop)?;
         if let Some(found) = look()? {
             return Ok(found);
         }
@@ -120,9 +118,9 @@ pub fn wait<T>(what: &str, stop: &Stop, mut look: impl FnMut() -> Result<Option<
     Err(Error::limit("cloud.wait", format!("{what} took more than {} s", CLOUD_WAIT_MAX.as_secs())))
 }
 
-/// A sort of thing that a run makes in a cloud.
+/// A kind of thing that a run makes in a cloud.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sort {
+pub enum ResourceKind {
     /// A secret of Barbican.
     Secret,
     /// An image of Glance.
@@ -133,7 +131,7 @@ pub enum Sort {
     Snapshot,
 }
 
-impl Sort {
+impl ResourceKind {
     /// The name, as the openstack client has it.
     pub fn name(self) -> &'static str {
         match self {
@@ -165,17 +163,17 @@ impl Sort {
 
 /// Something that this run made in the cloud.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Made {
+pub struct Resource {
     /// What it is.
-    pub sort: Sort,
+    pub kind: ResourceKind,
     /// Its id.
     pub id: String,
 }
 
-impl Made {
+impl Resource {
     /// The command that deletes it.
     pub fn delete_command(&self) -> String {
-        format!("openstack {} delete {}", self.sort.name(), self.id)
+        format!("openstack {} delete {}", self.kind.name(), self.id)
     }
 }
 
@@ -183,15 +181,15 @@ impl Made {
 ///
 /// Each is waited for: a snapshot goes only when the volume that was made of it is gone. `again`, which a second signal
 /// sets, stops it.
-pub fn take_back(api: &dyn Api, made: &[Made], again: &Stop) -> Vec<Made> {
-    made.iter().rev().filter(|thing| delete(api, thing, again).is_err()).cloned().collect()
+pub fn roll_back(api: &dyn Api, made: &[Resource], abort: &Stop) -> Vec<Resource> {
+    made.iter().rev().filter(|thing| delete(api, thing, abort).is_err()).cloned().collect()
 }
 
 /// Deletes one thing, and waits until it is gone.
-fn delete(api: &dyn Api, thing: &Made, stop: &Stop) -> Result<()> {
-    let (service, path) = (thing.sort.service(), thing.sort.path(&thing.id));
+fn delete(api: &dyn Api, thing: &Resource, stop: &Stop) -> Result<()> {
+    let (service, path) = (thing.kind.service(), thing.kind.path(&thing.id));
     let start = Instant::now();
-    if thing.sort == Sort::Volume {
+    if thing.kind == ResourceKind::Volume {
         // Cinder drops a volume that has no place yet at once, and leaves the secret of its key behind.
         wait("deleting", stop, || {
             let answer = get(api, service, &path)?;
@@ -217,20 +215,21 @@ fn delete(api: &dyn Api, thing: &Made, stop: &Stop) -> Result<()> {
             return Ok(Some(()));
         }
         let json = answer.success("deleting")?;
-        match [text(&json, "/volume/status"), text(&json, "/snapshot/status")].iter().any(|s| s.starts_with("error")) {
-            true => Err(Error::new(ErrorKind::Io, "Cinder failed to delete it")),
-            false => Ok(None),
+        if [text(&json, "/volume/status"), text(&json, "/snapshot/status")].iter().any(|s| s.starts_with("error")) {
+            Err(Error::new(ErrorKind::Io, "Cinder failed to delete it"))
+        } else {
+            Ok(None)
         }
     })
 }
 
 /// `e`, with what is left in the cloud of this run.
-pub fn with_remains(e: Error, made: &[Made], remain: &[Made]) -> Error {
+pub fn with_remains(e: Error, made: &[Resource], remain: &[Resource]) -> Error {
     let left = match (made, remain) {
         ([], _) => return e,
         (_, []) => "what this run made in the cloud was deleted again".to_owned(),
         _ => {
-            let commands: Vec<_> = remain.iter().map(Made::delete_command).collect();
+            let commands: Vec<_> = remain.iter().map(Resource::delete_command).collect();
             format!("not all that this run made could be deleted: {}", commands.join("; "))
         }
     };

@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::steps::{Api, KEY_ID_VERSION, Made, Sort, Stop, get, go_on, id, is_id, post, text, wait};
+use super::steps::{
+    Api, KEY_ID_VERSION, Resource, ResourceKind, Stop, check_cancelled, get, id, is_id, post, text, wait,
+};
 use super::{Answer, Request, Service};
 use crate::shapes;
 use unluks::backup::{Encryption, VolumeInfo};
@@ -30,17 +32,17 @@ const FIXED_KEY: &str = "00000000-0000-0000-0000-000000000000";
 /// [`ErrorKind::InvalidInput`] where there is none, or several have the name; [`ErrorKind::Unsupported`] where it is not
 /// encrypted, or its key cannot be found; what Cinder refused.
 pub fn find(api: &dyn Api, wanted: &str) -> Result<Found> {
-    let (volume, snapshot) = match by_id_or_name(api, Sort::Volume, wanted)? {
+    let (volume, snapshot) = match by_id_or_name(api, ResourceKind::Volume, wanted)? {
         Some(volume) => (volume, None),
         None => {
-            let Some(snapshot) = by_id_or_name(api, Sort::Snapshot, wanted)? else {
+            let Some(snapshot) = by_id_or_name(api, ResourceKind::Snapshot, wanted)? else {
                 let message = format!("no volume and no snapshot has the id or name \"{}\"", escape(wanted));
                 return Err(Error::invalid(message)
                     .with_rule("volume.unknown")
                     .with_hint("openstack volume list; openstack volume snapshot list: is it another project's?"));
             };
             let of = id(&snapshot, "/volume_id")?;
-            let volume = show(api, Sort::Volume, &of)?.ok_or_else(|| {
+            let volume = show(api, ResourceKind::Volume, &of)?.ok_or_else(|| {
                 let message = format!("the volume {of} of the snapshot is not there, and only it names the key");
                 Error::unsupported("volume.snapshot", message)
                     .with_hint("make a volume of the snapshot (openstack volume create --snapshot), and fetch that")
@@ -60,21 +62,21 @@ pub fn find(api: &dyn Api, wanted: &str) -> Result<Found> {
 }
 
 /// The name under which Cinder answers with one, and with a list.
-fn names(sort: Sort) -> (&'static str, &'static str) {
-    match sort {
-        Sort::Snapshot => ("snapshot", "snapshots"),
+fn names(kind: ResourceKind) -> (&'static str, &'static str) {
+    match kind {
+        ResourceKind::Snapshot => ("snapshot", "snapshots"),
         _ => ("volume", "volumes"),
     }
 }
 
-fn show(api: &dyn Api, sort: Sort, wanted: &str) -> Result<Option<Value>> {
-    let answer = get(api, Service::BlockStorage, &sort.path(wanted))?;
+fn show(api: &dyn Api, kind: ResourceKind, wanted: &str) -> Result<Option<Value>> {
+    let answer = get(api, Service::BlockStorage, &kind.path(wanted))?;
     match answer.status {
         404 => Ok(None),
         406 => Err(too_old()),
         _ => {
-            let json = answer.success(&format!("looking for the {}", names(sort).0))?;
-            Ok(json.get(names(sort).0).cloned())
+            let json = answer.success(&format!("looking for the {}", names(kind).0))?;
+            Ok(json.get(names(kind).0).cloned())
         }
     }
 }
@@ -84,13 +86,13 @@ fn too_old() -> Error {
         .with_hint("ask the cloud's operators for the volume's encryption_key_id, and fetch it with unluks fetch key")
 }
 
-fn by_id_or_name(api: &dyn Api, sort: Sort, wanted: &str) -> Result<Option<Value>> {
+fn by_id_or_name(api: &dyn Api, kind: ResourceKind, wanted: &str) -> Result<Option<Value>> {
     if is_id(wanted)
-        && let Some(found) = show(api, sort, wanted)?
+        && let Some(found) = show(api, kind, wanted)?
     {
         return Ok(Some(found));
     }
-    let (one, list) = names(sort);
+    let (one, list) = names(kind);
     let request = Request {
         query: &[("name", wanted)],
         headers: &[("accept", "application/json"), ("openstack-api-version", KEY_ID_VERSION)],
@@ -106,7 +108,7 @@ fn by_id_or_name(api: &dyn Api, sort: Sort, wanted: &str) -> Result<Option<Value
     let same: Vec<_> = all.iter().filter(|found| text(found, "/name") == wanted).collect();
     match same[..] {
         [] => Ok(None),
-        [only] => show(api, sort, &id(only, "/id")?),
+        [only] => show(api, kind, &id(only, "/id")?),
         _ => {
             let ids: Vec<_> = same.iter().take(8).map(|found| escape(text(found, "/id"))).collect();
             let message = format!("{} {list} are named \"{}\"", same.len(), escape(wanted));
@@ -205,7 +207,13 @@ impl Found {
     ///
     /// # Errors
     /// What Cinder refused; [`ErrorKind::Io`] where it failed; `cancelled`.
-    pub fn make_image(&self, api: &dyn Api, made: &mut Vec<Made>, stop: &Stop, tell: &dyn Fn(&str)) -> Result<String> {
+    pub fn make_image(
+        &self,
+        api: &dyn Api,
+        made: &mut Vec<Resource>,
+        stop: &Stop,
+        tell: &dyn Fn(&str),
+    ) -> Result<String> {
         let name = format!("unluks-{}", self.info.id);
         let snapshot = match self.from() {
             From::Volume => None,
@@ -222,16 +230,16 @@ impl Found {
             None => self.info.id.clone(),
             Some(snapshot) => self.make_volume(api, &name, &snapshot, made, stop, tell)?,
         };
-        go_on(stop)?;
+        check_cancelled(stop)?;
         let body = json!({"os-volume_upload_image": {
             "image_name": name, "disk_format": "raw", "container_format": "bare", "force": false,
         }});
         let answer = post(api, Service::BlockStorage, &format!("volumes/{source}/action"), &body)?;
         let image = id(&answer.success("making an image of the volume")?, "/os-volume_upload_image/image_id")?;
-        made.push(Made { sort: Sort::Image, id: image.clone() });
+        made.push(Resource { kind: ResourceKind::Image, id: image.clone() });
         tell(&format!("image {image}: waiting until Cinder has uploaded volume {source}"));
         wait("uploading the volume", stop, || {
-            let answer = get(api, Service::Image, &Sort::Image.path(&image))?;
+            let answer = get(api, Service::Image, &ResourceKind::Image.path(&image))?;
             let failed =
                 || Err(Error::new(ErrorKind::Io, "Cinder could not upload the volume").with_rule("volume.upload"));
             match answer.status {
@@ -245,7 +253,7 @@ impl Found {
             }
         })?;
         // The volume is free again a moment after the image is there, and cannot be deleted before.
-        self.wait_for(api, Sort::Volume, &source, stop)?;
+        self.wait_for(api, ResourceKind::Volume, &source, stop)?;
         Ok(image)
     }
 
@@ -253,16 +261,16 @@ impl Found {
         &self,
         api: &dyn Api,
         name: &str,
-        made: &mut Vec<Made>,
+        made: &mut Vec<Resource>,
         stop: &Stop,
         tell: &dyn Fn(&str),
     ) -> Result<String> {
         let body = json!({"snapshot": {"volume_id": self.info.id, "name": name, "force": true}});
         let answer = post(api, Service::BlockStorage, "snapshots", &body)?.success("making a snapshot")?;
         let id = id(&answer, "/snapshot/id")?;
-        made.push(Made { sort: Sort::Snapshot, id: id.clone() });
+        made.push(Resource { kind: ResourceKind::Snapshot, id: id.clone() });
         tell(&format!("snapshot {id} of the volume, which is in use"));
-        self.wait_for(api, Sort::Snapshot, &id, stop)?;
+        self.wait_for(api, ResourceKind::Snapshot, &id, stop)?;
         Ok(id)
     }
 
@@ -271,26 +279,26 @@ impl Found {
         api: &dyn Api,
         name: &str,
         snapshot: &str,
-        made: &mut Vec<Made>,
+        made: &mut Vec<Resource>,
         stop: &Stop,
         tell: &dyn Fn(&str),
     ) -> Result<String> {
-        go_on(stop)?;
+        check_cancelled(stop)?;
         let size = self.snapshot_size.or(self.info.size);
         let body = json!({"volume": {"snapshot_id": snapshot, "size": size, "name": name}});
         let answer = post(api, Service::BlockStorage, "volumes", &body)?.success("making a volume of the snapshot")?;
         let id = id(&answer, "/volume/id")?;
-        made.push(Made { sort: Sort::Volume, id: id.clone() });
+        made.push(Resource { kind: ResourceKind::Volume, id: id.clone() });
         tell(&format!("volume {id} of the snapshot"));
-        self.wait_for(api, Sort::Volume, &id, stop)?;
+        self.wait_for(api, ResourceKind::Volume, &id, stop)?;
         Ok(id)
     }
 
     /// Waits until a volume or snapshot is available; one that is in use stays in use.
-    fn wait_for(&self, api: &dyn Api, sort: Sort, id: &str, stop: &Stop) -> Result<()> {
-        let one = names(sort).0;
+    fn wait_for(&self, api: &dyn Api, kind: ResourceKind, id: &str, stop: &Stop) -> Result<()> {
+        let one = names(kind).0;
         wait(&format!("making the {one}"), stop, || {
-            let answer = get(api, Service::BlockStorage, &sort.path(id))?.success(&format!("looking at the {one}"))?;
+            let answer = get(api, Service::BlockStorage, &kind.path(id))?.success(&format!("looking at the {one}"))?;
             match text(&answer, &format!("/{one}/status")) {
                 "available" | "in-use" => Ok(Some(())),
                 status if status.starts_with("error") => {

@@ -263,7 +263,7 @@ fn nothing(dir: &BackupDir) -> Error {
             .with_hint("write the plaintext onto a new encrypted volume"),
         _ => error("the backup holds no image").with_hint("fetch the image too"),
     };
-    error.within(super::shown(dir.path()))
+    error.within(crate::error::shown(dir.path()))
 }
 
 /// Refuses custom properties that are none.

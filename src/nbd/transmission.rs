@@ -539,7 +539,7 @@ impl Refusal {
 fn errno_of(e: &Error) -> u32 {
     match e.kind() {
         ErrorKind::Io if e.io_error().is_some_and(|e| e.kind() == io::ErrorKind::OutOfMemory) => errno::ENOMEM,
-        ErrorKind::Io | ErrorKind::Corrupt | ErrorKind::WrongKey => errno::EIO,
+        ErrorKind::Io | ErrorKind::Corrupt | ErrorKind::WrongKey | ErrorKind::Cancelled => errno::EIO,
         ErrorKind::Unsupported => errno::ENOTSUP,
         ErrorKind::LimitExceeded => errno::ENOMEM,
         ErrorKind::InvalidInput => errno::EINVAL,

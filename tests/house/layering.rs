@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// The modules in their order: one may import those above it in this list, and nothing below it or beside it.
 const LAYERS: &[&[&str]] = &[
     &["error"],
-    &["limits", "progress"],
+    &["limits", "num", "progress"],
     &["secret", "io"],
     &["crypto"],
     &["key", "format", "storage"],
@@ -21,7 +21,7 @@ const LAYERS: &[&[&str]] = &[
 /// Modules that may import still less than their place allows, and what that is.
 const NARROW: &[(&str, &[&str])] = &[
     // The NBD server serves any bytes: it knows nothing of LUKS.
-    ("nbd", &["error", "limits", "io"]),
+    ("nbd", &["error", "limits", "num", "io"]),
 ];
 
 /// Crates of the command line: the library does not print, ask or parse arguments.

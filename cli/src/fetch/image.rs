@@ -9,11 +9,12 @@ use unluks::backup::{Backup, DESCRIPTION, Data, KEY_FILE, Plaintext, VolumeInfo,
 use unluks::decrypt::hash::{Algorithm, Lanes};
 use unluks::decrypt::target::{Target, TargetOptions};
 use unluks::decrypt::{Job, Options};
+use unluks::error::Condition;
 use unluks::io::Pipe;
 use unluks::luks::unlock::UnlockOptions;
 use unluks::progress::Progress;
 use unluks::volume::VolumeOptions;
-use unluks::{Error, ErrorKind, ReadAt, Result};
+use unluks::{Error, ReadAt, Result};
 use unluks_openstack::image::{Image, find};
 use unluks_openstack::secret::{self, Secret};
 use unluks_openstack::{Cloud, Download, Downloaded, Feed, FeedReader};
@@ -168,17 +169,11 @@ fn fetch_and_decrypt(
         match (downloaded, decrypted) {
             (Ok(downloaded), Ok(decrypted)) => Ok((downloaded, Some(decrypted))),
             // The cause, and not what it led to on the other side.
-            (Err(e), Err(cause)) if e.rule() == "feed" => Err(cause),
+            (Err(e), Err(cause)) if e.is(Condition::Feed) => Err(cause),
             (Err(e), _) => Err(e),
             (Ok(_), Err(e)) => Err(e),
         }
-        .map_err(|e| {
-            if progress.is_cancelled() {
-                Error::new(ErrorKind::Io, "stopped before the end").with_rule("cancelled")
-            } else {
-                e
-            }
-        })
+        .map_err(|e| if progress.is_cancelled() { Error::cancelled() } else { e })
     })
 }
 

@@ -7,7 +7,7 @@ use unluks::backup::{Backup, KEY_FILE};
 use unluks::progress::Progress;
 use unluks::{Error, ErrorKind, Result};
 use unluks_openstack::secret::{self, Secret};
-use unluks_openstack::steps::{Made, take_back, with_remains};
+use unluks_openstack::steps::{Resource, roll_back, with_remains};
 use unluks_openstack::volume::{Found, find};
 use unluks_openstack::{Cloud, Options};
 
@@ -74,11 +74,11 @@ fn key_alone(args: &VolumeArgs) -> Result<ExitCode> {
 /// All of it: an image is made, fetched, and deleted again with what it was made by.
 fn with_image(args: &VolumeArgs, mut image_args: ImageArgs) -> Result<ExitCode> {
     let progress = Progress::default();
-    let again = catch_signals(&progress)?;
+    let abort = catch_signals(&progress)?;
     let connect =
         |cancelled| Cloud::connect(Options { name: args.cloud.cloud.clone(), retries: args.cloud.retries, cancelled });
     // The one is stopped by the first signal, the other, which changes things, by the second.
-    let (reader, maker) = (connect(progress.cancel_flag())?, connect(std::sync::Arc::clone(&again))?);
+    let (reader, maker) = (connect(progress.cancel_flag())?, connect(std::sync::Arc::clone(&abort))?);
     let (found, secret) = look(args, &reader)?;
     drop(secret);
     let tell = |line: &str| {
@@ -86,12 +86,12 @@ fn with_image(args: &VolumeArgs, mut image_args: ImageArgs) -> Result<ExitCode> 
             let _ = writeln!(anstream::stderr(), "{line}");
         }
     };
-    let mut made: Vec<Made> = Vec::new();
+    let mut made: Vec<Resource> = Vec::new();
     let fetched = found.make_image(&maker, &mut made, &progress.cancel_flag(), &tell).and_then(|image| {
         image_args.image = image;
         image::fetch(&image_args, &reader, &progress, Some(found.info.clone()))
     });
-    let remain = take_back(&maker, &made, &again);
+    let remain = roll_back(&maker, &made, &abort);
     match (fetched, remain.is_empty()) {
         (Ok(code), true) => Ok(code),
         (Ok(_), false) => {

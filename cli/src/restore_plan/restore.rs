@@ -17,8 +17,8 @@ use crate::progress::Shown;
 
 pub fn run(args: &RestorePlanArgs, dir: &BackupDir, plan: &Plan) -> Result<ExitCode> {
     let progress = Progress::default();
-    let again = catch_signals(&progress)?;
-    let options = Options { name: args.cloud.clone(), cancelled: Arc::clone(&again), ..Options::default() };
+    let abort = catch_signals(&progress)?;
+    let options = Options { name: args.cloud.clone(), cancelled: Arc::clone(&abort), ..Options::default() };
     let cloud = Cloud::connect(options)?;
     let tell = |line: &str| {
         if !args.quiet {
@@ -30,10 +30,10 @@ pub fn run(args: &RestorePlanArgs, dir: &BackupDir, plan: &Plan) -> Result<ExitC
         tell(&format!("{}: {}", note.rule, note.message));
     }
     let shown = Shown::new(args.progress, args.quiet, Some(plan.image.size), 0);
-    let restore = Restore { api: &cloud, dir, plan, progress: &progress, again: &again, tell: &tell };
+    let restore = Restore { api: &cloud, dir, plan, progress: &progress, abort: &abort, tell: &tell };
     let made = shown.beside(&progress, || restore.run());
     shown.finish(progress.bytes());
-    let lines: String = made?.iter().map(|m| format!("{} {}\n", m.sort.name(), m.id)).collect();
+    let lines: String = made?.iter().map(|m| format!("{} {}\n", m.kind.name(), m.id)).collect();
     std::io::stdout().write_all(lines.as_bytes()).map_err(|e| Error::io("printing what was made", e))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -69,12 +69,12 @@ fn well(asked: &str) -> Option<(u16, Value)> {
     })
 }
 
-fn run(api: &Fake, dir: &BackupDir, options: &PlanOptions, progress: &Progress) -> Result<Vec<Made>> {
+fn run(api: &Fake, dir: &BackupDir, options: &PlanOptions, progress: &Progress) -> Result<Vec<Resource>> {
     let plan = Plan::new(dir, options).unwrap();
-    Restore { api, dir, plan: &plan, progress, again: &Stop::default(), tell: &|_| {} }.run()
+    Restore { api, dir, plan: &plan, progress, abort: &Stop::default(), tell: &|_| {} }.run()
 }
 
-fn restore(api: &Fake, dir: &BackupDir) -> Result<Vec<Made>> {
+fn restore(api: &Fake, dir: &BackupDir) -> Result<Vec<Resource>> {
     run(api, dir, &PlanOptions::default(), &Progress::default())
 }
 
@@ -83,8 +83,8 @@ fn a_secret_and_an_image_with_its_id_are_made_and_nothing_else() {
     let (_dir, dir) = backup(|_| {});
     let api = Fake::new(well);
     let made = restore(&api, &dir).unwrap();
-    let ids: Vec<_> = made.iter().map(|m| (m.sort, m.id.as_str())).collect();
-    assert_eq!(ids, [(Sort::Secret, "new-key"), (Sort::Image, "new-image")]);
+    let ids: Vec<_> = made.iter().map(|m| (m.kind, m.id.as_str())).collect();
+    assert_eq!(ids, [(ResourceKind::Secret, "new-key"), (ResourceKind::Image, "new-image")]);
     assert_eq!(api.changes(), ["POST secrets", "POST images", "PUT images/new-image/file"]);
     let sent = api.sent.lock().unwrap();
     let secret: Value = serde_json::from_slice(&sent[0]).unwrap();
@@ -126,10 +126,7 @@ fn whatever_fails_takes_back_all_that_was_made() {
     ];
     for (fails, status, answer, rule) in cases {
         let (_dir, dir) = backup(|_| {});
-        let api = Fake::new(move |asked| match asked == fails {
-            true => Some((status, answer.clone())),
-            false => well(asked),
-        });
+        let api = Fake::new(move |asked| if asked == fails { Some((status, answer.clone())) } else { well(asked) });
         let e = restore(&api, &dir).unwrap_err();
         assert_eq!(e.rule(), rule, "{e}");
         let changes = api.changes();
@@ -177,7 +174,7 @@ fn a_signal_takes_back_what_was_made() {
         well(asked)
     });
     let e = run(&api, &dir, &PlanOptions::default(), &progress).unwrap_err();
-    assert_eq!(e.rule(), "cancelled", "{e}");
+    assert_eq!(e.kind(), ErrorKind::Cancelled, "{e}");
     assert!(
         api.changes().ends_with(&["DELETE images/new-image".into(), "DELETE secrets/new-key".into()]),
         "{:?}",
@@ -205,7 +202,7 @@ fn a_volume_that_fails_leaves_the_image_that_is_whole() {
     let (_dir, dir) = backup(|_| {});
     let options = PlanOptions { volume: true, volume_type: Some("luks".into()) };
     let made = run(&Fake::new(well), &dir, &options, &Progress::default()).unwrap();
-    assert_eq!(made[2], Made { sort: Sort::Volume, id: "new-volume".into() });
+    assert_eq!(made[2], Resource { kind: ResourceKind::Volume, id: "new-volume".into() });
     let gone = AtomicU32::new(0);
     let api = Fake::new(move |asked| match asked {
         "GET volumes/new-volume" if gone.fetch_add(1, Ordering::Relaxed) == 0 => {
@@ -326,7 +323,7 @@ fn an_answer_that_comes_before_the_upload_is_through_ends_it() {
     });
     let (api, progress) = (Keeps(fake, Default::default()), Progress::default());
     let restore =
-        Restore { api: &api, dir: &dir, plan: &plan, progress: &progress, again: &Stop::default(), tell: &|_| {} };
+        Restore { api: &api, dir: &dir, plan: &plan, progress: &progress, abort: &Stop::default(), tell: &|_| {} };
     let e = restore.run().unwrap_err();
     assert!(e.to_string().contains("413: too large"), "{e}");
     assert!(progress.bytes() < 64 << 20);

@@ -3,7 +3,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::*;
 use crate::fake::Fake;
-use crate::steps::take_back;
+use crate::steps::roll_back;
 
 fn volume(change: impl FnOnce(&mut Value)) -> Value {
     let mut volume = json!({"id": "vol-1", "name": "data", "status": "available", "size": 3, "encrypted": true,
@@ -110,7 +110,7 @@ fn attached(fails: Option<(&'static str, Value)>) -> (Result<String>, Vec<String
     });
     let mut made = Vec::new();
     let image = found.make_image(&api, &mut made, &Stop::default(), &|_| {});
-    assert_eq!(take_back(&api, &made, &Stop::default()), []);
+    assert_eq!(roll_back(&api, &made, &Stop::default()), []);
     (image, api.changes())
 }
 
@@ -146,8 +146,8 @@ fn a_volume_that_is_still_being_created_is_deleted_when_it_is_there() {
         ("DELETE volumes/vol-9", 3) => Some((202, Value::Null)),
         _ => None,
     });
-    let made = [Made { sort: Sort::Volume, id: "vol-9".into() }];
-    assert_eq!(take_back(&api, &made, &Stop::default()), []);
+    let made = [Resource { kind: ResourceKind::Volume, id: "vol-9".into() }];
+    assert_eq!(roll_back(&api, &made, &Stop::default()), []);
     assert_eq!(api.asked.lock().unwrap().len(), 5);
 }
 
