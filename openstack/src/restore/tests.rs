@@ -225,7 +225,7 @@ fn a_glance_that_refuses_luks2_is_found_out_by_the_header_alone() {
         b.image.as_mut().unwrap().checksum = None;
         b.image.as_mut().unwrap().os_hash_value = None;
     });
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/images/luks2-pbkdf2.img");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/images/luks2-pbkdf2.img");
     let mut image = std::fs::read(path).unwrap();
     image.resize(3 << 20, 0);
     std::fs::write(dir.path().join("image.raw"), &image).unwrap();
