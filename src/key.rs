@@ -293,7 +293,7 @@ mod tests {
     fn barbican_is_lower_case_hex_of_all_bytes() {
         let all: Vec<u8> = (0..=255).collect();
         let key = Key::barbican(&SecretBytes::copy_of(&all).unwrap()).unwrap();
-        let expected: String = all.iter().map(|b| format!("{b:02x}")).collect();
+        let expected = hex::encode(&all);
         assert_eq!(key.candidates()[0].passphrase.expose(), expected.as_bytes());
         assert_eq!(unhex(expected.to_uppercase().as_bytes()).unwrap().unwrap().expose(), all);
     }

@@ -432,7 +432,7 @@ impl Work<'_> {
             unluks_journal: 2,
             files: self.source.files.iter().map(of).collect::<Result<_>>()?,
             place: format!("{:?} {:?} {:?}", args.offset, args.partition, args.format),
-            header_sha256: sha256.iter().map(|b| format!("{b:02x}")).collect(),
+            header_sha256: hex::encode(sha256),
             start: self.part.start,
             len,
             output: 0,

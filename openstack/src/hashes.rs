@@ -38,7 +38,7 @@ impl Hashes {
                 for bytes in receive {
                     hasher.update(&bytes);
                 }
-                hasher.finalize().iter().map(|b| format!("{b:02x}")).collect()
+                hex::encode(hasher.finalize())
             });
             Some(Lane { field, name, wanted, send, thread })
         });

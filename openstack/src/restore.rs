@@ -364,8 +364,7 @@ struct Hashes {
 impl Hashes {
     /// MD5 and SHA-512 in lower-case hex.
     fn hex(self) -> (String, String) {
-        let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect();
-        (hex(&self.md5.finalize()), hex(&self.sha512.finalize()))
+        (hex::encode(self.md5.finalize()), hex::encode(self.sha512.finalize()))
     }
 }
 

@@ -96,10 +96,6 @@ mod tests {
         ("blake2s-256", "29eabb0457e4ea0f3457923184d479b6ff2516f347197161b2687a571f87d7cfb8b967df7bb7f54b2f005380ee45ca2f"),
     ];
 
-    fn hex(bytes: &[u8]) -> String {
-        bytes.iter().map(|b| format!("{b:02x}")).collect()
-    }
-
     /// `bytes((i * i * 31 + i * 7 + 3) & 255 for i in range(len))`
     fn material(len: usize) -> Vec<u8> {
         (0..len).map(|i| (i * i * 31 + i * 7 + 3).to_le_bytes()[0]).collect()
@@ -108,7 +104,7 @@ mod tests {
     fn merged(hash: Hash, material: &[u8], stripes: u32, len: usize) -> String {
         let mut key = SecretBytes::copy_of(&vec![0xee; len]).unwrap();
         merge(hash, material, stripes, &mut key).unwrap();
-        hex(key.expose())
+        hex::encode(key.expose())
     }
 
     /// Spreads `key` over as many stripes as `random` has room for, and the last (`AFsplit`).
@@ -150,7 +146,7 @@ mod tests {
 
     #[test]
     fn a_single_stripe_is_the_key() {
-        assert_eq!(merged(Hash::Sha256, b"sixteen bytes of", 1, 16), hex(b"sixteen bytes of"));
+        assert_eq!(merged(Hash::Sha256, b"sixteen bytes of", 1, 16), hex::encode(b"sixteen bytes of"));
     }
 
     #[test]
@@ -179,7 +175,7 @@ mod tests {
             let hash = Hash::from_name(name).unwrap();
             let stripes = split(hash, &key, random);
             let count = u32::try_from(stripes.len() / key.len()).unwrap();
-            prop_assert_eq!(merged(hash, &stripes, count, key.len()), hex(&key));
+            prop_assert_eq!(merged(hash, &stripes, count, key.len()), hex::encode(&key));
         }
     }
 }

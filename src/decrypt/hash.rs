@@ -82,11 +82,10 @@ impl Hasher {
     }
 
     fn finish(self) -> String {
-        let bytes = match self {
-            Self::Other(d) => d.finalize().into_vec(),
-            Self::Blake3(h) => h.finalize().as_bytes().to_vec(),
-        };
-        bytes.iter().map(|b| format!("{b:02x}")).collect()
+        match self {
+            Self::Other(d) => hex::encode(d.finalize()),
+            Self::Blake3(h) => hex::encode(h.finalize().as_bytes()),
+        }
     }
 }
 

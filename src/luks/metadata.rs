@@ -262,7 +262,7 @@ impl Bytes {
 impl fmt::Debug for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Decoded(bytes) => bytes.iter().try_for_each(|b| write!(f, "{b:02x}")),
+            Self::Decoded(bytes) => f.write_str(&hex::encode(bytes)),
             Self::Malformed(text) => write!(f, "malformed \"{}\"", escape(text)),
         }
     }

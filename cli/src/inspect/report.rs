@@ -300,13 +300,9 @@ fn text(text: &str) -> Option<String> {
     Some(text.to_owned()).filter(|t| !t.is_empty())
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
-
 fn decoded(bytes: &Bytes) -> Option<String> {
     match bytes {
-        Bytes::Decoded(bytes) => Some(hex(bytes)),
+        Bytes::Decoded(bytes) => Some(hex::encode(bytes)),
         Bytes::Malformed(_) => None,
     }
 }
@@ -339,7 +335,7 @@ impl Copy {
             label: text(&copy.label),
             subsystem: text(&copy.subsystem),
             checksum_alg: text(&copy.csum_alg),
-            salt: Some(hex(&copy.salt)).filter(|s| !s.is_empty()),
+            salt: Some(hex::encode(&copy.salt)).filter(|s| !s.is_empty()),
         }
     }
 }
@@ -452,7 +448,7 @@ impl Keyslot {
             segments: Vec::new(),
             kdf: slot.was_not_wiped().then(|| Kdf {
                 iterations: Some(slot.iterations.into()),
-                salt: Some(hex(&slot.salt)),
+                salt: Some(hex::encode(&slot.salt)),
                 ..Kdf::of_type("pbkdf2")
             }),
             af: None,

@@ -144,7 +144,7 @@ fn a_key_alone() {
     assert!(run.ok().stderr.contains("--barbican-key k"), "{}", run.stderr);
     let said: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
     assert_eq!((&said["secret"]["id"], &said["becomes"]), (&id.into(), &"hexlify".into()));
-    let hex: String = fs::read(desk.path("k")).unwrap().iter().map(|b| format!("{b:02x}")).collect();
+    let hex = hex::encode(fs::read(desk.path("k")).unwrap());
     assert_eq!(hex, image["passphrase"].as_str().unwrap());
     assert_eq!(fs::metadata(desk.path("k")).unwrap().permissions().mode() & 0o777, 0o600);
     assert!(!run.stdout.contains(&hex) && !run.stderr.contains(&hex));

@@ -295,5 +295,5 @@ pub fn sha256(path: &Path) -> String {
             n => hasher.update(&block[..n]),
         }
     }
-    hasher.finalize().iter().map(|b| format!("{b:02x}")).collect()
+    hex::encode(hasher.finalize())
 }

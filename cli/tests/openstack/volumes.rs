@@ -55,7 +55,7 @@ fn a_volume_and_its_snapshot_lead_to_the_key() {
         let run = fetch(&desk, what, &[]);
         run.ok();
         assert_eq!(desk.files(), ["backup.json", "key"]);
-        let key: String = fs::read(desk.path("backup/key")).unwrap().iter().map(|b| format!("{b:02x}")).collect();
+        let key = hex::encode(fs::read(desk.path("backup/key")).unwrap());
         assert_eq!(key, passphrase);
         let backup = desk.backup();
         assert_eq!(backup["key"]["secret"]["id"], bed().seed["cinder"]["volume"]["encryption_key_id"]);

@@ -18,14 +18,13 @@ struct Backup {
 impl Backup {
     fn new() -> Self {
         let (image, key) = (read_stored("openstack-volume.img"), read_stored("openstack-volume.key"));
-        let hex = |digest: &[u8]| digest.iter().map(|b| format!("{b:02x}")).collect::<String>();
         let description = json!({
             "unluks_backup": 1, "tool": "unluks 0.1.0", "fetched_at": "2026-01-01T00:00:00Z",
             "cloud": {"name": "prod", "region": "RegionOne", "project_id": "p1"},
             "image": {
                 "id": "i-1", "name": "nightly", "disk_format": "raw", "container_format": "bare", "size": image.len(),
                 "virtual_size": image.len(), "min_disk": 0, "min_ram": 0, "checksum": null, "os_hash_algo": "sha512",
-                "os_hash_value": hex(&sha2::Sha512::digest(&image)), "visibility": "private", "protected": false,
+                "os_hash_value": hex::encode(sha2::Sha512::digest(&image)), "visibility": "private", "protected": false,
                 "owner": "p1", "created_at": null, "updated_at": null, "tags": [],
                 "properties": {"cinder_encryption_key_id": "k-1"},
             },

@@ -222,7 +222,7 @@ pub fn chain(seed: &str, size: usize) -> Vec<u8> {
 
 /// SHA-256 in lower-case hex.
 pub fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+    hex::encode(Sha256::digest(bytes))
 }
 
 /// SHA-256 of a file in lower-case hex.

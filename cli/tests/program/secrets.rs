@@ -196,7 +196,7 @@ fn contains(bytes: &[u8], needle: &[u8]) -> bool {
 /// All forms in which a secret might be printed.
 fn forms(secret: &[u8]) -> Vec<Vec<u8>> {
     use base64::Engine;
-    let hex: String = secret.iter().map(|b| format!("{b:02x}")).collect();
+    let hex = hex::encode(secret);
     let numbers = format!("{secret:?}");
     let base64 = base64::engine::general_purpose::STANDARD_NO_PAD.encode(secret);
     [secret.to_vec(), hex.to_uppercase().into_bytes(), hex.into_bytes()]

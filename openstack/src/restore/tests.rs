@@ -9,10 +9,6 @@ use unluks::backup::{Backup, Becomes, Cloud, Data, StoredKey};
 
 const DATA: &[u8] = b"no LUKS, but that does not matter here";
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
-
 /// A backup of a few bytes.
 fn backup(change: impl FnOnce(&mut Backup)) -> (tempfile::TempDir, BackupDir) {
     let dir = tempfile::tempdir().unwrap();
@@ -20,7 +16,7 @@ fn backup(change: impl FnOnce(&mut Backup)) -> (tempfile::TempDir, BackupDir) {
     std::fs::write(dir.path().join("key"), [0xfe; 32]).unwrap();
     let image = json!({
         "id": "old-image", "name": "nightly", "disk_format": "raw", "container_format": "bare", "size": DATA.len(),
-        "checksum": hex(&md5::Md5::digest(DATA)), "os_hash_algo": "sha512", "os_hash_value": hex(&sha2::Sha512::digest(DATA)),
+        "checksum": hex::encode(md5::Md5::digest(DATA)), "os_hash_algo": "sha512", "os_hash_value": hex::encode(sha2::Sha512::digest(DATA)),
         "visibility": "private", "tags": ["t"], "cinder_encryption_key_id": "old-key", "hw_disk_bus": "scsi",
         "cinder_encryption_key_deletion_policy": "on_image_deletion", "os_glance_x": "reserved",
     });
@@ -52,8 +48,8 @@ fn well(asked: &str) -> Option<(u16, Value)> {
         "PUT images/new-image/file" => (204, Value::Null),
         "GET images/new-image" => (
             200,
-            json!({"status": "active", "checksum": hex(&md5::Md5::digest(DATA)), "os_hash_algo": "sha512",
-                "os_hash_value": hex(&sha2::Sha512::digest(DATA))}),
+            json!({"status": "active", "checksum": hex::encode(md5::Md5::digest(DATA)), "os_hash_algo": "sha512",
+                "os_hash_value": hex::encode(sha2::Sha512::digest(DATA))}),
         ),
         "PATCH images/new-image" => (200, json!({})),
         "GET types" => {
@@ -243,7 +239,7 @@ fn a_glance_that_refuses_luks2_is_found_out_by_the_header_alone() {
     );
     assert_eq!(api.sent.lock().unwrap()[1], image[..1 << 20]);
     // One that takes it gets all of it.
-    let sha512 = hex(&sha2::Sha512::digest(&image));
+    let sha512 = hex::encode(sha2::Sha512::digest(&image));
     let api = Fake::new(move |asked| match asked {
         "GET images/new-image" => {
             Some((200, json!({"status": "active", "os_hash_algo": "sha512", "os_hash_value": sha512})))

@@ -37,10 +37,6 @@ type Pbkdf2Vector = (Hash, &'static [u8], &'static [u8], u32, &'static str);
 /// Variant, passes, KiB, lanes, passphrase, key.
 type Argon2Vector = (Argon2Variant, u32, u32, u32, &'static [u8], &'static str);
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
-
 fn pbkdf2(hash: Hash, iterations: u32, salt: &[u8]) -> Kdf {
     Kdf::Pbkdf2 { hash, iterations, salt: salt.to_vec() }
 }
@@ -52,7 +48,7 @@ fn argon2(variant: Argon2Variant, time: u32, memory_kib: u32, cpus: u32) -> Kdf 
 fn derive(kdf: &Kdf, passphrase: &[u8], len: usize) -> String {
     let mut out = SecretBytes::zeroed(len).unwrap();
     kdf.derive(passphrase, &mut out).unwrap();
-    hex(out.expose())
+    hex::encode(out.expose())
 }
 
 #[test]
@@ -261,6 +257,6 @@ proptest! {
         let (mut ours, mut theirs) = (vec![0; len], vec![0xff; len]);
         super::pbkdf2::derive(hash, &passphrase, &salt, iterations, &mut ours, threads).unwrap();
         with_hash!(hash, D => ::pbkdf2::pbkdf2::<SimpleHmac<D>>(&passphrase, &salt, iterations, &mut theirs).unwrap());
-        prop_assert_eq!(hex(&ours), hex(&theirs));
+        prop_assert_eq!(hex::encode(&ours), hex::encode(&theirs));
     }
 }

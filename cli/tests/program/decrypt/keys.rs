@@ -22,7 +22,7 @@ fn openstack() -> (Golden, Vec<u8>) {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
+    hex::encode(bytes)
 }
 
 fn base64(bytes: &[u8]) -> String {

@@ -118,9 +118,7 @@ fn decimal(text: &Value) -> Value {
 
 /// Base64 as lower-case hex.
 fn hex(base64: &Value) -> Value {
-    base64.as_str().map_or(Value::Null, |t| {
-        STANDARD.decode(t).unwrap().iter().map(|b| format!("{b:02x}")).collect::<String>().into()
-    })
+    base64.as_str().map_or(Value::Null, |t| hex::encode(STANDARD.decode(t).unwrap()).into())
 }
 
 /// The digest whose `section` names `id`.
