@@ -1,6 +1,9 @@
 //! LUKS headers: both versions are parsed and validated into one [`Metadata`], and unlocked from it.
 //!
 //! [`open`] reads nothing but the header areas and needs no secret.
+//!
+//! It is our own: of the crates, `luks2` (0.5) takes LUKS2 with AES-XTS and SHA-256 alone and compares no checksum, and
+//! `luks` (0.4) unlocks LUKS2 alone and hands the key to dmsetup. Neither limits what a header asks for.
 
 pub mod area;
 mod compare;

@@ -14,6 +14,10 @@
 //! The protocol is doc/proto.md of the NBD project: fixed newstyle, structured replies, `base:allocation`, TLS. The
 //! server keeps to what clients of nbdkit and qemu-nbd rely on.
 //!
+//! It is our own, not the server of the crate `nbd` (0.3): that one answers a request after the other from a cursor,
+//! and has no structured replies, `GO` or TLS, which nbdcopy and QEMU ask for. The tests read from this one with its
+//! client.
+//!
 //! # Security
 //! Clients are hostile. Nothing that a client announces is allocated before it arrived, every count has a cap in
 //! [`limits`](crate::limits), the handshake has a deadline, and one connection cannot hold what another one needs.

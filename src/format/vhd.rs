@@ -17,6 +17,9 @@
 //! for, which can be less; what lies between is given here all the same.
 //! Each block begins with a bitmap of the sectors that were ever written. QEMU does not read it, nor does this reader:
 //! what was never written is zero in the block.
+//!
+//! This reader is our own, not the crate vhd (0.1.1): that one reads the whole file into memory to open it, reads from
+//! a cursor, and compares no checksum but the footer's.
 
 use std::sync::Arc;
 

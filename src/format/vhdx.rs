@@ -12,6 +12,9 @@
 //!
 //! A log that was not played back, because Hyper-V or QEMU crashed, is refused: the tables may be half-written. The header
 //! names a log from the first write on; where the log has no entry of that name, there is nothing to play back.
+//!
+//! This reader is our own, not the crate vhdx (0.1.0): that one opens the file for writing, compares no checksum, and
+//! panics where a rule is broken.
 
 use std::sync::Arc;
 

@@ -15,6 +15,9 @@
 //! written front to back: its real header, which knows where the directory is, comes again as a footer, 1024 bytes
 //! before the end, and each grain has its sector and packed length before it.
 //!
+//! This reader is our own, not the crate imago (0.2.6): of VMDK that one reads flat extents alone, which lie in other
+//! files, and refuses both of these.
+//!
 //! # Security
 //! A descriptor can name other files, as extents or as the parent. None is opened: see [the module above](super).
 

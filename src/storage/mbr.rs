@@ -9,6 +9,9 @@
 //! An entry of type 0x05, 0x0f or 0x85 is an extended partition: its first sector is a table of the same form, whose
 //! place-giving entry counts from that table, and whose extended entry, counting from the extended partition's start,
 //! places the next table. The numbering follows Linux's `block/partitions/msdos.c`.
+//!
+//! This parser is our own, not the crate mbrman (0.6): that one reads from a cursor, gives up all partitions where one
+//! logical table is damaged, and follows a chain of any length.
 
 use zerocopy::byteorder::little_endian::U32;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};

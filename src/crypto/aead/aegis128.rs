@@ -1,5 +1,7 @@
 //! AEGIS-128 (Wu and Preneel, AEGIS v1.1, the CAESAR submission of 2016), which the kernel has and later AEGIS-128L and
 //! AEGIS-256 are not: five blocks of state, and a message block in each step.
+//!
+//! The rounds are the crate `aes`'s. The cipher is our own: the crate `aegis` (0.9) has only the later ones.
 
 use aes::Block;
 use aes::hazmat::{Block8, cipher_round_par};

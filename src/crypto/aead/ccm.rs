@@ -1,6 +1,9 @@
 //! Counter with CBC-MAC (RFC 3610) as RFC 4309 uses it, over any cipher with 16-byte blocks: a nonce of 11 bytes, of
 //! which 3 belong to the key and 8 are the IV, and a length of 4 bytes. The IV is not part of what is authenticated
 //! besides (the kernel's crypto/ccm.c, `crypto_rfc4309_crypt`).
+//!
+//! It is our own, not the crate `ccm` (0.6): that one zeroes the plaintext where the tag is wrong, and
+//! `BadSectorPolicy::Report` has to give it.
 
 use super::{Aead, SECTOR_MAX, TAG};
 use crate::crypto::iv::EncryptBlocks;

@@ -1,4 +1,7 @@
 //! ChaCha20 and Poly1305 (RFC 8439, which was RFC 7539).
+//!
+//! Both are crates. What joins them is our own, not the crate `chacha20poly1305` (0.11): that one gives no plaintext
+//! where the tag is wrong, and `BadSectorPolicy::Report` has to.
 
 use chacha20::ChaCha20;
 use cipher::{KeyIvInit, StreamCipher, StreamCipherSeek};

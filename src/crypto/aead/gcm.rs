@@ -1,4 +1,7 @@
 //! Galois/Counter Mode (NIST SP 800-38D) with 12-byte IVs, over any cipher with 16-byte blocks.
+//!
+//! GHASH is the crate `ghash`'s. The mode is our own, not the crate `aes-gcm` (0.11): that one gives no plaintext where
+//! the tag is wrong, and `BadSectorPolicy::Report` has to.
 
 use ghash::GHash;
 use ghash::universal_hash::UniversalHash;

@@ -3,6 +3,9 @@
 //!
 //! With a sector's last 16 bytes as R and the others as L, decrypting is:
 //! `M = R + H(L)`, `L = L xor XChaCha(M)`, `M = AES^-1(M)`, `R = M - H(L)`, where H hashes the IV too.
+//!
+//! AES and XChaCha are crates. The construction is our own, not the crate `adiantum` (0.2): that one hashes with the
+//! crate `poly1305`, which is slow at this (the module `poly1305` says why).
 
 use std::marker::PhantomData;
 

@@ -1,5 +1,8 @@
 //! Cipher block chaining (the kernel's crypto/cbc.c), over ciphers of any block size, and ECB, which is CBC without the
 //! chain.
+//!
+//! It is our own, not the crate `cbc` (0.2), for what `blocks` says: that one calls the cipher for each sector at
+//! least. The tests check this one by it.
 
 use cipher::{BlockCipherDecrypt, BlockSizeUser};
 
