@@ -1,7 +1,7 @@
 //! The bodies of the fuzz targets.
 //!
-//! They need no libFuzzer: `fuzz_targets/` wraps each of them for cargo-fuzz, and `tests/fuzz_corpus.rs` runs them over
-//! the committed corpus as ordinary tests. Each takes any bytes, must not panic, and says whether they were accepted.
+//! They need no libFuzzer: `fuzz_targets/` wraps each of them for cargo-fuzz, and `cli/tests/program/fuzz_corpus.rs` runs
+//! them over the committed corpus as ordinary tests. README.md says what each covers. Each takes any bytes, must not panic, and says whether they were accepted.
 
 // A panic is how a fuzz target reports what it found.
 #![allow(clippy::unwrap_used, clippy::as_conversions)]

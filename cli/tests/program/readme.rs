@@ -128,15 +128,89 @@ fn every_exit_code_is_the_documented_one() {
     }
 }
 
+/// All documents for people, by their names from the root.
+const DOCUMENTS: [&str; 12] = [
+    "README.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "docs/architecture.md",
+    "docs/backup-format.md",
+    "docs/comparison.md",
+    "docs/openstack.md",
+    "docs/performance.md",
+    "fuzz/README.md",
+    "testdata/README.md",
+    "cli/tests/openstack/bed/README.md",
+];
+
+fn read(name: &str) -> String {
+    std::fs::read_to_string(crate::common::root().join(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
+}
+
+/// What GitHub makes of a heading, for links to it.
+fn anchor(heading: &str) -> String {
+    let kept = heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+    kept.collect::<String>().trim().to_lowercase().replace(' ', "-")
+}
+
 #[test]
-fn files_that_the_readme_links_to_are_there() {
-    let readme = readme();
-    let links = readme.split("](").skip(1).map(|rest| rest.split(')').next().unwrap());
+fn what_the_documents_link_to_is_there() {
     let mut seen = 0;
-    for link in links.filter(|l| !l.starts_with("http")) {
-        let path = crate::common::root().join(link);
-        assert!(path.exists(), "README.md links to {link}, which is not there");
-        seen += 1;
+    for document in DOCUMENTS {
+        let text = read(document);
+        let links = text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap());
+        for link in links.filter(|l| !l.starts_with("http")) {
+            let (file, heading) = link.split_once('#').unwrap_or((link, ""));
+            let from = crate::common::root().join(document);
+            let path = if file.is_empty() { from } else { from.parent().unwrap().join(file) };
+            assert!(path.exists(), "{document} links to {link}, which is not there");
+            if !heading.is_empty() {
+                let text = std::fs::read_to_string(path).unwrap();
+                let mut headings = text.lines().filter_map(|l| l.strip_prefix('#'));
+                assert!(
+                    headings.any(|h| anchor(h.trim_start_matches('#')) == heading),
+                    "{document} links to {link}: there is no such heading"
+                );
+            }
+            seen += 1;
+        }
     }
-    assert!(seen > 5, "only {seen} links were found");
+    assert!(seen > 60, "only {seen} links were found");
+}
+
+#[test]
+fn each_document_is_led_to() {
+    let all: String = DOCUMENTS.iter().map(|document| read(document)).collect();
+    for document in &DOCUMENTS[1..] {
+        let (_, name) = document.rsplit_once("docs/").unwrap_or(("", document));
+        assert!(all.contains(&format!("{name})")) || all.contains(&format!("{name}#")), "nothing links to {document}");
+    }
+    let docs = std::fs::read_dir(crate::common::root().join("docs")).unwrap();
+    for file in docs.map(|f| f.unwrap().file_name().into_string().unwrap()).filter(|f| f.ends_with(".md")) {
+        assert!(DOCUMENTS.contains(&format!("docs/{file}").as_str()), "docs/{file} is not in the list of this test");
+    }
+}
+
+/// An example that a document quotes begins with the name of its file, and is there word for word.
+#[test]
+fn code_that_the_documents_quote_is_in_the_code() {
+    let mut seen = 0;
+    for document in DOCUMENTS {
+        let text = read(document);
+        for block in text.split("```rust\n// ").skip(1) {
+            let (file, rest) = block.split_once('\n').unwrap();
+            let (code, _) = rest.split_once("```").unwrap();
+            assert!(read(file).contains(code), "{document} quotes what {file} does not say any more:\n{code}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 4, "only {seen} quotes were found");
+}
+
+/// A reader in a hurry finds it on a few screens; the rest is in docs/.
+#[test]
+fn the_readme_stays_short() {
+    let lines = readme().lines().count();
+    assert!(lines < 250, "README.md has {lines} lines");
 }
