@@ -23,7 +23,7 @@ pub enum State {
     Truncated,
     /// The file is a header backup: a header, and nothing behind it.
     HeaderBackup,
-    /// The file ends at the data's start or before it, but has not the length of a header backup.
+    /// The file ends at the data's start or before it, but is no header backup by its length.
     HeaderOnly,
     /// The file is a detached header: its data is in another file.
     DetachedHeader,
@@ -95,8 +95,8 @@ pub fn assess(metadata: &Metadata, file: DataFile) -> Data {
         return absent(State::DetachedHeader);
     }
     let Some(len) = file.len else { return whole(State::Unknown, None) };
-    if !file.detached && len <= offset {
-        let backup = PAGES.iter().any(|page| len == metadata.header_size.next_multiple_of(*page));
+    if len <= offset {
+        let backup = !file.detached && PAGES.iter().any(|page| len == metadata.header_size.next_multiple_of(*page));
         return absent(if backup { State::HeaderBackup } else { State::HeaderOnly });
     }
     let missing = metadata.live_segments().map(|(_, s)| missing(s, len)).max().unwrap_or(0);

@@ -45,7 +45,7 @@ pub struct Finding {
 /// The UUID that `cryptsetup-reencrypt` gives the new header until it is done (`NO_UUID`).
 const OFFLINE_UUID: &str = "cafecafe-cafe-cafe-cafe-cafecafeeeee";
 
-/// The codes of all findings, those of [`area`](super::area) among them.
+/// The codes of all findings, those of [`area`](super::area) and of dm-integrity's superblock among them.
 pub const CODES: &[&str] = &[
     "allow-discards",
     "costly-kdf",
@@ -59,6 +59,7 @@ pub const CODES: &[&str] = &[
     "header-only",
     "ignored-keyslot",
     "integrity",
+    "integrity-shorter",
     "invalid-kdf",
     "invalid-keyslot",
     "keyslot-overwritten",

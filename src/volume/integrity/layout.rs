@@ -120,8 +120,8 @@ impl Layout {
         }
     }
 
-    /// The byte after the last block's data; `None` where that is more than 2^63.
-    fn end(&self) -> Option<u64> {
+    /// The byte after the last block's data; `None` where that is more than 2^63, which `new` refuses.
+    pub fn end(&self) -> Option<u64> {
         let areas = self.provided_data_sectors.checked_add((1 << self.log2_interleave_sectors) - 1)?;
         let tags = (areas >> self.log2_interleave_sectors).checked_mul(self.metadata_run)?;
         let sectors = self.provided_data_sectors.checked_add(tags)?.checked_add(self.initial_sectors)?;
@@ -140,12 +140,16 @@ impl Layout {
 
     /// How many blocks, with their tags, lie before byte `len` of the data file.
     pub fn blocks_before(&self, len: u64) -> u64 {
+        self.sectors_before(len).min(self.provided_data_sectors) >> self.log2_sectors_per_block
+    }
+
+    /// How many sectors of data have room before byte `len` of the data file, with their tags.
+    pub fn sectors_before(&self, len: u64) -> u64 {
         let interleave = 1u64 << self.log2_interleave_sectors;
         let sectors = len.saturating_sub(self.first_area()) / SECTOR;
         let area = interleave + self.metadata_run;
         let rest = (sectors % area).saturating_sub(self.metadata_run);
-        let whole = (sectors / area).saturating_mul(interleave).saturating_add(rest);
-        whole.min(self.provided_data_sectors) >> self.log2_sectors_per_block
+        (sectors / area).saturating_mul(interleave).saturating_add(rest)
     }
 
     /// Where block `block` lies, which must be one of [`Layout::blocks`].
