@@ -244,7 +244,9 @@ impl Volume {
     fn push(&mut self, stored: Stored, layer: Box<dyn Layer>, options: VolumeOptions) -> Result<()> {
         let (id, data_len) = (stored.id, self.data.len());
         let sector = u64::from(layer.sector_size());
-        if !self.len.is_multiple_of(sector) {
+        // What is behind a part that is cut off would lie in the wrong place.
+        let cut_off_before = self.missing.is_some();
+        if !self.len.is_multiple_of(sector) && !cut_off_before {
             let message = format!(
                 "found {sector}; the segment starts at byte {} of the plaintext, which is no multiple of it",
                 self.len
@@ -267,8 +269,6 @@ impl Volume {
             }
             (None, None) => 0,
         };
-        // What is behind a part that is cut off would lie in the wrong place.
-        let cut_off_before = self.missing.is_some();
         if end > data_len && !self.open_ended {
             self.note_missing(end.saturating_sub(data_len), whole.is_none());
         } else if self.missing.is_some() && whole.is_none() {
@@ -288,7 +288,9 @@ impl Volume {
         let data = assess(metadata, file);
         if data.state == State::DetachedHeader {
             let message = "this is a detached header: it has no data behind it, which is in another file";
-            return Err(Error::corrupt("data", message).with_hint("give that file as IMAGE, and this one with --header"));
+            return Err(
+                Error::corrupt("data", message).with_hint("give that file as IMAGE, and this one with --header")
+            );
         }
         if options.allow_truncated {
             return Ok(());
@@ -301,16 +303,19 @@ impl Volume {
                 _ => "there is nothing to decrypt",
             };
             let more = self.missing.map_or(String::new(), |missing| format!(", {missing} are missing"));
-            let message = format!("the data would start at byte {}, but its file ends at byte {end}{more}: {what}", data.offset);
+            let message =
+                format!("the data would start at byte {}, but its file ends at byte {end}{more}: {what}", data.offset);
             return Err(Error::corrupt("truncated", message).at(end).with_hint(
                 "get a whole copy; a header backup goes with its image as --header; --allow-truncated takes it as it is",
             ));
         }
         match self.missing {
             None => Ok(()),
-            Some(missing) => Err(Error::corrupt("truncated", format!("the data ends at byte {end}, {missing} too early"))
-                .at(end)
-                .with_hint("get a whole copy, or take the whole sectors that are there with --allow-truncated")),
+            Some(missing) => {
+                Err(Error::corrupt("truncated", format!("the data ends at byte {end}, {missing} too early"))
+                    .at(end)
+                    .with_hint("get a whole copy, or take the whole sectors that are there with --allow-truncated"))
+            }
         }
     }
 
@@ -414,7 +419,8 @@ impl Volume {
             if whole(inside) && u64::try_from(now.len()).is_ok_and(whole) {
                 work(part, now, inside)
             } else {
-                let message = format!("{} bytes from byte {inside} of a part are not whole sectors of {sector}", now.len());
+                let message =
+                    format!("{} bytes from byte {inside} of a part are not whole sectors of {sector}", now.len());
                 Err(Error::invalid(message).at(offset))
             }
         })

@@ -87,7 +87,11 @@ fn all_digests_of_a_volume_key_share_the_time_limit() {
         }
     });
     let try_with = |kdf_time| {
-        let options = UnlockOptions { limits: Limits { kdf_time, ..Limits::default() }, allow_foreign_segments: true, ..UnlockOptions::default() };
+        let options = UnlockOptions {
+            limits: Limits { kdf_time, ..Limits::default() },
+            allow_foreign_segments: true,
+            ..UnlockOptions::default()
+        };
         image.unlock_with_volume_key(VolumeKey::copy_of(&[7; 16]).unwrap(), &options).err().unwrap()
     };
     // Each is some milliseconds: one does no harm, and all together do.

@@ -313,7 +313,8 @@ fn a_worker_that_panics_ends_the_stream() {
                 let bytes = changed(|_| ());
                 let data = Panics { bytes: bytes.clone(), from: from.try_into().unwrap() };
                 let image = Image::open_detached(Arc::new(bytes), Arc::new(data)).unwrap();
-                let volume = image.unlock(&key(b"fuzz"), &Default::default()).unwrap().volume(Default::default()).unwrap();
+                let volume =
+                    image.unlock(&key(b"fuzz"), &Default::default()).unwrap().volume(Default::default()).unwrap();
                 let job = Job { volume: &volume, pipe: None, start: 0, len: None };
                 let options = Options { threads: std::num::NonZeroUsize::new(threads), ..Default::default() };
                 let mut lanes = Lanes::default();
@@ -376,7 +377,9 @@ fn the_header_in_a_qcow2_image_is_luks1_as_qemu_writes_it() {
     let e = Volume::of_clusters(keys.image().metadata(), Arc::new(Holes), keys.unlocked()).err();
     refused(e, ErrorKind::Unsupported, "qcow2.luks");
 
-    let volume = clusters(LUKS1.to_vec()).unlock(&key(b"fuzz"), &Default::default()).unwrap().volume(Default::default());
+    let mut luks1 = LUKS1.to_vec();
+    luks1.resize(DATA, 0);
+    let volume = clusters(luks1.clone()).unlock(&key(b"fuzz"), &Default::default()).unwrap().volume(Default::default());
     assert_eq!(volume.unwrap().len(), 4096);
     let changes: [fn(&mut Metadata); 4] = [
         |m| {
@@ -388,7 +391,7 @@ fn the_header_in_a_qcow2_image_is_luks1_as_qemu_writes_it() {
         |m| m.segments[0].kind = SegmentKind::Linear,
     ];
     for change in changes {
-        let mut metadata = unluks::open(&LUKS1.to_vec()).unwrap();
+        let mut metadata = unluks::open(&luks1).unwrap();
         assert!(Volume::check_clusters(&metadata).is_ok());
         change(&mut metadata);
         refused(Volume::check_clusters(&metadata).err(), ErrorKind::Corrupt, "segments");

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use unluks::luks::unlock::Unlocked;
 use unluks::luks::unlock::UnlockOptions;
+use unluks::luks::unlock::Unlocked;
 use unluks::volume::{BadSectorPolicy, VolumeOptions};
 use unluks::{Image, ReadAt, Volume, VolumeKey};
 

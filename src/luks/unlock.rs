@@ -22,8 +22,8 @@ use crate::key::Key;
 use crate::limits::{KEY_SIZE_MAX, KEYSLOTS_MAX, Limits, STRIPES};
 use crate::secret::{SecretBytes, VolumeKey};
 use task::Task;
-pub use unlocked::{Opened, Unlocked};
 use unlocked::KeyedHeader;
+pub use unlocked::{Opened, Unlocked};
 
 /// Keyslot salts have this length (`LUKS_SALTSIZE`).
 const SALT_LEN: usize = 32;

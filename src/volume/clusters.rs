@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-use super::crypt::cipher;
 use super::Layer;
+use super::crypt::cipher;
 use crate::container::{HostMap, Mapping};
 use crate::crypto::cipher::SectorCipher;
 use crate::error::{Error, Result};

@@ -53,7 +53,8 @@ pub fn findings(metadata: &Metadata, data: &dyn ReadAt) -> Vec<Finding> {
         }
         _ => None,
     };
-    let about = metadata.live_segments().filter_map(|(id, segment)| Some((format!("segments.{id}"), message(segment)?)));
+    let about =
+        metadata.live_segments().filter_map(|(id, segment)| Some((format!("segments.{id}"), message(segment)?)));
     let code = "integrity-shorter";
     about.map(|(about, message)| Finding { severity: Severity::Warning, code, about, message }).collect()
 }

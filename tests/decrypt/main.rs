@@ -11,6 +11,7 @@ mod interrupted;
 mod keys;
 mod output;
 mod part;
+mod refused;
 
 use std::path::Path;
 
