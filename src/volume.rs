@@ -1,5 +1,8 @@
 //! The plaintext of an unlocked image, at any position and from any number of threads.
 
+// Numbers of an image reach all of this: sums that cannot be are an error or a bound, never another number.
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
+
 mod bad_sectors;
 mod clusters;
 mod crypt;
@@ -76,8 +79,16 @@ impl fmt::Display for Missing {
 struct Part {
     /// Where it starts in the plaintext.
     start: u64,
-    len: u64,
+    /// Where it ends in the plaintext, behind its start.
+    end: u64,
     layer: Box<dyn Layer>,
+}
+
+impl Part {
+    /// How far inside the part `offset` lies, and how many bytes of it come from there on.
+    fn split(&self, offset: u64) -> (u64, u64) {
+        (offset.saturating_sub(self.start), self.end.saturating_sub(offset))
+    }
 }
 
 /// What a layer's own structures say of its size.
@@ -215,7 +226,7 @@ impl Volume {
         let (id, c) = clusters::segment(metadata)?;
         let len = clusters.virtual_size();
         let layer = Clusters::new(id, c, clusters, key(id, metadata, keys)?)?;
-        let parts = vec![Part { start: 0, len, layer: Box::new(layer) }];
+        let parts = vec![Part { start: 0, end: len, layer: Box::new(layer) }];
         Ok(Self { parts, len, ..Self::empty(Arc::new(Vec::new())) })
     }
 
@@ -277,7 +288,7 @@ impl Volume {
         if usable > 0 && !cut_off_before {
             let too_long = || Error::corrupt("segments", "their sizes add up to more than 2^64 bytes");
             let end = self.len.checked_add(usable).ok_or_else(too_long)?;
-            self.parts.push(Part { start: self.len, len: usable, layer });
+            self.parts.push(Part { start: self.len, end, layer });
             self.len = end;
         }
         Ok(())
@@ -347,7 +358,7 @@ impl Volume {
 
     /// The part that holds the plaintext byte at `offset`.
     fn part_at(&self, offset: u64) -> Result<&Part> {
-        let index = self.parts.partition_point(|p| p.start + p.len <= offset);
+        let index = self.parts.partition_point(|p| p.end <= offset);
         self.parts.get(index).ok_or_else(|| Error::new(ErrorKind::Io, "read beyond the end of the volume").at(offset))
     }
 
@@ -358,8 +369,8 @@ impl Volume {
     /// [`ErrorKind::Io`] beyond the end of the volume.
     pub fn locate(&self, offset: u64) -> Result<Option<(u64, u64)>> {
         let part = self.part_at(offset)?;
-        let inside = offset - part.start;
-        Ok(part.layer.in_place().map(|layer| (layer.stored_at(inside), part.len - inside)))
+        let (inside, rest) = part.split(offset);
+        Ok(part.layer.in_place().map(|layer| (layer.stored_at(inside), rest)))
     }
 
     /// Splits a range of the volume at the borders of its parts.
@@ -371,9 +382,9 @@ impl Volume {
     ) -> Result<()> {
         while !buf.is_empty() {
             let part = self.part_at(offset)?;
-            let inside = offset - part.start;
-            let (now, rest) = buf.split_at_mut(usize::try_from(part.len - inside).unwrap_or(usize::MAX).min(buf.len()));
-            offset += u64::try_from(now.len()).unwrap_or(0);
+            let (inside, rest) = part.split(offset);
+            let (now, rest) = buf.split_at_mut(usize::try_from(rest).unwrap_or(usize::MAX).min(buf.len()));
+            offset = offset.saturating_add(u64::try_from(now.len()).unwrap_or(0));
             work(part, now, inside)?;
             buf = rest;
         }
@@ -427,6 +438,10 @@ impl Volume {
     }
 
     /// Reads within one part, at any alignment.
+    #[expect(
+        clippy::arithmetic_side_effects,
+        reason = "a sector has at least 512 bytes, and all sums stay within the part"
+    )]
     fn read_part(&self, part: &Part, mut buf: &mut [u8], mut inside: u64) -> Result<()> {
         let sector = u64::from(part.layer.sector_size());
         while !buf.is_empty() {
@@ -449,6 +464,7 @@ impl Volume {
     }
 
     /// Reads the part of one sector that a read at no sector's border wants.
+    #[expect(clippy::arithmetic_side_effects, reason = "the skew is below the sector's size")]
     fn read_in_sector(&self, part: &Part, buf: &mut [u8], at: u64, skew: usize, sector: u64) -> Result<usize> {
         let mut whole = [0u8; SECTOR_MAX];
         let whole = &mut whole[..usize::try_from(sector).unwrap_or(SECTOR_MAX)];
@@ -494,9 +510,9 @@ impl ReadAt for Volume {
 
     fn extent_at(&self, offset: u64) -> Result<Extent> {
         let part = self.part_at(offset)?;
-        let inside = offset - part.start;
+        let (inside, rest) = part.split(offset);
         let e = part.layer.extent_at(&*self.data, inside)?;
-        Ok(Extent { len: e.len.min(part.len - inside), ..e })
+        Ok(Extent { len: e.len.min(rest), ..e })
     }
 
     fn will_need(&self, offset: u64, len: u64) {

@@ -132,7 +132,7 @@ pub fn missing(segment: &Segment, len: u64) -> u64 {
 fn readable(segment: &Segment, len: u64) -> u64 {
     let there = len.saturating_sub(segment.offset);
     let there = segment.size.map_or(there, |size| size.min(there));
-    there - there % sector(segment)
+    there.saturating_sub(there.checked_rem(sector(segment)).unwrap_or(0))
 }
 
 fn sector(segment: &Segment) -> u64 {

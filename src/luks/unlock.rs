@@ -225,7 +225,7 @@ impl Plan {
         let key_size = size("key_size", keyslot.key_size)?;
         let area_key_size = size("area.key_size", slot.area_key_size)?;
         // Stored stripes are ignored: cryptsetup always splits into 4000.
-        let material_len = (u64::from(keyslot.key_size) * u64::from(STRIPES)).next_multiple_of(512);
+        let material_len = u64::from(keyslot.key_size).saturating_mul(u64::from(STRIPES)).next_multiple_of(512);
         if material_len > keyslot.area.size {
             let message = format!("found {}; a key of {key_size} bytes takes {material_len}", keyslot.area.size);
             return Err(Error::corrupt(field("area.size"), message));
@@ -275,7 +275,7 @@ impl Plan {
         cipher.decrypt(material.expose_mut(), 0)?;
         let mut key = SecretBytes::zeroed(self.key_size)?;
         let stripes = usize::try_from(STRIPES).unwrap_or_default();
-        af::merge(self.af_hash, &material.expose()[..self.key_size * stripes], STRIPES, &mut key)?;
+        af::merge(self.af_hash, &material.expose()[..self.key_size.saturating_mul(stripes)], STRIPES, &mut key)?;
         match self.digest.matches(key.expose())? {
             true => Ok(Some(VolumeKey(key))),
             false => Ok(None),

@@ -71,7 +71,7 @@ impl Layer for Clusters {
             if n == 0 {
                 return Err(Error::corrupt("qcow2.l2", "a cluster maps to no bytes").at(inside));
             }
-            inside += u64::try_from(n).unwrap_or(0);
+            inside = inside.saturating_add(u64::try_from(n).unwrap_or(0));
             buf = rest;
         }
         Ok(())

@@ -125,7 +125,7 @@ impl Integrity {
 
     /// What is done with a sector of `data` whose tag is wrong.
     fn pass_over(&self, data: &mut [u8], inside: u64, stored_at: u64) -> Result<()> {
-        let start = self.start + inside;
+        let start = self.start.saturating_add(inside);
         match self.bad.policy() {
             BadSectorPolicy::Refuse => {
                 let message = format!(
@@ -144,6 +144,7 @@ impl Integrity {
     }
 
     /// Reads blocks that lie side by side.
+    #[expect(clippy::arithmetic_side_effects, reason = "the layout is within 2^63 bytes, and no sector has no bytes")]
     fn read_run(
         &self,
         data: &dyn ReadAt,
@@ -206,6 +207,7 @@ impl Layer for Integrity {
         })
     }
 
+    #[expect(clippy::arithmetic_side_effects, reason = "the layout is within 2^63 bytes, and no sector has no bytes")]
     fn read(&self, data: &dyn ReadAt, mut buf: &mut [u8], inside: u64) -> Result<()> {
         let sector = self.aead.sector_size();
         let mut block = inside / u64::from(self.sector_size);

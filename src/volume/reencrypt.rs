@@ -154,6 +154,7 @@ impl Layer for Checksum {
         self.old.sector_size().max(self.new.sector_size())
     }
 
+    #[expect(clippy::arithmetic_side_effects, reason = "a block is not 0, and all positions are within the hot zone")]
     fn read(&self, data: &dyn ReadAt, mut buf: &mut [u8], mut inside: u64) -> Result<()> {
         let too_large = |_| Error::limit("area.sector_size", "is too large");
         let mut block = Zeroizing::new(vec![0; usize::try_from(self.sums.block).map_err(too_large)?]);

@@ -100,7 +100,7 @@ impl<'a> Queue<'a> {
             }
             let (index, (candidate, plan)) = (s.next, *self.jobs.get(s.next)?);
             if has(plan.digest.id) {
-                s.next += 1;
+                s.next = s.next.saturating_add(1);
                 continue;
             }
             let memory = plan.derivation.memory();
@@ -114,19 +114,19 @@ impl<'a> Queue<'a> {
                 s.out_of_time = true;
                 return None;
             }
-            s.next += 1;
-            s.running += 1;
+            s.next = s.next.saturating_add(1);
+            s.running = s.running.saturating_add(1);
             s.busy = s.busy.saturating_add(plan.width);
-            s.memory += memory;
+            s.memory = s.memory.saturating_add(memory);
             return Some((index, candidate, plan));
         }
     }
 
     fn done(&self, index: usize, plan: &Plan, candidate: usize, result: Result<Option<VolumeKey>>) {
         let mut s = self.lock();
-        s.running -= 1;
+        s.running = s.running.saturating_sub(1);
         s.busy = s.busy.saturating_sub(plan.width);
-        s.memory -= plan.derivation.memory();
+        s.memory = s.memory.saturating_sub(plan.derivation.memory());
         match result {
             Ok(Some(key)) => {
                 let opened = Opened { keyslot: plan.id, candidate };
