@@ -220,6 +220,16 @@ pub fn shown(path: &Path) -> String {
     escape(&path.display().to_string())
 }
 
+/// What `work` gives, or an error where it panics: a thread that ends without a word leaves others waiting for ever.
+#[cfg(feature = "unlock")]
+pub(crate) fn catch_panic<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    // What `work` left half done is not used again: its caller gives up.
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        let message = format!("{what} ended by a panic, which is an error in unluks itself");
+        Err(Error::new(ErrorKind::Io, message).with_rule("panic").with_hint("please report it"))
+    })
+}
+
 /// `text` with everything but printable ASCII and plain letters escaped, and cut at 96 characters: fit for a message.
 pub fn escape(text: &str) -> String {
     const LONGEST: usize = 96;

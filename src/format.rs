@@ -16,6 +16,9 @@
 //! No table is read whole: an open container takes at most two times [`limits::CONTAINER_CACHE`] in memory, and each
 //! reading thread at most a few times [`limits::CONTAINER_UNIT_MAX`].
 
+// Numbers of an image reach all of this: sums that cannot be are an error or a bound, never another number.
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
+
 mod cache;
 mod ewf;
 mod fields;

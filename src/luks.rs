@@ -2,6 +2,9 @@
 //!
 //! [`open`] reads nothing but the header areas and needs no secret.
 
+// Numbers of an image reach all of this: sums that cannot be are an error or a bound, never another number.
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
+
 pub mod area;
 mod compare;
 pub mod data;

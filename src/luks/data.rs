@@ -23,7 +23,7 @@ pub enum State {
     Truncated,
     /// The file is a header backup: a header, and nothing behind it.
     HeaderBackup,
-    /// The file ends at the data's start or before it, but has not the length of a header backup.
+    /// The file ends at the data's start or before it, but is no header backup by its length.
     HeaderOnly,
     /// The file is a detached header: its data is in another file.
     DetachedHeader,
@@ -125,8 +125,8 @@ pub fn assess(metadata: &Metadata, file: DataFile) -> Data {
         return absent(State::DetachedHeader);
     }
     let Some(len) = file.len else { return whole(State::Unknown, None) };
-    if !file.detached && len <= offset {
-        let backup = PAGES.iter().any(|page| len == metadata.header_size.next_multiple_of(*page));
+    if len <= offset {
+        let backup = !file.detached && PAGES.iter().any(|page| len == metadata.header_size.next_multiple_of(*page));
         return absent(if backup { State::HeaderBackup } else { State::HeaderOnly });
     }
     let missing = metadata.live_segments().map(|(_, s)| missing(s, len)).max().unwrap_or(0);
@@ -162,7 +162,7 @@ pub fn missing(segment: &Segment, len: u64) -> u64 {
 fn readable(segment: &Segment, len: u64) -> u64 {
     let there = len.saturating_sub(segment.offset);
     let there = segment.size.map_or(there, |size| size.min(there));
-    there - there % sector(segment)
+    there.saturating_sub(there.checked_rem(sector(segment)).unwrap_or(0))
 }
 
 fn sector(segment: &Segment) -> u64 {

@@ -120,7 +120,7 @@ impl BinaryHeader {
 
 /// The text of a field that ends with a NUL, or with the field's last byte, which counts as one.
 fn text(field: &[u8]) -> String {
-    let field = &field[..field.len() - 1];
+    let field = field.split_last().map_or(field, |(_, text)| text);
     let end = field.iter().position(|b| *b == 0).unwrap_or(field.len());
     String::from_utf8_lossy(&field[..end]).into_owned()
 }
@@ -178,7 +178,7 @@ fn find_secondary(source: &(impl ReadAt + ?Sized), primary: &Read) -> Read {
     let mut offset = LUKS2_HDR_SIZE_MIN;
     let mut best = read_copy(source, Role::Secondary, offset);
     while !best.intact && offset < LUKS2_HDR_SIZE_MAX {
-        offset *= 2;
+        offset = offset.saturating_mul(2);
         let read = read_copy(source, Role::Secondary, offset);
         // A copy whose binary header can be read says more about what went wrong than one that is not there.
         if read.intact || best.header.is_none() && read.header.is_some() {
@@ -292,7 +292,7 @@ fn metadata(
 ) -> Result<Metadata> {
     let Good { header, json, value } = good;
     let metadata_size = header.hdr_size.get();
-    let header_size = 2 * metadata_size + json.keyslots_size;
+    let header_size = metadata_size.saturating_mul(2).saturating_add(json.keyslots_size);
     if source.len() < header_size {
         let message = format!("the source has {} bytes; header and keyslots area take {header_size}", source.len());
         return Err(Error::corrupt("length", message).with_hint("the file was cut off; get a whole copy"));
