@@ -149,9 +149,10 @@ impl Volume {
     /// The plaintext of `data`, which starts with its header, with the keys that unlocking gave.
     ///
     /// # Errors
-    /// [`ErrorKind::Corrupt`] where the data file is cut off and that is not allowed, and for a reencryption whose state
-    /// contradicts itself; [`ErrorKind::Unsupported`] for a cipher, a sector size or a segment type that is not known
-    /// here.
+    /// [`ErrorKind::InvalidInput`] where the keys are of another header; [`ErrorKind::Corrupt`] where the data file is cut
+    /// off or has no data at all and that is not allowed, and for a reencryption whose state contradicts itself;
+    /// [`ErrorKind::Unsupported`] for a cipher, a sector size or a segment type that is not known here, and for a segment
+    /// that does not start where a sector of the plaintext can.
     pub fn new(
         metadata: &Metadata,
         data: Arc<dyn ReadAt>,
@@ -282,6 +283,9 @@ impl Volume {
         };
         if end > data_len && !self.open_ended {
             self.note_missing(end.saturating_sub(data_len), whole.is_none());
+        } else if let Some(over) = whole.and_then(|whole| whole.checked_rem(sector)).filter(|over| *over > 0) {
+            // The size was taken from a file that ends inside a sector.
+            self.note_missing(sector.saturating_sub(over), true);
         } else if self.missing.is_some() && whole.is_none() {
             self.note_missing(0, true);
         }

@@ -232,6 +232,8 @@ mod tests {
         assert_eq!(of(&detached, 16 * MIB).state, State::DetachedHeader);
         let with_data = assess(&detached, DataFile { len: Some(MIB), detached: true });
         assert_eq!((with_data.state, with_data.plaintext_size), (State::ToEndOfFile, Some(MIB)));
+        // A data file of its own may be empty, too.
+        assert_eq!(assess(&detached, DataFile { len: Some(0), detached: true }).state, State::HeaderOnly);
     }
 
     #[test]
@@ -273,8 +275,10 @@ mod tests {
         m.segments[0].offset = u64::MAX - 511;
         let other = m.segments[0].clone();
         m.segments.push(other);
+        let d = assess(&m, DataFile { len: Some(u64::MAX - 510), detached: true });
+        assert_eq!((d.state, d.plaintext_size, d.missing), (State::Truncated, None, Some(510)));
         let d = assess(&m, DataFile { len: Some(1), detached: true });
-        assert_eq!((d.state, d.plaintext_size, d.missing), (State::Truncated, None, Some(u64::MAX - 1)));
+        assert_eq!((d.state, d.plaintext_size, d.readable, d.missing), (State::HeaderOnly, None, Some(0), None));
         m.segments.truncate(1);
         m.segments[0].size = None;
         crypt(&mut m).sector_size = u32::MAX - 511;
