@@ -18,7 +18,7 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::error::{Error, Result, catch_panic};
+use crate::error::{Error, Hint, Result, catch_panic};
 use crate::io::{Pipe, ReadAt};
 use crate::progress::Progress;
 use crate::volume::{Missing, Volume};
@@ -324,13 +324,11 @@ impl<'a> Line<'a> {
             let missing = Missing { bytes, at_least: !promised };
             return Err(Error::corrupt("truncated", format!("the pipe ended {missing} too early"))
                 .at(stopped)
-                .with_hint("get a whole copy, or take the whole sectors that are there with --allow-truncated"));
+                .with_hint(Hint::AllowTruncated));
         }
         if !self.options.allow_truncated && offset == 0 && whole == 0 {
             let message = "the pipe ended where the data should start: there is nothing to decrypt";
-            return Err(Error::corrupt("truncated", message).at(stopped).with_hint(
-                "get a whole copy; a header backup goes with its image as --header; --allow-truncated takes it as it is",
-            ));
+            return Err(Error::corrupt("truncated", message).at(stopped).with_hint(Hint::HeaderBackup));
         }
         *end = (*end).min(offset + u64::try_from(whole).unwrap_or(0));
         chunk.resize(whole);

@@ -35,7 +35,7 @@ use std::sync::Arc;
 
 pub use qcow2::{HostMap, Mapping, Qcow2Luks};
 
-use crate::error::{Error, Result, escape};
+use crate::error::{Error, Hint, Result, escape};
 use crate::io::{ReadAt, Window};
 use crate::limits;
 
@@ -180,7 +180,7 @@ pub fn open(file: Arc<dyn ReadAt>, options: Options) -> Result<Opened> {
     if format == Format::Raw && options.format.is_none() && vhd::ends_as_fixed(&file) {
         notes.push(
             "the file is read as a raw disk, but its last 512 bytes are the footer of a fixed VHD, and no part of the \
-             disk: --format vhd leaves them out"
+             disk: the format vhd leaves them out"
                 .into(),
         );
     }
@@ -210,7 +210,7 @@ pub fn open(file: Arc<dyn ReadAt>, options: Options) -> Result<Opened> {
                 contents.size(),
             ),
         )
-        .with_hint("if you know the disk to be that large, --max-size allows it"));
+        .with_hint(Hint::RaiseMaxSize));
     }
     Ok(Opened { format, contents, sector_size, notes })
 }
@@ -274,7 +274,7 @@ pub fn detect(file: &dyn ReadAt) -> Result<Format> {
                 format!("the file looks like {name}, which is not read"),
             )
             .at(*offset)
-            .with_hint(format!("{hint}; --format raw reads the file as it is")));
+            .with_hint([(*hint).into(), Hint::RawFormat]));
         }
     }
     for (magic, format) in KNOWN {

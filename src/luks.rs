@@ -94,7 +94,7 @@ pub(crate) fn offline_reencryption(source: &(impl ReadAt + ?Sized)) -> Error {
          log LUKS-{uuid}.log, and it left the old header in LUKS-{uuid}.org and the new one in LUKS-{uuid}.new"
     );
     Error::unsupported("magic", message).at(0).with_hint(
-        "finish it on a copy with cryptsetup-reencrypt; with --header and one of the two headers, the part that this header \
+        "finish it on a copy with cryptsetup-reencrypt; with one of the two as a detached header, the part that this header \
          encrypts can be read",
     )
 }

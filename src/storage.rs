@@ -14,7 +14,7 @@ use std::fmt;
 
 use uuid::{Uuid, uuid};
 
-use crate::error::{Error, Result, escape};
+use crate::error::{Error, Hint, Result, escape};
 use crate::io::{ReadAt, Window};
 
 /// Which kind of table a disk has.
@@ -114,7 +114,7 @@ impl Entry {
                 "partition.truncated",
                 format!("partition {number} is {len} bytes from byte {start} on, but the disk ends at byte {total}"),
             )
-            .with_hint("the image is cut off; --offset reads what is there of the partition")
+            .with_hint(["the image is cut off: get a whole copy".into(), Hint::NameOffset])
         })
     }
 }

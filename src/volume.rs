@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use zeroize::Zeroize;
 
-use crate::error::{Error, ErrorKind, Result, escape};
+use crate::error::{Error, ErrorKind, Hint, Result, escape};
 use crate::format::HostMap;
 use crate::io::{Extent, ReadAt, check_range};
 use crate::luks::data::{DataFile, State, assess};
@@ -320,16 +320,14 @@ impl Volume {
             let more = self.missing.map_or(String::new(), |missing| format!(", {missing} are missing"));
             let message =
                 format!("the data would start at byte {}, but its file ends at byte {end}{more}: {what}", data.offset);
-            return Err(Error::corrupt("truncated", message).at(end).with_hint(
-                "get a whole copy; a header backup goes with its image as --header; --allow-truncated takes it as it is",
-            ));
+            return Err(Error::corrupt("truncated", message).at(end).with_hint(Hint::HeaderBackup));
         }
         match self.missing {
             None => Ok(()),
             Some(missing) => {
                 Err(Error::corrupt("truncated", format!("the data ends at byte {end}, {missing} too early"))
                     .at(end)
-                    .with_hint("get a whole copy, or take the whole sectors that are there with --allow-truncated"))
+                    .with_hint(Hint::AllowTruncated))
             }
         }
     }

@@ -6,6 +6,7 @@ mod decrypt;
 #[cfg(feature = "openstack")]
 mod fetch;
 mod hashes;
+mod hint;
 mod inspect;
 mod key;
 mod progress;
@@ -40,7 +41,7 @@ fn main() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(e) => {
-            let _ = writeln!(anstream::stderr(), "unluks: {e}");
+            let _ = writeln!(anstream::stderr(), "unluks: {}", hint::line(&e));
             exit_code(&e)
         }
     }

@@ -26,7 +26,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::cache::Pages;
 use super::fields;
 use super::map::{Layout, Place, Run};
-use crate::error::{Error, Result, escape};
+use crate::error::{Error, Hint, Result, escape};
 use crate::io::{ReadAt, Window};
 
 const FOOTER: u64 = 512;
@@ -127,7 +127,7 @@ pub(super) fn open(file: Arc<dyn ReadAt>, notes: &mut Vec<String>) -> Result<Arc
                     "vhd.footer",
                     "the file's last 512 bytes are no VHD footer (cookie conectix, with a right checksum), nor are its first",
                 )
-                .with_hint("--format raw reads the file as it is"));
+                .with_hint(Hint::RawFormat));
             }
         },
     };

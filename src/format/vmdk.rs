@@ -86,9 +86,7 @@ pub(super) fn refuse_descriptor(file: &dyn ReadAt) -> Error {
         Err(e) => return e,
     };
     let hint = match descriptor.extents.as_slice() {
-        [Extent { kind, .. }] if kind == "FLAT" || kind == "VMFS" => {
-            "give the file it names instead, with --format raw"
-        }
+        [Extent { kind, .. }] if kind == "FLAT" || kind == "VMFS" => "give the file it names instead, as a raw one",
         _ => "if you trust the image: qemu-img convert -O raw IMAGE DISK.raw makes one file of them",
     };
     Error::unsupported(

@@ -203,14 +203,14 @@ impl Findings {
         match state {
             State::Complete | State::ToEndOfFile | State::Unknown => {}
             State::DetachedHeader => {
-                let message = "this is a detached header: the data is in another file; give that as IMAGE, and this \
-                               with --header";
+                let message = "this is a detached header: the data is in another file; open that, with this as \
+                               its detached header";
                 self.add(Severity::Note, "detached-header", "data", message);
             }
             State::HeaderBackup => {
                 let message = format!(
                     "this is a header backup: its data belongs at byte {offset}, and the file ends at byte {len}; it \
-                     serves as --header of the image it was taken from"
+                     serves as the detached header of the image it was taken from"
                 );
                 self.add(Severity::Note, "header-backup", "data", message);
             }

@@ -16,7 +16,7 @@ use crate::crypto::cipher::SectorCipher;
 use crate::crypto::hash::Hash;
 use crate::crypto::kdf::{Argon2Variant, Kdf as Derivation};
 use crate::crypto::{af, spec::CipherSpec};
-use crate::error::{Error, ErrorKind, Result, escape};
+use crate::error::{Error, ErrorKind, Hint, Result, escape};
 use crate::io::ReadAt;
 use crate::key::Key;
 use crate::limits::{KEY_SIZE_MAX, KEYSLOTS_MAX, Limits, STRIPES};
@@ -101,7 +101,7 @@ pub fn with_volume_key(metadata: &Metadata, key: VolumeKey, options: &UnlockOpti
         if spent > options.limits.kdf_time {
             let message =
                 format!("the digests up to {id} would take more than {} s", options.limits.kdf_time.as_secs());
-            return Err(Error::limit("kdf.time", message).with_hint("--max-kdf-time raises the limit"));
+            return Err(Error::limit("kdf.time", message).with_hint(Hint::RaiseKdfTime));
         }
         if digest.matches(key.expose())? {
             let keys = BTreeMap::from([(*id, key)]);
@@ -189,7 +189,7 @@ fn slots_to_try(metadata: &Metadata, wanted: &[u32], options: &UnlockOptions) ->
     if slots.is_empty() {
         return Err(Error::new(ErrorKind::WrongKey, "no keyslot may be tried: none is left, or all have priority 0")
             .with_rule("keyslots")
-            .with_hint("name one with --key-slot, or give the volume key with --volume-key-file"));
+            .with_hint([Hint::NameKeyslot, Hint::VolumeKey]));
     }
     Ok(slots.into_iter().map(|(_, id)| id).collect())
 }
@@ -377,8 +377,8 @@ fn nothing_opened(
         let message = "the segments have several volume keys, and the passphrase opened only one of them";
         let error = Error::new(ErrorKind::WrongKey, message).with_rule("keyslots");
         return match options.keyslot {
-            Some(_) => error.with_hint("without --key-slot all keyslots are tried"),
-            None => error.with_hint("give the other passphrase too, with --also-key-file or --also-passphrase-file"),
+            Some(_) => error.with_hint(Hint::AnyKeyslot),
+            None => error.with_hint(Hint::MorePassphrases),
         };
     }
     // A slot that was never tried might have been the one.
@@ -408,12 +408,10 @@ fn nothing_opened(
     }
     let error = Error::new(ErrorKind::WrongKey, message).with_rule("passphrase");
     if !overwritten.is_empty() {
-        return error.with_hint("a header backup from before, given with --header, has the keyslot still");
+        return error.with_hint(["a header backup from before has the keyslot still".into(), Hint::DetachedHeader]);
     }
     match options.keyslot {
-        Some(_) => error.with_hint("without --key-slot all keyslots are tried"),
-        None => {
-            error.with_hint("is it hexlified, with a newline, or of another image? --key FILE tries the usual forms")
-        }
+        Some(_) => error.with_hint(Hint::AnyKeyslot),
+        None => error.with_hint(Hint::GuessKey),
     }
 }

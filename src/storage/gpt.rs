@@ -20,7 +20,7 @@ use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 use super::{Entry, Kind, Scheme, Table, shorten};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Hint, Result};
 use crate::io::ReadAt;
 use crate::limits::GPT_ENTRIES_SIZE_MAX;
 
@@ -93,12 +93,12 @@ pub(super) fn list(disk: &dyn ReadAt, sector_sizes: &[u32], protected: bool) -> 
         }
     }
     match damage {
-        Some(e) => Err(e.with_hint("--offset reads a partition whose place is known; scan finds LUKS headers")),
+        Some(e) => Err(e.with_hint([Hint::NameOffset, Hint::Scan])),
         None if protected => Err(Error::corrupt(
             "gpt.signature",
             "the protective MBR says that the disk has a GPT, but neither its start nor its end has one",
         )
-        .with_hint("if the image is cut off, fetch it again; --offset reads a partition whose place is known")),
+        .with_hint(["if the image is cut off, fetch it again".into(), Hint::NameOffset])),
         None => Ok(None),
     }
 }

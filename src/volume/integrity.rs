@@ -20,7 +20,7 @@ use zeroize::Zeroize;
 use super::bad_sectors::{BadRun, BadSectorPolicy, BadSectors};
 use super::{Layer, Size, VolumeOptions};
 use crate::crypto::aead::SectorAead;
-use crate::error::{Error, Result, escape};
+use crate::error::{Error, Hint, Result, escape};
 use crate::io::ReadAt;
 use crate::luks::findings::{Finding, Severity};
 use crate::luks::metadata::{CryptSegment, Integrity as Names, Metadata, Segment, SegmentKind};
@@ -132,9 +132,7 @@ impl Integrity {
                     "sector {} (byte {start} of the plaintext) was changed or never written: its tag does not match",
                     inside / 512
                 );
-                return Err(Error::corrupt("integrity.tag", message)
-                    .at(stored_at)
-                    .with_hint("list such sectors and go on with --bad-sectors zero, skip or report"));
+                return Err(Error::corrupt("integrity.tag", message).at(stored_at).with_hint(Hint::BadSectors));
             }
             BadSectorPolicy::Report => {}
             BadSectorPolicy::Zero | BadSectorPolicy::Skip => data.fill(0),
@@ -181,9 +179,10 @@ impl Integrity {
 /// Replays the journal; where it cannot be and bad sectors are passed over, so is the journal.
 fn replay(data: &dyn ReadAt, layout: &Layout, bad: &BadSectors) -> Result<Journal> {
     Journal::replay(data, layout).or_else(|e| match (e.rule(), bad.policy()) {
-        ("integrity.journal", BadSectorPolicy::Refuse) => {
-            Err(e.with_hint("go on without the journal, and perhaps without the newest data, with --bad-sectors"))
-        }
+        ("integrity.journal", BadSectorPolicy::Refuse) => Err(e.with_hint([
+            "the data can be read without the journal, and perhaps without the newest of it".into(),
+            Hint::BadSectors,
+        ])),
         ("integrity.journal", _) => {
             bad.note_journal(&e);
             Ok(Journal::default())

@@ -4,7 +4,7 @@ use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
 use super::{Opened, Plan};
-use crate::error::{Error, Result, catch_panic};
+use crate::error::{Error, Hint, Result, catch_panic};
 use crate::io::ReadAt;
 use crate::key::Key;
 use crate::limits::Limits;
@@ -155,10 +155,7 @@ impl<'a> Queue<'a> {
                 self.jobs.len(),
                 self.limits.kdf_time.as_secs()
             );
-            refused.push(
-                Error::limit("kdf.time", message)
-                    .with_hint("name the keyslot with --key-slot, or raise --max-kdf-time"),
-            );
+            refused.push(Error::limit("kdf.time", message).with_hint([Hint::NameKeyslot, Hint::RaiseKdfTime]));
         }
         match s.error {
             Some(e) if found.is_empty() => Err(e),

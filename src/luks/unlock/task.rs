@@ -1,7 +1,7 @@
 //! What must open, and what no key may open.
 
 use super::UnlockOptions;
-use crate::error::{Error, Result, escape};
+use crate::error::{Error, Hint, Result, escape};
 use crate::luks::metadata::{Metadata, Segment, SegmentKind};
 use crate::luks::reencrypt::Reencryption;
 use crate::luks::validate::is_online_reencrypt;
@@ -58,7 +58,7 @@ fn check_segments(metadata: &Metadata, options: &UnlockOptions) -> Result<()> {
         },
     };
     let message = format!("{message}, though no reencryption goes on; cryptsetup activates no such header");
-    Err(Error::unsupported(rule, message).with_hint("if you trust the header, take it with --allow-foreign-segments"))
+    Err(Error::unsupported(rule, message).with_hint(Hint::ForeignSegments))
 }
 
 /// Refuses a header that demands what is not known here.
