@@ -105,7 +105,7 @@ impl BinaryHeader {
         let hash = Hash::from_name(&name).map_err(|_| {
             Error::corrupt("checksum_alg", format!("found \"{}\", which is no known hash", escape(&name)))
         })?;
-        let mut bare = self.clone();
+        let mut bare = Box::new(self.clone());
         bare.csum = [0; 64];
         let computed = hash.digest(&[bare.as_bytes(), json_area]);
         match self.csum.starts_with(&computed) {
@@ -128,7 +128,7 @@ fn text(field: &[u8]) -> String {
 /// What was learned of one copy.
 struct Read {
     offset: u64,
-    header: Option<BinaryHeader>,
+    header: Option<Box<BinaryHeader>>,
     /// The checksum was good: what follows, the JSON area, is what was written.
     intact: bool,
     json: Result<(Json, serde_json::Value)>,
@@ -145,13 +145,14 @@ fn read_copy(source: &(impl ReadAt + ?Sized), role: Role, offset: u64) -> Read {
     if source.len() < header_end {
         return missing(short(header_end));
     }
-    let mut bytes = [0u8; HDR_BIN_LEN];
+    // On the heap, as all that has 4 KiB here: a thread may have a small stack.
+    let mut bytes = Box::new([0u8; HDR_BIN_LEN]);
     // A sector that cannot be read spoils one copy; the other may be good.
-    if let Err(e) = source.read_exact_at(&mut bytes, offset) {
+    if let Err(e) = source.read_exact_at(&mut *bytes, offset) {
         return missing(e);
     }
     let header = match BinaryHeader::parse(&bytes, role, offset) {
-        Ok(header) => header,
+        Ok(header) => Box::new(header),
         Err(e) => return missing(e),
     };
     let end = offset.saturating_add(header.hdr_size.get());
@@ -190,7 +191,7 @@ fn find_secondary(source: &(impl ReadAt + ?Sized), primary: &Read) -> Read {
 
 /// A good copy's content.
 struct Good {
-    header: BinaryHeader,
+    header: Box<BinaryHeader>,
     json: Json,
     value: serde_json::Value,
 }

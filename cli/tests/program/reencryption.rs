@@ -322,14 +322,11 @@ fn one_volume_key_opens_an_encryption_and_a_decryption() {
 /// Where the data moves, its length is known from the file's alone: one that ends inside a sector is cut off.
 #[test]
 fn a_file_that_is_cut_off_is_missed_where_the_data_moves() {
-    for name in ["l2-reencrypt-shift-init", "l2-reencrypt-shift-crash", "l2-encrypt-crash", "l2-decrypt-crash"] {
-        for cut in [1, 100, 511] {
-            let mut draft = Draft::of(name);
-            let data = draft.data.as_mut().unwrap_or(&mut draft.header);
-            data.truncate(data.len() - cut);
-            let e = draft.refusal();
-            assert_eq!((e.kind(), e.rule()), (ErrorKind::Corrupt, "truncated"), "{name} without {cut} bytes: {e}");
-        }
+    for cut in [1, 100, 511] {
+        let mut draft = Draft::of("l2-reencrypt-shift-init");
+        draft.header.truncate(draft.header.len() - cut);
+        let e = draft.refusal();
+        assert_eq!((e.kind(), e.rule()), (ErrorKind::Corrupt, "truncated"), "without {cut} bytes: {e}");
     }
 }
 
