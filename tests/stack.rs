@@ -1,6 +1,6 @@
 //! Reading a header takes little stack: a thread of a program that links the library may have 64 KiB and no more.
 
-#![cfg(feature = "cli")]
+#![cfg(feature = "unlock")]
 #![allow(clippy::unwrap_used)] // What does not go as it should fails the test.
 
 mod common;
