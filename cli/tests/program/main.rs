@@ -31,6 +31,7 @@ mod secrets;
 #[cfg(all(feature = "nbd", feature = "peer-tests"))]
 #[allow(clippy::as_conversions)]
 mod serve;
+mod stack;
 #[cfg(feature = "nbd")]
 #[path = "../../../fuzz/src/lib.rs"]
 #[allow(dead_code)]

@@ -1,13 +1,8 @@
 //! Reading a header takes little stack: a thread of a program that links the library may have 64 KiB and no more.
 
-#![cfg(feature = "unlock")]
-#![allow(clippy::unwrap_used)] // What does not go as it should fails the test.
-
-mod common;
-
 use std::sync::Arc;
 
-use common::{golden_names, read_stored, sidecar};
+use crate::common::{golden_names, read_stored, sidecar};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use unluks::luks::data::DataFile;
