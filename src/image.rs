@@ -1,5 +1,8 @@
 //! An image as a whole: where its header is, where its data is, and what the header says.
 
+mod foreign;
+mod open;
+
 use std::sync::Arc;
 
 use crate::error::Result;
@@ -10,6 +13,8 @@ use crate::luks::metadata::Metadata;
 use crate::luks::unlock::{self, UnlockOptions, Unlocked};
 use crate::secret::VolumeKey;
 use crate::volume::{Volume, VolumeOptions};
+
+pub use open::OpenOptions;
 
 /// A LUKS image whose header was read and validated.
 ///

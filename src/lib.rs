@@ -71,7 +71,7 @@ pub mod volume;
 
 pub use error::{Error, ErrorKind, Result};
 #[cfg(feature = "unlock")]
-pub use image::Image;
+pub use image::{Image, OpenOptions};
 pub use io::{FileSource, ReadAt};
 #[cfg(feature = "unlock")]
 pub use key::Key;

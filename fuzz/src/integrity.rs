@@ -85,7 +85,7 @@ pub(super) fn integrity(data: &[u8]) -> bool {
     let image = Image::open(Arc::new(head)).unwrap();
     let digest = image.metadata().segment_digest(0).unwrap().0;
     let key = VolumeKey::copy_of(&[7; 32]).unwrap();
-    let unlocked = Unlocked { opened: Vec::new(), keys: BTreeMap::from([(digest, key)]) };
+    let unlocked = Unlocked { opened: Vec::new(), keys: BTreeMap::from([(digest, key)]), passed_over: Vec::new() };
     let mut good = false;
     for (allow_truncated, bad_sectors) in
         [(false, BadSectorPolicy::Refuse), (true, BadSectorPolicy::Refuse), (true, BadSectorPolicy::Report)]
