@@ -177,7 +177,9 @@ pub fn open(file: Arc<dyn ReadAt>, options: Options) -> Result<Opened> {
     let mut notes = Vec::new();
     let mut sector_size = None;
     if let Some(e) = look.take_failure() {
-        notes.push(format!("the file's first bytes, which tell its format, cannot be read, so it is taken as {format}: {e}"));
+        notes.push(format!(
+            "the file's first bytes, which tell its format, cannot be read, so it is taken as {format}: {e}"
+        ));
     }
     if format == Format::Raw && options.format.is_none() && vhd::ends_as_fixed(&file) {
         notes.push(

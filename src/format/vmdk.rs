@@ -127,7 +127,9 @@ pub(super) fn open(file: Arc<dyn ReadAt>, notes: &mut Vec<String>) -> Result<Arc
     }
     let disk = Sparse::new(file, &header, at)?;
     if let (Err(e), Some(_)) = (disk.check_directory(), disk.spare) {
-        notes.push(format!("vmdk: the grain directory cannot be read, so the spare one is used where it has to be: {e}"));
+        notes.push(format!(
+            "vmdk: the grain directory cannot be read, so the spare one is used where it has to be: {e}"
+        ));
     }
     Ok(Arc::new(Mapped::new(disk)))
 }

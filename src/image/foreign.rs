@@ -43,7 +43,8 @@ impl Image {
         let own = Own::of(&*self.data)?;
         let own_is_bare = own.metadata.as_ref().is_some_and(|own| state(own, &*self.data).is_absent());
         if own_is_bare && !state(&self.metadata, &*self.header).is_absent() {
-            let message = "the image is a LUKS header without data, and what was given as its header has data behind it";
+            let message =
+                "the image is a LUKS header without data, and what was given as its header has data behind it";
             return Some(Error::invalid(message).with_rule("header").with_hint("are they swapped?"));
         }
         let (of_data, given) = (&own.uuid, &self.metadata.uuid);

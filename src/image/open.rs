@@ -88,15 +88,14 @@ impl Image {
             )),
             (Place::Qcow2Luks(luks), None) => Self::open_qcow2(luks, Arc::clone(&found.file)),
             (Place::File(data) | Place::Inside(data), None) => Self::open(Arc::clone(data)),
-            (Place::File(data) | Place::Inside(data), Some(header)) => {
-                Self::open_detached(header, Arc::clone(data)).map_err(|e| {
+            (Place::File(data) | Place::Inside(data), Some(header)) => Self::open_detached(header, Arc::clone(data))
+                .map_err(|e| {
                     if e.is(Condition::NoHeader) && crate::luks::open(&**data).is_ok() {
                         e.with_hint("but the image begins with one: are image and header swapped?")
                     } else {
                         e
                     }
-                })
-            }
+                }),
         }
     }
 

@@ -38,10 +38,8 @@ pub struct Golden {
 
 impl Golden {
     pub fn read(name: &str) -> Self {
-        let sidecar: Value = serde_json::from_str(
-            &std::fs::read_to_string(testdata(&format!("{name}.json"))).unwrap(),
-        )
-        .unwrap();
+        let sidecar: Value =
+            serde_json::from_str(&std::fs::read_to_string(testdata(&format!("{name}.json"))).unwrap()).unwrap();
         let text = |field: &str| sidecar[field].as_str().map(str::to_owned);
         Self {
             image: read_stored(&text("image").unwrap()),

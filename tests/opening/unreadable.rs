@@ -134,7 +134,8 @@ fn a_keyslot_that_cannot_be_read_does_not_hide_another() {
             let area = metadata.keyslots[&bad].area;
             // One sector in the middle of the key material.
             let at = area.offset + 1024;
-            let file: Arc<dyn ReadAt> = Arc::new(FailingRanges::new(golden.image.clone(), std::iter::once(at..at + 512)));
+            let file: Arc<dyn ReadAt> =
+                Arc::new(FailingRanges::new(golden.image.clone(), std::iter::once(at..at + 512)));
             let image = open(Arc::clone(&file), None).0.unwrap();
             let seen = area::findings(&*file, image.metadata());
             let seen = seen.iter().find(|f| f.code == "keyslot-unreadable").unwrap();
