@@ -154,7 +154,8 @@ fn read_copy(source: &(impl ReadAt + ?Sized), role: Role, offset: u64) -> Read {
     let mut bytes = [0u8; HDR_BIN_LEN];
     // A sector that cannot be read spoils one copy; the other may be good.
     if let Err(e) = source.read_exact_at(&mut bytes, offset) {
-        return missing(e);
+        // A pipe shows its end only now.
+        return missing(if e.is(Condition::Truncated) { e.with_condition(Condition::NoHeader) } else { e });
     }
     let header = match BinaryHeader::parse(&bytes, role, offset) {
         Ok(header) => header,
