@@ -38,6 +38,8 @@ pub enum Condition {
     IntegrityJournal,
     /// Whoever fed a stream went away: the cause is that side's own error.
     Feed,
+    /// It is an error in unluks itself.
+    Panic,
 }
 
 /// What a caller can do next. Those that name something which a caller of the library sets are words of the library here;
@@ -355,7 +357,10 @@ pub(crate) fn catch_panic<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Re
     // What `work` left half done is not used again: its caller gives up.
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or_else(|_| {
         let message = format!("{what} ended by a panic, which is an error in unluks itself");
-        Err(Error::new(ErrorKind::Io, message).with_rule("panic").with_hint("please report it"))
+        Err(Error::new(ErrorKind::Io, message)
+            .with_rule("panic")
+            .with_condition(Condition::Panic)
+            .with_hint("please report it"))
     })
 }
 

@@ -1,5 +1,8 @@
 //! An image as a whole: where its header is, where its data is, and what the header says.
 
+mod foreign;
+mod open;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -11,6 +14,8 @@ use crate::luks::metadata::Metadata;
 use crate::luks::unlock::{self, Opened, UnlockOptions, Unlocked};
 use crate::secret::VolumeKey;
 use crate::volume::{Volume, VolumeOptions};
+
+pub use open::OpenOptions;
 
 /// A LUKS image whose header was read and validated.
 ///
@@ -117,6 +122,11 @@ impl UnlockedImage {
     /// key was given.
     pub fn opened(&self) -> &[Opened] {
         self.unlocked.opened()
+    }
+
+    /// Why keyslots were passed over whose area could not be read.
+    pub fn passed_over(&self) -> &[crate::Error] {
+        self.unlocked.passed_over()
     }
 
     /// The volume keys by the digest that proves them.

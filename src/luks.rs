@@ -19,7 +19,7 @@ pub mod v1;
 pub mod v2;
 mod validate;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Condition, Error, ErrorKind, Result};
 use crate::io::ReadAt;
 use metadata::Metadata;
 
@@ -55,7 +55,8 @@ const OFFLINE_LOG: &[u8] = b"# LUKS reencryption log";
 pub fn open(source: &(impl ReadAt + ?Sized)) -> Result<Metadata> {
     let mut start = [0u8; 8];
     if source.len() < 8 {
-        return Err(Error::corrupt("magic", format!("no LUKS header: the source has only {} bytes", source.len())));
+        let message = format!("no LUKS header: the source has only {} bytes", source.len());
+        return Err(Error::corrupt("magic", message).with_condition(Condition::NoHeader));
     }
     // Where the first sector cannot be read, a LUKS2 secondary header may still be there.
     if source.read_exact_at(&mut start, 0).is_err() {

@@ -104,6 +104,7 @@ impl ScanArgs {
         SourceArgs {
             image: self.image.clone(),
             header: None,
+            force_header: false,
             format,
             max_size,
             partition: None,
@@ -177,6 +178,9 @@ pub struct SourceArgs {
     /// Take the header from this file: a detached header, or a header backup in place of a damaged one
     #[arg(long, value_name = "FILE")]
     pub header: Option<PathBuf>,
+    /// Take the header of --header also where the image begins with one of another UUID
+    #[arg(long, requires = "header")]
+    pub force_header: bool,
     /// The container format, where it should not be detected: raw, qcow2, vhd, vhdx, vmdk, ewf
     #[arg(long, value_name = "FORMAT")]
     pub format: Option<Format>,
@@ -317,6 +321,9 @@ pub struct OutArgs {
     /// Write the hashes to this file, in the format of sha256sum
     #[arg(long, value_name = "FILE", requires = "hash")]
     pub hash_file: Option<PathBuf>,
+    /// Do not compare a backup's image with the hash that was recorded when it was fetched
+    #[arg(long)]
+    pub no_compare: bool,
     /// How many threads decrypt [default: as many as the machine has cores]
     #[arg(long, value_name = "N")]
     pub threads: Option<std::num::NonZeroUsize>,

@@ -19,57 +19,42 @@ use unluks::volume::{BadSectorPolicy, VolumeOptions};
 use unluks::{Error, ErrorKind, Image, ReadAt, Result, Volume};
 
 use crate::args::{BadSectors, DecryptArgs, When};
-use crate::backup::{self, InBackup};
+use crate::backup::InBackup;
 use crate::hashes;
 use crate::key;
+use crate::open::Opened;
 use crate::progress::{Shown, StopFollowers};
-use crate::source::{Source, WithinFile, is_dash, shown};
+use crate::source::{Source, is_dash, shown};
 
 /// An output below this is not worth a journal.
 const JOURNAL_FROM: u64 = 64 << 20;
 
 pub fn run(args: &mut DecryptArgs) -> Result<ExitCode> {
     key::check(&args.key, is_dash(&args.source.image))?;
-    let backup = backup::enter(&mut args.source)?;
+    let opened = Opened::open(&mut args.source)?;
     let args = &*args;
-    let mut source = Source::open(&args.source)?;
-    if let Some(backup) = &backup {
-        backup.check(&mut source, args.source.allow_truncated).map_err(|e| e.within_file(&args.source.image))?;
-    }
+    let Opened { source, image, .. } = &opened;
     source.print_notes(args.out.quiet);
-    let wanted = hashes::parse(&args.out.hash)?;
-    hashes::check_file(args, &source)?;
-    let output = Output::look(args, &source)?;
-    let image = source.image(&args.source).map_err(|e| backup::explain(backup.as_ref(), e))?;
-    let material = key::read(&args.key, is_dash(&args.source.image), backup.as_ref())?;
-    let options = key::options(&args.source, &args.key, &args.limits);
-    let unlocked = key::unlock(&image, material, &options, args.out.quiet);
-    let unlocked = unlocked.map_err(|e| e.within_file(&args.source.image))?;
-    let options = VolumeOptions {
-        allow_truncated: args.source.allow_truncated,
-        length_unknown: source.pipe.is_some(),
-        bad_sectors: BadSectors::policy(args.part.bad_sectors),
-    };
-    let volume = match unlocked.volume(options) {
-        // A part that is there all the same is no matter of what is missing behind it.
-        Err(e) if e.rule() == "truncated" && args.part.length.is_some() => {
-            let there = unlocked.volume(VolumeOptions { allow_truncated: true, ..options });
-            there.ok().filter(|volume| args.part.is_within(volume.len())).ok_or(e)
-        }
-        other => other,
-    };
-    let volume = volume.map_err(|e| e.within_file(&args.source.image))?;
+    let asked = hashes::parse(&args.out.hash)?;
+    hashes::check_file(args, source)?;
+    let output = Output::look(args, source)?;
+    let compared = opened.to_compare(args.out.no_compare, args.out.quiet);
+    let to_compare = compared.and_then(InBackup::wanted).filter(|wanted| !asked.contains(wanted));
+    let wanted: Vec<_> = asked.iter().copied().chain(to_compare).collect();
+    let unlocked = opened.unlock(&args.key, &args.limits, args.out.quiet)?;
+    let options = VolumeOptions { bad_sectors: BadSectors::policy(args.part.bad_sectors), ..VolumeOptions::default() };
+    let volume = opened.volume(&unlocked, options, |len| args.part.is_within(len))?;
     drop(unlocked);
-    warn(args.out.quiet, &image, &volume);
+    warn(args.out.quiet, image, &volume);
     let part = Part::of(args, &volume)?;
     let work = Work {
         args,
-        source: &source,
-        image: &image,
+        source,
+        image,
         volume: &volume,
         part,
         wanted: &wanted,
-        backup: backup.as_ref(),
+        backup: compared,
         progress: Progress::default(),
     };
     work.catch_signals()?;
@@ -80,11 +65,13 @@ pub fn run(args: &mut DecryptArgs) -> Result<ExitCode> {
     };
     let hashes = hashes.map_err(|e| match e.kind() {
         ErrorKind::Cancelled => e,
-        _ => e.within_file(&args.source.image),
+        _ => source.named(e),
     })?;
-    hashes::report(&hashes, args, &source)?;
-    report_bad_sectors(&volume, "the output is kept, with bad sectors")
-        .map_err(|e| e.within_file(&args.source.image))?;
+    // One that was made to compare the image alone was not asked for.
+    let asked_for = |h: &Hashed| asked.contains(&hashes::Wanted { of: h.of, algorithm: h.algorithm });
+    let hashes: Vec<_> = hashes.into_iter().filter(asked_for).collect();
+    hashes::report(&hashes, args, source)?;
+    report_bad_sectors(&volume, "the output is kept, with bad sectors").map_err(|e| source.named(e))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -137,8 +124,9 @@ pub fn warn(quiet: bool, image: &Image, volume: &Volume) {
     let metadata = image.metadata();
     for damaged in metadata.copies.iter().filter(|c| !c.used) {
         if let (Some(e), Some(used)) = (&damaged.error, metadata.used_copy()) {
-            let _ =
-                writeln!(err, "warning: the {} header is damaged, so the {} one is used: {e}", damaged.role, used.role);
+            let how = if e.kind() == ErrorKind::Io { "cannot be read" } else { "is damaged" };
+            let (role, used) = (damaged.role, used.role);
+            let _ = writeln!(err, "warning: the {role} header {how}, so the {used} one is used: {e}");
         }
     }
     for note in volume.notes() {
@@ -402,7 +390,9 @@ impl Work<'_> {
             hashes.extend(tapped.finish(pipe)?);
         }
         // Before the output gets its name.
-        self.backup.map_or(Ok(()), |backup| backup.compare(&hashes))?;
+        if let Some(same) = self.backup.map(|backup| backup.compare(&hashes)).transpose()?.filter(|_| !out.quiet) {
+            let _ = writeln!(anstream::stderr(), "{same}");
+        }
         if !out.quiet {
             let seconds = start.elapsed().as_secs_f64();
             let _ = writeln!(anstream::stderr(), "{written} bytes of plaintext in {seconds:.1} s");

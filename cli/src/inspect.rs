@@ -16,19 +16,20 @@ use unluks::volume::integrity_findings;
 use unluks::{Error, ReadAt, Result};
 
 use crate::args::InspectArgs;
-use crate::backup;
-use crate::source::Source;
+use crate::open::Opened;
 use report::{Container, DataIn, FileInfo, Files, Report};
 
 pub fn run(args: &mut InspectArgs) -> Result<ExitCode> {
-    let backup = backup::enter(&mut args.source)?;
+    let opened = Opened::open(&mut args.source)?;
     let args = &*args;
-    let source = Source::open(&args.source)?;
+    let Opened { source, image, .. } = &opened;
+    for doubt in opened.doubts() {
+        let _ = writeln!(anstream::stderr(), "warning: {doubt}");
+    }
     if source.is_plain_file() {
         // Those of a container are in the report.
         source.print_notes(false);
     }
-    let image = source.image(&args.source).map_err(|e| backup::explain(backup.as_ref(), e))?;
     let path = |path: &Path| path.to_string_lossy().into_owned();
     let file_info = |p: &Path, file: &dyn ReadAt| FileInfo { path: path(p), size: length(file) };
     let data = match source.place() {
@@ -40,7 +41,7 @@ pub fn run(args: &mut InspectArgs) -> Result<ExitCode> {
     let files = Files {
         image: file_info(&args.source.image, &*source.file),
         container: (!source.is_plain_file()).then(|| Container {
-            notes: source.notes.clone(),
+            notes: source.notes().to_vec(),
             size: match source.place() {
                 Place::Qcow2Luks(luks) => luks.header.len(),
                 Place::File(luks) | Place::Inside(luks) => luks.len(),

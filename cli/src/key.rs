@@ -8,7 +8,7 @@ use unluks::key::{read_first_line, read_key_file};
 use unluks::luks::unlock::{UnlockOptions, derivations};
 use unluks::{Error, Image, Key, Limits, Result, SecretBytes, UnlockedImage, VolumeKey};
 
-use crate::args::{KeyArgs, LimitArgs, SourceArgs};
+use crate::args::{KeyArgs, LimitArgs};
 use crate::backup::InBackup;
 use crate::source::{is_dash, shown};
 
@@ -134,12 +134,8 @@ pub fn limits(args: &LimitArgs) -> Limits {
 }
 
 /// What the command line says about unlocking.
-pub fn options(source: &SourceArgs, key: &KeyArgs, limits: &LimitArgs) -> UnlockOptions {
-    UnlockOptions {
-        keyslot: key.key_slot,
-        limits: self::limits(limits),
-        allow_foreign_segments: source.allow_foreign_segments,
-    }
+pub fn options(allow_foreign_segments: bool, key: &KeyArgs, limits: &LimitArgs) -> UnlockOptions {
+    UnlockOptions { keyslot: key.key_slot, limits: self::limits(limits), allow_foreign_segments }
 }
 
 /// Opens the image, and says on the standard error how.

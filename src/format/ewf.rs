@@ -20,8 +20,9 @@
 //! stream lacks; and compares neither the tables' nor the chunks' checksums. Each would give wrong bytes for right ones.
 //!
 //! Segment files are named by a fixed rule, E01, E02 …, and not by the image; so a caller who was given the first may
-//! open the others. This module opens none: it takes them in their order.
+//! open the others. This module opens none: it names them, and takes them in their order.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use adler2::Adler32;
@@ -95,6 +96,31 @@ fn adler32(bytes: &[u8]) -> u32 {
     sum.checksum()
 }
 
+/// The names of the files of a set behind `first`, as far as files of these names are there; none where `first` is not
+/// called as the first of a set is.
+///
+/// They are `.E02` to `.E99`, then `.EAA` to `.EZZ`, `.FAA` and so on to `.ZZZ`, as libewf calls them.
+pub fn segment_files(first: &Path) -> Vec<PathBuf> {
+    let letter = first.extension().and_then(|e| e.to_str()).and_then(|e| e.strip_suffix("01"));
+    let letter = match letter {
+        Some("E") => 'E',
+        Some("e") => 'e',
+        Some("S") => 'S',
+        Some("s") => 's',
+        _ => return Vec::new(),
+    };
+    let paths = segment_extensions(letter).map(|extension| first.with_extension(extension));
+    paths.take_while(|path| path.exists()).collect()
+}
+
+fn segment_extensions(letter: char) -> impl Iterator<Item = String> {
+    let (a, z) = if letter.is_ascii_uppercase() { ('A', 'Z') } else { ('a', 'z') };
+    let numbered = (2..=99).map(move |n| format!("{letter}{n:02}"));
+    let lettered =
+        (letter..=z).flat_map(move |x| (a..=z).flat_map(move |y| (a..=z).map(move |w| format!("{x}{y}{w}"))));
+    numbered.chain(lettered)
+}
+
 /// The disk, and what else its sections tell.
 pub(super) struct Ewf {
     pub disk: Arc<dyn ReadAt>,
@@ -127,7 +153,15 @@ pub(super) fn open(segments: Vec<Arc<dyn ReadAt>>, notes: &mut Vec<String>) -> R
             "ewf: {errors} ranges of sectors could not be read when the image was made, and are zeroes in it"
         ));
     }
-    let volume = found.volume.take().ok_or_else(|| Error::corrupt("ewf.volume", "the image has no volume section"))?;
+    let volume = match (found.volume.take(), found.unreadable_volume) {
+        (Some(volume), None) => volume,
+        (Some(volume), Some(e)) => {
+            notes.push(format!("ewf: a volume section cannot be read, and its copy was used: {e}"));
+            volume
+        }
+        (None, Some(e)) => return Err(e),
+        (None, None) => return Err(Error::corrupt("ewf.volume", "the image has no volume section")),
+    };
     let sector_size = volume.bytes_per_sector;
     let chunks = found.tables.last().map_or(0, |table| table.first_chunk.saturating_add(table.entries));
     // A chunk is at most 2^21 bytes and there are fewer than 2^19 tables of fewer than 2^32 chunks each.
@@ -211,6 +245,8 @@ struct Table {
 #[derive(Default)]
 struct Found {
     volume: Option<Geometry>,
+    /// Why a volume section could not be read: each segment file has one, and any of them will do.
+    unreadable_volume: Option<Error>,
     tables: Vec<Table>,
     sections: usize,
     /// How many tables were read from their second copy.
@@ -270,13 +306,18 @@ impl Found {
             };
             let body = at.saturating_add(SECTION_HEADER);
             match kind {
-                b"volume" | b"disk" | b"data" => self.read_volume(file, body, end, kind == b"data")?,
+                b"volume" | b"disk" | b"data" => match self.read_volume(file, body, end, kind == b"data") {
+                    Err(e) if e.kind() == ErrorKind::Io => self.unreadable_volume = Some(e),
+                    read => read?,
+                },
                 b"sectors" => sectors_end = Some(end),
                 b"table" => {
                     // In SMART's files the chunks lie behind the entries, in the table's own section.
                     let data_end = sectors_end.take().unwrap_or(end);
                     match self.read_table(file, start, body, end, data_end) {
-                        Err(e) if e.kind() == ErrorKind::Corrupt => damaged = Some((e, data_end)),
+                        Err(e) if matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::Io) => {
+                            damaged = Some((e, data_end));
+                        }
                         read => read?,
                     }
                 }
@@ -461,5 +502,33 @@ impl Layout for Chunks {
 
     fn unit_size(&self) -> u64 {
         self.volume.chunk_size
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segment_files_are_called_as_libewf_calls_them() {
+        let all: Vec<String> = segment_extensions('E').collect();
+        // Counted from 2 on.
+        for (number, wanted) in [(2, "E02"), (99, "E99"), (100, "EAA"), (775, "EZZ"), (776, "FAA"), (14971, "ZZZ")] {
+            assert_eq!(all[number - 2], wanted, "segment file {number}");
+        }
+        assert_eq!(all.len(), 14970);
+        let smart: Vec<String> = segment_extensions('s').skip(97).take(2).collect();
+        assert_eq!(smart, ["s99", "saa"]);
+    }
+
+    #[test]
+    fn a_set_ends_where_a_name_is_missing() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a.E01", "a.E02", "a.E03", "a.E05", "b.raw", "c01"] {
+            std::fs::write(dir.path().join(name), "").unwrap();
+        }
+        let of = |name: &str| segment_files(&dir.path().join(name));
+        assert_eq!(of("a.E01"), [dir.path().join("a.E02"), dir.path().join("a.E03")]);
+        assert!(of("a.E02").is_empty() && of("b.raw").is_empty() && of("c01").is_empty());
     }
 }

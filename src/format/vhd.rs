@@ -111,18 +111,22 @@ pub(super) fn ends_as_fixed(file: &dyn ReadAt) -> bool {
 /// Reads the footer, and gives the disk.
 pub(super) fn open(file: Arc<dyn ReadAt>, notes: &mut Vec<String>) -> Result<Arc<dyn ReadAt>> {
     let last = file.len().checked_sub(FOOTER);
-    let at_end = last.map(|last| Footer::read(&file, last)).transpose()?.flatten();
+    let at_end = last.map_or(Ok(None), |last| Footer::read(&file, last));
     let (footer, at) = match (at_end, last) {
-        (Some(footer), Some(last)) => (footer, last),
+        (Ok(Some(footer)), Some(last)) => (footer, last),
         // A fixed disk has no copy at its start: what looks like one there is the guest's.
-        _ => match Footer::read(&file, 0)?.filter(|footer| footer.disk_type.get() != FIXED) {
-            Some(copy) => {
-                notes.push(
-                    "vhd: the footer at the file's end is damaged or cut off; its copy at the start was used".into(),
-                );
+        (at_end, _) => match (Footer::read(&file, 0), at_end) {
+            (Ok(Some(copy)), at_end) if copy.disk_type.get() != FIXED => {
+                let why = match at_end {
+                    Err(e) => format!("cannot be read ({e})"),
+                    Ok(_) => "is damaged or cut off".into(),
+                };
+                notes.push(format!("vhd: the footer at the file's end {why}; its copy at the start was used"));
                 (copy, 0)
             }
-            None => {
+            // The copy that cannot be read may be good.
+            (_, Err(e)) | (Err(e), _) => return Err(e),
+            _ => {
                 return Err(Error::corrupt(
                     "vhd.footer",
                     "the file's last 512 bytes are no VHD footer (cookie conectix, with a right checksum), nor are its first",

@@ -30,8 +30,10 @@ use super::unpack::{Packing, unpack};
 use crate::error::{Error, Result, escape};
 use crate::io::ReadAt;
 use crate::limits::{CONTAINER_UNIT_MAX, VMDK_DESCRIPTOR_MAX};
+use crate::num;
 
 const SECTOR: u64 = 512;
+const FLAG_SPARE: u32 = 1 << 1;
 const FLAG_ZEROED_GRAINS: u32 = 1 << 2;
 const FLAG_COMPRESSED: u32 = 1 << 16;
 const FLAG_MARKERS: u32 = 1 << 17;
@@ -121,7 +123,13 @@ pub(super) fn open(file: Arc<dyn ReadAt>, notes: &mut Vec<String>) -> Result<Arc
     if header.unclean_shutdown != 0 {
         notes.push("vmdk: the image was not closed cleanly".into());
     }
-    Ok(Arc::new(Mapped::new(Sparse::new(file, &header, at)?)))
+    let disk = Sparse::new(file, &header, at)?;
+    if let (Err(e), Some(_)) = (disk.check_directory(), disk.spare) {
+        notes.push(format!(
+            "vmdk: the grain directory cannot be read, so the spare one is used where it has to be: {e}"
+        ));
+    }
+    Ok(Arc::new(Mapped::new(disk)))
 }
 
 /// Refuses an image whose descriptor says that the disk lies, in part, in other files.
@@ -228,6 +236,8 @@ struct Sparse {
     grain: u64,
     grains_per_table: u64,
     directory: u64,
+    /// A second grain directory, with grain tables of its own.
+    spare: Option<u64>,
     zeroed_grains: bool,
     compressed: bool,
     markers: bool,
@@ -271,7 +281,11 @@ impl Sparse {
         // A grain is at most 2^30 bytes and a table has at most 2^9 of them.
         let tables = size.div_ceil(grain * grains_per_table);
         fields::table_within(&file, directory, tables, 4, "vmdk.capacity", "the grain directory")?;
+        // A stream has none, and one that does not fit the file is none.
+        let spare = header.rgd_offset.get().checked_mul(SECTOR).filter(|at| *at != 0 && flags & FLAG_SPARE != 0);
+        let fits = |at: &u64| fields::table_within(&file, *at, tables, 4, "vmdk.rgd", "the spare directory").is_ok();
         Ok(Self {
+            spare: spare.filter(fits),
             pages: Pages::new(file.clone()),
             file,
             size,
@@ -285,24 +299,35 @@ impl Sparse {
     }
 }
 
-impl Layout for Sparse {
-    fn size(&self) -> u64 {
-        self.size
+impl Sparse {
+    /// Reads the grain directory once, to know whether it can be read.
+    #[expect(
+        clippy::arithmetic_side_effects,
+        reason = "the directory lies within the file, and a grain has at most 2^30 bytes"
+    )]
+    fn check_directory(&self) -> Result<()> {
+        let tables = self.size.div_ceil(self.grain * self.grains_per_table);
+        let mut buf = [0; 4096];
+        let end = self.directory + tables * 4;
+        let mut at = self.directory;
+        while at < end {
+            let len = num::at_most(end - at, buf.len());
+            fields::fill(&self.file, &mut buf[..len], at, "vmdk.capacity", "the grain directory")?;
+            at += num::to_u64(len);
+        }
+        Ok(())
     }
 
-    fn file(&self) -> &dyn ReadAt {
-        &self.file
-    }
-
+    /// The run at `offset`, by the grain directory at `directory`.
     #[expect(
         clippy::arithmetic_side_effects,
         reason = "the directory lies within the file, and a place in it is 512 times 32 bits"
     )]
-    fn run_at(&self, offset: u64, wanted: u64) -> Result<Run> {
+    fn run_by(&self, directory: u64, offset: u64, wanted: u64) -> Result<Run> {
         let (grain, skip) = (offset / self.grain, offset % self.grain);
         let (table, index) = (grain / self.grains_per_table, grain % self.grains_per_table);
         let left = self.grains_per_table - index;
-        let table = u64::from(u32::from_le_bytes(self.pages.entry(self.directory + table * 4)?)) * SECTOR;
+        let table = u64::from(u32::from_le_bytes(self.pages.entry(directory + table * 4)?)) * SECTOR;
         if table == 0 {
             return Ok(Run { len: left * self.grain - skip, place: Place::Zero });
         }
@@ -340,6 +365,25 @@ impl Layout for Sparse {
             Place::Packed { unit, .. } => Place::Packed { unit, skip },
         };
         Ok(Run { len: len - skip, place })
+    }
+}
+
+impl Layout for Sparse {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn file(&self) -> &dyn ReadAt {
+        &self.file
+    }
+
+    fn run_at(&self, offset: u64, wanted: u64) -> Result<Run> {
+        let first = self.run_by(self.directory, offset, wanted);
+        match (first, self.spare) {
+            // Where neither will do, the first one's fault is the one to know.
+            (Err(e), Some(spare)) => self.run_by(spare, offset, wanted).map_err(|_| e),
+            (first, _) => first,
+        }
     }
 
     /// `unit` is the sector where the grain begins: its marker, a sector number and a length in bytes, and the stream.

@@ -45,11 +45,13 @@ pub struct UnlockOptions {
 /// Finds the volume keys that the live segments want.
 ///
 /// Keyslots of priority 2 are tried first, then those of 1; those of 0 only when named. A slot whose key opens no
-/// segment is left out. Slots are tried side by side as far as the memory limit allows.
+/// segment is left out. Slots are tried side by side as far as the memory limit allows. One whose area cannot be read is
+/// passed over.
 ///
 /// # Errors
 /// [`ErrorKind::WrongKey`] where no keyslot opens; [`ErrorKind::LimitExceeded`] where none opens and one was passed
-/// over because of its cost; [`ErrorKind::Unsupported`] for what cannot be opened at all; [`ErrorKind::Corrupt`] for
+/// over because of its cost; [`ErrorKind::Io`] where none opens and the area of one cannot be read;
+/// [`ErrorKind::Unsupported`] for what cannot be opened at all; [`ErrorKind::Corrupt`] for
 /// keyslots that break a rule.
 pub fn unlock(header: &dyn ReadAt, metadata: &Metadata, key: &Key, options: &UnlockOptions) -> Result<Unlocked> {
     let Task { reencryption, wanted } = Task::of(metadata, options)?;
@@ -63,7 +65,12 @@ pub fn unlock(header: &dyn ReadAt, metadata: &Metadata, key: &Key, options: &Unl
         }
     }
     let found = queue::try_all(header, &plans, key, &wanted, &options.limits, &mut refused)?;
-    let mut unlocked = Unlocked { opened: Vec::new(), keys: BTreeMap::new(), header: KeyedHeader::of(metadata) };
+    let mut unlocked = Unlocked {
+        opened: Vec::new(),
+        keys: BTreeMap::new(),
+        header: KeyedHeader::of(metadata),
+        passed_over: Vec::new(),
+    };
     for queue::Found { opened, digest, key } in found {
         unlocked.opened.push(opened);
         unlocked.keys.entry(digest).or_insert(key);
@@ -74,6 +81,7 @@ pub fn unlock(header: &dyn ReadAt, metadata: &Metadata, key: &Key, options: &Unl
     if let Some(reencryption) = &reencryption {
         verify(metadata, reencryption, &unlocked.keys, &options.limits)?;
     }
+    unlocked.passed_over = refused.into_iter().filter(|e| e.kind() == ErrorKind::Io).collect();
     Ok(unlocked)
 }
 
@@ -112,7 +120,12 @@ pub fn with_volume_key(metadata: &Metadata, key: VolumeKey, options: &UnlockOpti
             if let Some(reencryption) = &reencryption {
                 verify(metadata, reencryption, &keys, &options.limits)?;
             }
-            return Ok(Unlocked { opened: Vec::new(), keys, header: KeyedHeader::of(metadata) });
+            return Ok(Unlocked {
+                opened: Vec::new(),
+                keys,
+                header: KeyedHeader::of(metadata),
+                passed_over: Vec::new(),
+            });
         }
     }
     let sizes: Vec<_> = metadata.keyslots.values().map(|k| k.key_size.to_string()).collect();
@@ -266,12 +279,14 @@ impl Plan {
         if self.area_cipher.is_null() && !passphrase.is_empty() {
             return Ok(None);
         }
+        // Before the costly derivation: it would be for nothing where the area cannot be read.
+        let mut material = SecretBytes::zeroed(self.material_len)?;
+        let unreadable = |e: Error| e.within(format_args!("keyslot {}'s area", self.id));
+        header.read_exact_at(material.expose_mut(), self.area.offset).map_err(unreadable)?;
         let mut area_key = SecretBytes::zeroed(self.area_key_size)?;
         self.derivation.derive(passphrase, &mut area_key).map_err(|e| e.within(format_args!("keyslot {}", self.id)))?;
         let cipher = SectorCipher::new(&self.area_cipher, area_key.expose(), 512)?;
         drop(area_key);
-        let mut material = SecretBytes::zeroed(self.material_len)?;
-        header.read_exact_at(material.expose_mut(), self.area.offset)?;
         cipher.decrypt(material.expose_mut(), 0)?;
         let mut key = SecretBytes::zeroed(self.key_size)?;
         let stripes = usize::try_from(STRIPES).unwrap_or_default();
@@ -384,6 +399,13 @@ fn nothing_opened(
     // A slot that was never tried might have been the one.
     if let Some(at) = refused.iter().position(|e| e.kind() == ErrorKind::LimitExceeded) {
         return refused.swap_remove(at);
+    }
+    if let Some(at) = refused.iter().position(|e| e.kind() == ErrorKind::Io) {
+        let error = refused.swap_remove(at);
+        return match plans.len() {
+            0 | 1 => error,
+            _ => error.with_hint("the passphrase may be that keyslot's: it opens no other one"),
+        };
     }
     if plans.is_empty() && !refused.is_empty() {
         return refused.swap_remove(0);

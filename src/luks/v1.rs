@@ -28,7 +28,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use super::MAGIC;
 use super::metadata::*;
 use crate::crypto::hash::Hash;
-use crate::error::{Error, Result};
+use crate::error::{Condition, Error, Result};
 use crate::io::ReadAt;
 use crate::limits::{KEY_SIZE_MAX, STRIPES};
 
@@ -164,7 +164,7 @@ pub fn read(source: &(impl ReadAt + ?Sized)) -> Result<Metadata> {
 pub fn parse(bytes: &[u8; HEADER_LEN], source_len: u64) -> Result<Metadata> {
     let header = Header::ref_from_bytes(bytes.as_slice()).map_err(|_| Error::corrupt("header", "is too short"))?;
     if header.magic != MAGIC {
-        return Err(Error::corrupt("magic", "no LUKS magic").at(0));
+        return Err(Error::corrupt("magic", "no LUKS magic").at(0).with_condition(Condition::NoHeader));
     }
     if header.version.get() != 1 {
         return Err(Error::corrupt("version", format!("found {}; 1 is wanted", header.version)).at(6));

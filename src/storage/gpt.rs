@@ -20,7 +20,7 @@ use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 use super::{Entry, Kind, Scheme, Table, shorten};
-use crate::error::{Error, ErrorKind, Hint, Result};
+use crate::error::{Error, Hint, Result};
 use crate::io::ReadAt;
 use crate::limits::GPT_ENTRIES_SIZE_MAX;
 
@@ -62,7 +62,7 @@ enum Copy {
     Whole(Table),
     /// No signature: there is none.
     Absent,
-    /// The signature, and then what is wrong.
+    /// The signature, and then what is wrong; or that it cannot be read.
     Damaged(Error),
 }
 
@@ -70,7 +70,7 @@ enum Copy {
 pub(super) fn list(disk: &dyn ReadAt, sector_sizes: &[u32], protected: bool) -> Result<Option<Table>> {
     let mut damage = None;
     for sector_size in sector_sizes {
-        match read_copy(disk, 1, *sector_size)? {
+        match read_copy(disk, 1, *sector_size) {
             Copy::Whole(table) => return Ok(Some(table)),
             Copy::Damaged(e) => damage = damage.or(Some(e)),
             Copy::Absent => (),
@@ -79,7 +79,7 @@ pub(super) fn list(disk: &dyn ReadAt, sector_sizes: &[u32], protected: bool) -> 
     for sector_size in sector_sizes {
         let sectors = disk.len().checked_div(u64::from(*sector_size));
         let Some(last_lba) = sectors.and_then(|n| n.checked_sub(1)) else { continue };
-        match read_copy(disk, last_lba, *sector_size)? {
+        match read_copy(disk, last_lba, *sector_size) {
             Copy::Whole(mut table) => {
                 let why = damage.as_ref().map_or_else(|| "it is missing".to_owned(), ToString::to_string);
                 table.notes.insert(
@@ -104,12 +104,11 @@ pub(super) fn list(disk: &dyn ReadAt, sector_sizes: &[u32], protected: bool) -> 
 }
 
 /// The copy whose header is the sector `lba`.
-fn read_copy(disk: &dyn ReadAt, lba: u64, sector_size: u32) -> Result<Copy> {
+fn read_copy(disk: &dyn ReadAt, lba: u64, sector_size: u32) -> Copy {
     match try_copy(disk, lba, u64::from(sector_size), sector_size) {
-        Ok(Some(table)) => Ok(Copy::Whole(table)),
-        Ok(None) => Ok(Copy::Absent),
-        Err(e) if e.kind() == ErrorKind::Io => Err(e),
-        Err(e) => Ok(Copy::Damaged(e)),
+        Ok(Some(table)) => Copy::Whole(table),
+        Ok(None) => Copy::Absent,
+        Err(e) => Copy::Damaged(e),
     }
 }
 

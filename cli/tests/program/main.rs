@@ -23,6 +23,7 @@ mod mutations;
 #[path = "../../../tests/nbd/support.rs"]
 #[allow(clippy::as_conversions, dead_code)]
 mod nbd_support;
+mod opening;
 mod readme;
 mod reencryption;
 mod scan;

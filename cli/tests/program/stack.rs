@@ -38,7 +38,7 @@ fn a_small_stack_is_enough_for_the_golden_headers() {
 #[test]
 fn a_small_stack_is_enough_for_deep_json() {
     const COPY: usize = 0x4000;
-    let base = include_bytes!("../fuzz/images/luks2-pbkdf2.img");
+    let base = include_bytes!("../../../fuzz/images/luks2-pbkdf2.img");
     let text = base[4096..COPY].split(|b| *b == 0).next().unwrap();
     for depth in [25, 40] {
         let mut metadata: Value = serde_json::from_slice(text).unwrap();

@@ -1,10 +1,11 @@
 //! The key derivations of one unlock: handed out as memory, cores and time allow.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
 use super::{Opened, Plan};
-use crate::error::{Error, Hint, Result, catch_panic};
+use crate::error::{Condition, Error, ErrorKind, Hint, Result, catch_panic};
 use crate::io::ReadAt;
 use crate::key::Key;
 use crate::limits::Limits;
@@ -72,6 +73,8 @@ struct State {
     memory: u64,
     spent: Duration,
     found: Vec<(usize, Found)>,
+    /// The keyslots whose area could not be read, by the job that found out.
+    unreadable: BTreeMap<usize, (u32, Error)>,
     error: Option<Error>,
     /// The first job that the time budget did not allow.
     out_of_time: bool,
@@ -99,7 +102,7 @@ impl<'a> Queue<'a> {
                 return None;
             }
             let (index, (candidate, plan)) = (s.next, *self.jobs.get(s.next)?);
-            if has(plan.digest.id) {
+            if has(plan.digest.id) || s.unreadable.values().any(|(keyslot, _)| *keyslot == plan.id) {
                 s.next = s.next.saturating_add(1);
                 continue;
             }
@@ -133,6 +136,10 @@ impl<'a> Queue<'a> {
                 s.found.push((index, Found { opened, digest: plan.digest.id, key }));
             }
             Ok(None) => {}
+            // The passphrase may be that of another keyslot.
+            Err(e) if e.kind() == ErrorKind::Io && !e.is(Condition::Panic) => {
+                s.unreadable.insert(index, (plan.id, e));
+            }
             Err(e) => s.error = s.error.take().or(Some(e)),
         }
         self.changed.notify_all();
@@ -148,6 +155,8 @@ impl<'a> Queue<'a> {
                 found.push(f);
             }
         }
+        let mut keyslots = BTreeSet::new();
+        refused.extend(s.unreadable.into_values().filter(|(id, _)| keyslots.insert(*id)).map(|(_, e)| e));
         if s.out_of_time {
             let message = format!(
                 "{} of {} key derivations were made; the next would take the unlock beyond the {} s that it may take",

@@ -13,6 +13,7 @@ pub struct Unlocked {
     pub(super) opened: Vec<Opened>,
     pub(super) keys: BTreeMap<u32, VolumeKey>,
     pub(super) header: KeyedHeader,
+    pub(super) passed_over: Vec<Error>,
 }
 
 impl Unlocked {
@@ -26,13 +27,18 @@ impl Unlocked {
     /// Nothing proves the keys, and nothing proves the state of a reencryption (CVE-2021-4122).
     pub fn unproven(metadata: &Metadata, keys: BTreeMap<u32, VolumeKey>, options: &UnlockOptions) -> Result<Self> {
         Task::of(metadata, options)?;
-        Ok(Self { opened: Vec::new(), keys, header: KeyedHeader::of(metadata) })
+        Ok(Self { opened: Vec::new(), keys, header: KeyedHeader::of(metadata), passed_over: Vec::new() })
     }
 
     /// The keyslots that opened, each with the index of the passphrase among [`Key::candidates`](crate::Key::candidates). Empty where a volume
     /// key was given.
     pub fn opened(&self) -> &[Opened] {
         &self.opened
+    }
+
+    /// Why keyslots were passed over whose area could not be read.
+    pub fn passed_over(&self) -> &[Error] {
+        &self.passed_over
     }
 
     /// The volume keys by the digest that proves them.
