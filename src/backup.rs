@@ -416,6 +416,16 @@ impl BackupDir {
         }
     }
 
+    /// The hashes of the image's bytes that the cloud had, the strongest first.
+    pub fn recorded_hashes(&self) -> Vec<RecordedHash<'_>> {
+        let Some(image) = &self.backup.image else { return Vec::new() };
+        let md5 = image.checksum.as_deref().map(|hex| ("image.checksum", "md5", hex));
+        let os_hash = image.os_hash_algo.as_deref().zip(image.os_hash_value.as_deref());
+        let os_hash = os_hash.map(|(algorithm, hex)| ("image.os_hash_value", algorithm, hex));
+        let all = os_hash.into_iter().chain(md5);
+        all.map(|(field, algorithm, hex)| RecordedHash { field, algorithm, hex }).collect()
+    }
+
     /// The image's container format, where the cloud's word for it is one of ours.
     pub fn format(&self) -> Option<Format> {
         match self.backup.image.as_ref()?.disk_format.as_deref()? {
@@ -454,6 +464,30 @@ impl BackupDir {
             Becomes::Hexlify => Key::barbican(&payload).map(Some),
             Becomes::Direct => Ok(Some(Key::passphrase(payload))),
         }
+    }
+}
+
+/// A hash of the image's bytes as they were when they were fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordedHash<'a> {
+    field: &'static str,
+    /// The name of the hash, such as `sha512`.
+    pub algorithm: &'a str,
+    /// The hash in lower-case hex.
+    pub hex: &'a str,
+}
+
+impl RecordedHash<'_> {
+    /// Compares the hash of the bytes that are there.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] with the field of the description as the rule.
+    pub fn compare(&self, made: &str) -> Result<()> {
+        if made == self.hex {
+            return Ok(());
+        }
+        let message = format!("the image's {} is {made}; it was {} when it was fetched", self.algorithm, self.hex);
+        Err(Error::corrupt(self.field, message).with_hint("the image was changed since: fetch it again"))
     }
 }
 

@@ -16,6 +16,9 @@
 //! No table is read whole: an open container takes at most two times [`limits::CONTAINER_CACHE`] in memory, and each
 //! reading thread at most a few times [`limits::CONTAINER_UNIT_MAX`].
 
+// Numbers of an image reach all of this: sums that cannot be are an error or a bound, never another number.
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
+
 mod cache;
 mod ewf;
 mod fields;
@@ -30,10 +33,11 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+pub use ewf::segment_files;
 pub use qcow2::{HostMap, Mapping, Qcow2Luks};
 
-use crate::error::{Error, Result, escape};
-use crate::io::{ReadAt, Window};
+use crate::error::{Condition, Error, Hint, Result, escape};
+use crate::io::{Peek, ReadAt};
 use crate::limits;
 
 /// A container format that is read.
@@ -164,9 +168,10 @@ impl Contents {
 /// [`Options::max_size`]; [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for a wrong set of segment files;
 /// [`ErrorKind::Io`](crate::ErrorKind::Io).
 pub fn open(file: Arc<dyn ReadAt>, options: Options) -> Result<Opened> {
+    let look = Peek::new(&file);
     let format = match options.format {
         Some(format) => format,
-        None => detect(&file)?,
+        None => detect_by(&look)?,
     };
     if format != Format::Ewf && !options.segments.is_empty() {
         return Err(Error::invalid(format!("a {format} image has no segment files")));
@@ -174,10 +179,15 @@ pub fn open(file: Arc<dyn ReadAt>, options: Options) -> Result<Opened> {
     let largest = options.largest_disk(&file);
     let mut notes = Vec::new();
     let mut sector_size = None;
+    if let Some(e) = look.take_failure() {
+        notes.push(format!(
+            "the file's first bytes, which tell its format, cannot be read, so it is taken as {format}: {e}"
+        ));
+    }
     if format == Format::Raw && options.format.is_none() && vhd::ends_as_fixed(&file) {
         notes.push(
             "the file is read as a raw disk, but its last 512 bytes are the footer of a fixed VHD, and no part of the \
-             disk: --format vhd leaves them out"
+             disk: the format vhd leaves them out"
                 .into(),
         );
     }
@@ -186,11 +196,11 @@ pub fn open(file: Arc<dyn ReadAt>, options: Options) -> Result<Opened> {
         Format::Qcow2 => qcow2::open(file, &mut notes)?,
         Format::Vhd => Contents::Disk(vhd::open(file, &mut notes)?),
         Format::Vhdx => {
-            let vhdx = vhdx::open(file)?;
+            let vhdx = vhdx::open(file, &mut notes)?;
             sector_size = Some(vhdx.sector_size);
             Contents::Disk(vhdx.disk)
         }
-        Format::Vmdk if starts_with(&file, VMDK_DESCRIPTOR)? => return Err(vmdk::refuse_descriptor(&file)),
+        Format::Vmdk if look.has(VMDK_DESCRIPTOR, 0) => return Err(vmdk::refuse_descriptor(&file)),
         Format::Vmdk => Contents::Disk(vmdk::open(file, &mut notes)?),
         Format::Ewf => {
             let segments = std::iter::once(file).chain(options.segments).collect();
@@ -207,7 +217,7 @@ pub fn open(file: Arc<dyn ReadAt>, options: Options) -> Result<Opened> {
                 contents.size(),
             ),
         )
-        .with_hint("if you know the disk to be that large, --max-size allows it"));
+        .with_hint(Hint::RaiseMaxSize));
     }
     Ok(Opened { format, contents, sector_size, notes })
 }
@@ -251,46 +261,34 @@ const LEFT_OUT: &[(u64, &[u8], &str, &str)] = &[
     (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive", UNPACK),
 ];
 
-/// The format that the first bytes of `file` tell; [`Format::Raw`] where they tell none.
+/// The format that the first bytes of `file` tell; [`Format::Raw`] where they tell none, and where they cannot be read:
+/// a raw disk may have what it takes elsewhere, and no other format has.
 ///
 /// # Errors
-/// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) for a format that is known but not read;
-/// [`ErrorKind::Io`](crate::ErrorKind::Io).
+/// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) for a format that is known but not read.
 pub fn detect(file: &dyn ReadAt) -> Result<Format> {
+    detect_by(&Peek::new(file))
+}
+
+fn detect_by(look: &Peek<'_>) -> Result<Format> {
     // Both copies of a LUKS2 header have their magic: a disk whose first copy is lost can begin with the second's.
-    for luks in [b"LUKS\xba\xbe", b"SKUL\xba\xbe"] {
-        if starts_with(file, luks)? {
-            return Ok(Format::Raw);
-        }
+    if [b"LUKS\xba\xbe", b"SKUL\xba\xbe"].iter().any(|luks| look.has(*luks, 0)) {
+        return Ok(Format::Raw);
     }
     // These come first: qcow's version 1 has the magic of version 2.
     for (offset, magic, name, hint) in LEFT_OUT {
-        if has_at(file, *offset, magic)? {
+        if look.has(magic, *offset) {
             return Err(Error::unsupported(
                 "container.format",
                 format!("the file looks like {name}, which is not read"),
             )
             .at(*offset)
-            .with_hint(format!("{hint}; --format raw reads the file as it is")));
+            .with_condition(Condition::OtherFormat)
+            .with_hint([(*hint).into(), Hint::RawFormat]));
         }
     }
-    for (magic, format) in KNOWN {
-        if starts_with(file, magic)? {
-            return Ok(*format);
-        }
-    }
-    Ok(Format::Raw)
-}
-
-fn starts_with(file: &dyn ReadAt, magic: &[u8]) -> Result<bool> {
-    has_at(file, 0, magic)
-}
-
-fn has_at(file: &dyn ReadAt, offset: u64, magic: &[u8]) -> Result<bool> {
-    let Ok(window) = Window::new(file, offset, u64::try_from(magic.len()).ok()) else { return Ok(false) };
-    let mut found = vec![0; magic.len()];
-    window.read_exact_at(&mut found, 0)?;
-    Ok(found == magic)
+    let known = KNOWN.iter().find(|(magic, _)| look.has(magic, 0));
+    Ok(known.map_or(Format::Raw, |(_, format)| *format))
 }
 
 #[cfg(test)]

@@ -1,5 +1,8 @@
 //! Positioned reads: the one trait that every stage of the data flow takes and gives.
 
+mod cursor;
+#[cfg(feature = "unlock")]
+mod peek;
 #[cfg(feature = "unlock")]
 mod pipe;
 
@@ -8,6 +11,9 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
+pub use cursor::ReadAtCursor;
+#[cfg(feature = "unlock")]
+pub(crate) use peek::Peek;
 #[cfg(feature = "unlock")]
 pub use pipe::{Pipe, Tap};
 

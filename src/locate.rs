@@ -1,11 +1,11 @@
 //! From an image file to the place where its LUKS container starts: through a container format and a partition table.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result, escape};
 use crate::format::{self, Contents, Format, Qcow2Luks};
-use crate::io::{ReadAt, Window};
+use crate::io::{Peek, ReadAt, Window};
+use crate::limits::LUKS2_HDR_SIZE_MIN;
 use crate::luks::MAGIC_SECONDARY;
 use crate::storage::{self, Entry, Scheme, Table, list_of, starts_as_luks};
 
@@ -26,6 +26,8 @@ pub struct FindOptions {
 
 /// Where the LUKS container is.
 pub struct Found {
+    /// The file that was looked at, byte for byte; the first of a set.
+    pub file: Arc<dyn ReadAt>,
     /// What holds it.
     pub place: Place,
     /// What was chosen on the way, one line each.
@@ -54,11 +56,13 @@ impl Place {
 
 /// Looks for the LUKS container in a file. A raw image is never led into another file.
 ///
+/// What cannot be read is not there: a note says so, and it is an error only where nothing else was found.
+///
 /// # Errors
 /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) where several partitions hold LUKS and none was named, or
 /// where the named one is not there; otherwise as [`format::open`] and [`storage::list`].
 pub fn find(file: Arc<dyn ReadAt>, options: FindOptions) -> Result<Found> {
-    let opened = format::open(Arc::clone(&file), options.container)?;
+    let opened = format::open(Arc::clone(&file), options.container.clone())?;
     let mut notes = opened.notes;
     let raw = opened.format == Format::Raw;
     let disk = match opened.contents {
@@ -70,67 +74,134 @@ pub fn find(file: Arc<dyn ReadAt>, options: FindOptions) -> Result<Found> {
         }
         Contents::Qcow2Luks(luks) => {
             notes.push("a qcow2 image that encrypts its clusters itself".into());
-            return Ok(Found { place: Place::Qcow2Luks(luks), notes });
+            return Ok(Found { file, place: Place::Qcow2Luks(luks), notes });
         }
     };
     if !raw {
         notes.push(format!("a {} image with a disk of {} bytes", opened.format, disk.len()));
     }
-    let whole = |disk| if raw { Place::File(disk) } else { Place::Inside(disk) };
-    if let Some(offset) = options.offset {
-        let part = Window::new(disk, offset, None)?;
-        if !options.detached {
-            refuse_lvm(&part, "the place")?;
+    let survey = Survey { disk: &disk, options: &options };
+    let place = match survey.choose(survey.look(opened.sector_size), &mut notes)? {
+        Choice::Whole if raw => Place::File(disk),
+        Choice::Whole => Place::Inside(disk),
+        Choice::Part(part) => Place::Inside(Arc::new(part)),
+    };
+    Ok(Found { file, place, notes })
+}
+
+/// What a disk is, as far as it matters here.
+enum Layout {
+    /// It begins as LUKS does, and nobody asked for a partition.
+    Luks,
+    /// It has no partition table.
+    Bare,
+    /// It has one.
+    Table(Table),
+    /// It has one that is damaged, or cannot be read.
+    Damaged(Error),
+}
+
+/// What is taken of a disk.
+enum Choice {
+    Whole,
+    Part(Window<Arc<dyn ReadAt>>),
+}
+
+/// A disk, and what is wanted of it.
+struct Survey<'a> {
+    disk: &'a Arc<dyn ReadAt>,
+    options: &'a FindOptions,
+}
+
+impl Survey<'_> {
+    fn look(&self, sector_size: Option<u32>) -> Layout {
+        if self.options.partition.is_none() && starts_as_luks(&Peek::new(self.disk), 0) {
+            return Layout::Luks;
         }
-        return Ok(Found { place: Place::Inside(Arc::new(part)), notes });
+        match storage::list(&**self.disk, sector_size) {
+            Ok(Some(table)) => Layout::Table(table),
+            Ok(None) => Layout::Bare,
+            Err(e) => Layout::Damaged(e),
+        }
     }
-    let asked = options.partition.is_some();
-    if !asked && starts_as_luks(&*disk, 0)? {
-        return Ok(Found { place: whole(disk), notes });
-    }
-    let table = match storage::list(&*disk, opened.sector_size) {
-        // A table that is damaged is no matter to a container that lies over all of the disk.
-        Err(e) if !asked => match options.detached || crate::luks::open(&*disk).is_ok() {
-            true => None,
-            false => {
-                return Err(e.with_hint("--offset takes any place, and unluks scan finds headers without a table"));
+
+    /// The decision, by what the disk is, what was named, and whether the header is elsewhere.
+    fn choose(&self, layout: Layout, notes: &mut Vec<String>) -> Result<Choice> {
+        if let Some(offset) = self.options.offset {
+            return self.part(Window::new(Arc::clone(self.disk), offset, None)?, "the place");
+        }
+        let table_notes: &[String] = if let Layout::Table(table) = &layout { &table.notes } else { &[] };
+        let before = notes.len();
+        notes.extend_from_slice(table_notes);
+        match (layout, self.options.partition.as_deref(), self.options.detached) {
+            (Layout::Luks, _, _) | (Layout::Bare, None, true) => Ok(Choice::Whole),
+            (Layout::Bare, Some(name), _) => Err(no_table(name)),
+            (Layout::Bare, None, false) => {
+                self.refuse_lvm(&**self.disk, "the image")?;
+                Ok(Choice::Whole)
             }
-        },
-        table => table?,
-    };
-    let Some(table) = table else {
-        if asked {
-            return Err(Error::invalid("--partition: the image has no partition table")
-                .with_hint("--offset BYTES takes any place"));
-        }
-        if !options.detached {
-            refuse_lvm(&*disk, "the image")?;
-        }
-        return Ok(Found { place: whole(disk), notes });
-    };
-    notes.extend(table.notes.iter().cloned());
-    let entry = match &options.partition {
-        Some(name) => Some(table.find(name)?),
-        None if options.detached => match is_chance(&table, &*disk) {
-            true => return Ok(Found { place: whole(disk), notes: Vec::new() }),
-            false => return Err(whose_data(&table)),
-        },
-        None => only_luks(&table, &*disk, &mut notes)?,
-    };
-    match entry {
-        Some(entry) => {
-            notes.push(format!("{} partition {entry}", table.scheme));
-            let part = match options.allow_truncated {
-                true => entry.open_as_far_as_it_is_there(disk)?,
-                false => entry.open(disk)?,
-            };
-            if !options.detached {
-                refuse_lvm(&part, &format!("partition {}", entry.number))?;
+            (Layout::Table(table), Some(name), _) => self.entry(&table, table.find(name)?, notes),
+            (Layout::Table(table), None, true) if is_chance(&table, self.disk) => {
+                notes.truncate(before);
+                Ok(Choice::Whole)
             }
-            Ok(Found { place: Place::Inside(Arc::new(part)), notes })
+            (Layout::Table(table), None, true) => Err(whose_data(&table)),
+            (Layout::Table(table), None, false) => {
+                let look = Peek::new(self.disk);
+                match only_luks(&table, &look, notes)? {
+                    Some(entry) => self.entry(&table, entry, notes),
+                    // The disk may have been a LUKS container once, and its secondary header may be left.
+                    None if self.has_header() => Ok(Choice::Whole),
+                    None => Err(nothing(self.disk, &table, &look)),
+                }
+            }
+            (Layout::Damaged(e), Some(_), _) => Err(e),
+            // A table that is damaged does not matter to a container that lies over all of the disk.
+            (Layout::Damaged(_), None, true) => Ok(Choice::Whole),
+            (Layout::Damaged(e), None, false) => match crate::luks::open(&**self.disk) {
+                Ok(_) => Ok(Choice::Whole),
+                Err(own) => {
+                    let error = if own.kind() == ErrorKind::Io { own } else { e };
+                    Err(error.with_hint("--offset takes any place, and unluks scan finds headers without a table"))
+                }
+            },
         }
-        None => nothing(disk, &table, whole, notes),
     }
+
+    fn entry(&self, table: &Table, entry: &Entry, notes: &mut Vec<String>) -> Result<Choice> {
+        notes.push(format!("{} partition {entry}", table.scheme));
+        let disk = Arc::clone(self.disk);
+        let part =
+            if self.options.allow_truncated { entry.open_as_far_as_it_is_there(disk)? } else { entry.open(disk)? };
+        self.part(part, &format!("partition {}", entry.number))
+    }
+
+    fn part(&self, part: Window<Arc<dyn ReadAt>>, what: &str) -> Result<Choice> {
+        if !self.options.detached {
+            self.refuse_lvm(&part, what)?;
+        }
+        Ok(Choice::Part(part))
+    }
+
+    /// Says of a physical volume of LVM that it is one, where there is no LUKS header at all.
+    fn refuse_lvm(&self, source: &dyn ReadAt, what: &str) -> Result<()> {
+        let is_lvm = !starts_as_luks(&Peek::new(source), 0) && storage::is_lvm(source).unwrap_or(false);
+        if !is_lvm || crate::luks::open(source).is_ok() {
+            return Ok(());
+        }
+        let message = format!("{what} is an LVM physical volume, and LUKS may be inside one of its volumes");
+        Err(Error::corrupt("magic", message)
+            .with_hint("LVM volumes have to be copied out first; unluks scan finds headers anywhere"))
+    }
+
+    fn has_header(&self) -> bool {
+        crate::luks::open(&**self.disk).is_ok()
+    }
+}
+
+fn no_table(name: &str) -> Error {
+    Error::invalid(format!("partition {}: the image has no partition table", escape(name)))
+        .with_hint("--offset BYTES takes any place")
 }
 
 /// Whether the table may be no more than encrypted bytes that look like one: partitions that all lie on the disk do not
@@ -151,63 +222,54 @@ fn whose_data(table: &Table) -> Error {
     Error::invalid(message).with_rule("partition").with_hint(hint)
 }
 
-/// Says of a physical volume of LVM that it is one, where there is no LUKS header at all.
-fn refuse_lvm(source: &dyn ReadAt, what: &str) -> Result<()> {
-    if starts_as_luks(source, 0)? || !storage::is_lvm(source)? || crate::luks::open(source).is_ok() {
-        return Ok(());
-    }
-    let message = format!("{what} is an LVM physical volume, and LUKS may be inside one of its volumes");
-    Err(Error::corrupt("magic", message)
-        .with_hint("LVM volumes have to be copied out first; unluks scan finds headers anywhere"))
-}
-
 /// Whether a partition has the magic of a LUKS2 secondary header at one of the places that it can have.
-fn has_secondary(disk: &dyn ReadAt, entry: &Entry) -> bool {
-    (0..9).map(|n| 0x4000u64 << n).any(|place| {
-        let mut magic = [0u8; 6];
+fn has_secondary(look: &Peek<'_>, entry: &Entry) -> bool {
+    (0..9).map(|n| LUKS2_HDR_SIZE_MIN << n).any(|place| {
         let at = entry.start.checked_add(place).filter(|_| place + 4096 <= entry.len);
-        at.is_some_and(|at| disk.read_exact_at(&mut magic, at).is_ok()) && magic == MAGIC_SECONDARY
+        at.is_some_and(|at| look.has(&MAGIC_SECONDARY, at))
     })
 }
 
 /// The one partition that holds LUKS, if there is one: by its start, or else by a secondary header.
-fn only_luks<'t>(table: &'t Table, disk: &dyn ReadAt, notes: &mut Vec<String>) -> Result<Option<&'t Entry>> {
-    let found = table.luks(disk)?;
-    let whole: BTreeSet<u32> = found.iter().map(|e| e.number).collect();
-    let others = table.entries.iter().filter(|e| !whole.contains(&e.number));
-    let damaged: Vec<_> = others.filter(|e| has_secondary(disk, e)).collect();
+fn only_luks<'t>(table: &'t Table, look: &Peek<'_>, notes: &mut Vec<String>) -> Result<Option<&'t Entry>> {
+    let (found, others): (Vec<&Entry>, Vec<&Entry>) = table.entries.iter().partition(|e| e.starts_as_luks(look));
+    let unreadable = look.take_failure();
+    let damaged: Vec<&Entry> = others.into_iter().filter(|e| has_secondary(look, e)).collect();
     if !damaged.is_empty() {
         notes.push(format!("a LUKS2 secondary header, but no primary one, is in {}", list_of(&damaged)));
     }
     let found = if found.is_empty() { damaged } else { found };
-    match found.as_slice() {
-        [] => Ok(None),
-        [one] => Ok(Some(one)),
-        several => {
+    match (found.as_slice(), unreadable) {
+        ([], Some(e)) => {
+            look.fail(e);
+            Ok(None)
+        }
+        ([], None) => Ok(None),
+        ([one], unreadable) => {
+            notes.extend(unreadable.map(|e| format!("the start of a partition cannot be read: {e}")));
+            Ok(Some(one))
+        }
+        (several, _) => {
             let message = format!("{} partitions hold LUKS: {}", several.len(), list_of(several));
             Err(Error::invalid(message).with_rule("partition").with_hint("choose one with --partition"))
         }
     }
 }
 
-/// A table without a LUKS partition. The disk may have been a LUKS container once, and its secondary header may be left.
-fn nothing(
-    disk: Arc<dyn ReadAt>,
-    table: &Table,
-    whole: impl Fn(Arc<dyn ReadAt>) -> Place,
-    notes: Vec<String>,
-) -> Result<Found> {
-    if crate::luks::open(&*disk).is_ok() {
-        return Ok(Found { place: whole(disk), notes });
-    }
+/// A table without a LUKS partition, on a disk that is none itself.
+fn nothing(disk: &Arc<dyn ReadAt>, table: &Table, look: &Peek<'_>) -> Error {
+    let hint = "--partition or --offset takes a place by its name, and unluks scan finds headers anywhere; LVM volumes have to be copied out first";
     let mut message = format!("the disk has a {} partition table, but no partition holds LUKS", table.scheme);
-    let is_lvm = |entry: &&storage::Entry| entry.open(&*disk).is_ok_and(|p| storage::is_lvm(&p).unwrap_or(false));
+    // What could not be read may be what was looked for.
+    if let Some(e) = look.take_failure() {
+        return e.within(format!("{message} where it can be read")).with_hint(hint);
+    }
+    let is_lvm = |entry: &&Entry| entry.open(disk).is_ok_and(|p| storage::is_lvm(&p).unwrap_or(false));
     for entry in table.entries.iter().filter(is_lvm).take(storage::NAMED_MAX) {
         message += &format!(
             "; partition {} is an LVM physical volume, and LUKS may be inside one of its volumes",
             entry.number
         );
     }
-    let hint = "--partition or --offset takes a place by its name, and unluks scan finds headers anywhere; LVM volumes have to be copied out first";
-    Err(Error::corrupt("magic", message).with_hint(hint))
+    Error::corrupt("magic", message).with_hint(hint)
 }

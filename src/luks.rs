@@ -5,6 +5,9 @@
 //! It is our own: of the crates, `luks2` (0.5) takes LUKS2 with AES-XTS and SHA-256 alone and compares no checksum, and
 //! `luks` (0.4) unlocks LUKS2 alone and hands the key to dmsetup. Neither limits what a header asks for.
 
+// Numbers of an image reach all of this: sums that cannot be are an error or a bound, never another number.
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
+
 pub mod area;
 mod compare;
 pub mod data;
@@ -19,7 +22,7 @@ pub mod v1;
 pub mod v2;
 mod validate;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Condition, Error, ErrorKind, Result};
 use crate::io::ReadAt;
 use metadata::Metadata;
 
@@ -55,7 +58,8 @@ const OFFLINE_LOG: &[u8] = b"# LUKS reencryption log";
 pub fn open(source: &(impl ReadAt + ?Sized)) -> Result<Metadata> {
     let mut start = [0u8; 8];
     if source.len() < 8 {
-        return Err(Error::corrupt("magic", format!("no LUKS header: the source has only {} bytes", source.len())));
+        let message = format!("no LUKS header: the source has only {} bytes", source.len());
+        return Err(Error::corrupt("magic", message).with_condition(Condition::NoHeader));
     }
     // Where the first sector cannot be read, a LUKS2 secondary header may still be there.
     if source.read_exact_at(&mut start, 0).is_err() {
@@ -94,7 +98,7 @@ pub(crate) fn offline_reencryption(source: &(impl ReadAt + ?Sized)) -> Error {
          log LUKS-{uuid}.log, and it left the old header in LUKS-{uuid}.org and the new one in LUKS-{uuid}.new"
     );
     Error::unsupported("magic", message).at(0).with_hint(
-        "finish it on a copy with cryptsetup-reencrypt; with --header and one of the two headers, the part that this header \
+        "finish it on a copy with cryptsetup-reencrypt; with one of the two as a detached header, the part that this header \
          encrypts can be read",
     )
 }

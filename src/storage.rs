@@ -4,6 +4,9 @@
 //! own and from 5 on for the logical ones. A table says nothing that is not on the disk: [`Entry::open`] checks that the
 //! partition lies within it.
 
+// Numbers of an image reach all of this: sums that cannot be are an error or a bound, never another number.
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
+
 mod gpt;
 mod mbr;
 
@@ -11,8 +14,8 @@ use std::fmt;
 
 use uuid::{Uuid, uuid};
 
-use crate::error::{Error, Result, escape};
-use crate::io::{ReadAt, Window};
+use crate::error::{Error, Hint, Result, escape};
+use crate::io::{Peek, ReadAt, Window};
 
 /// Which kind of table a disk has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,12 +114,17 @@ impl Entry {
                 "partition.truncated",
                 format!("partition {number} is {len} bytes from byte {start} on, but the disk ends at byte {total}"),
             )
-            .with_hint("the image is cut off; --offset reads what is there of the partition")
+            .with_hint(["the image is cut off: get a whole copy".into(), Hint::NameOffset])
         })
     }
 }
 
 impl Entry {
+    /// Whether the partition begins as a LUKS container does.
+    pub(crate) fn starts_as_luks(&self, disk: &Peek<'_>) -> bool {
+        self.len >= 512 && starts_as_luks(disk, self.start)
+    }
+
     /// The partition's bytes as far as the disk has them.
     ///
     /// # Errors
@@ -184,15 +192,14 @@ impl Table {
     /// The partitions that begin as a LUKS container does.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io) where the disk cannot be read.
+    /// That of the first start that cannot be read, where no other one is LUKS.
     pub fn luks<'a>(&'a self, disk: &dyn ReadAt) -> Result<Vec<&'a Entry>> {
-        let mut found = Vec::new();
-        for entry in &self.entries {
-            if entry.len >= 512 && starts_as_luks(disk, entry.start)? {
-                found.push(entry);
-            }
+        let look = Peek::new(disk);
+        let found: Vec<_> = self.entries.iter().filter(|entry| entry.starts_as_luks(&look)).collect();
+        match look.take_failure() {
+            Some(e) if found.is_empty() => Err(e),
+            _ => Ok(found),
         }
-        Ok(found)
     }
 }
 
@@ -205,7 +212,7 @@ pub(crate) fn list_of(entries: &[&Entry]) -> String {
     let mut lines: Vec<String> = entries.iter().take(NAMED_MAX).map(ToString::to_string).collect();
     match entries.len() {
         0 => return "none".into(),
-        n if n > NAMED_MAX => lines.push(format!("and {} more", n - NAMED_MAX)),
+        n if n > NAMED_MAX => lines.push(format!("and {} more", n.saturating_sub(NAMED_MAX))),
         _ => (),
     }
     lines.join("; ")
@@ -228,7 +235,7 @@ fn shorten(notes: &mut Vec<String>, scheme: &str) {
 /// # Errors
 /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) where a GPT is there but neither of its copies is whole;
 /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for a sector size other than 512 and 4096;
-/// [`ErrorKind::Io`](crate::ErrorKind::Io) where the disk cannot be read.
+/// [`ErrorKind::Io`](crate::ErrorKind::Io) where the disk cannot be read at a place of a table, and has none elsewhere.
 pub fn list(disk: &dyn ReadAt, sector_size: Option<u32>) -> Result<Option<Table>> {
     let sector_sizes: &[u32] = match sector_size {
         None | Some(512) => &[512, 4096],
@@ -237,14 +244,18 @@ pub fn list(disk: &dyn ReadAt, sector_size: Option<u32>) -> Result<Option<Table>
             return Err(Error::invalid(format!("disks have sectors of 512 or 4096 bytes, not of {other}")));
         }
     };
-    if disk.len() < 512 || starts_as_luks(disk, 0)? {
+    if disk.len() < 512 || starts_as_luks(&Peek::new(disk), 0) {
         return Ok(None);
     }
-    let mbr = mbr::Sector::read(disk, 0)?;
+    // Behind a master boot record that cannot be read there may be a GPT all the same.
+    let (mbr, unreadable) = match mbr::Sector::read(disk, 0) {
+        Ok(mbr) => (mbr, None),
+        Err(e) => (None, Some(e)),
+    };
     // A table that Linux would use comes before a GPT that an earlier use of the disk left at its end.
     let of_its_own = mbr.as_ref().filter(|mbr| !mbr.is_protective()).filter(|mbr| mbr.has_partitions());
     if let Some(mbr) = of_its_own {
-        return mbr::list(disk, mbr, sector_sizes[0]).map(Some);
+        return Ok(Some(mbr::list(disk, mbr, sector_sizes[0])));
     }
     let protected = mbr.is_some_and(|mbr| mbr.is_protective());
     let mut table = gpt::list(disk, sector_sizes, protected)?;
@@ -254,33 +265,35 @@ pub fn list(disk: &dyn ReadAt, sector_size: Option<u32>) -> Result<Option<Table>
         let note = format!("gpt: the table counts sectors of {} bytes, its container of {told}", table.sector_size);
         table.notes.push(note);
     }
-    Ok(table)
+    match (table, unreadable) {
+        (Some(mut table), Some(e)) => {
+            table.notes.insert(0, format!("the disk's master boot record cannot be read: {e}"));
+            Ok(Some(table))
+        }
+        (None, Some(e)) => Err(e.within("the disk's master boot record")),
+        (table, None) => Ok(table),
+    }
 }
 
 /// Whether a LUKS container, or what is left of one, begins at `offset`.
-pub(crate) fn starts_as_luks(disk: &dyn ReadAt, offset: u64) -> Result<bool> {
-    let Ok(start) = Window::new(disk, offset, Some(6)) else { return Ok(false) };
-    let mut magic = [0; 6];
-    start.read_exact_at(&mut magic, 0)?;
+pub(crate) fn starts_as_luks(disk: &Peek<'_>, offset: u64) -> bool {
     // The last is that of LUKS1 while cryptsetup-reencrypt works on it.
-    Ok([*b"LUKS\xba\xbe", *b"SKUL\xba\xbe", *b"LUKS\xde\xad"].contains(&magic))
+    let known = [*b"LUKS\xba\xbe", *b"SKUL\xba\xbe", *b"LUKS\xde\xad"];
+    disk.bytes(offset).is_some_and(|magic: [u8; 6]| known.contains(&magic))
 }
 
 /// Whether `source` is a physical volume of LVM2: one of its first four sectors has the label (LVM2's
 /// `lib/label/label.h`).
 ///
 /// # Errors
-/// [`ErrorKind::Io`](crate::ErrorKind::Io) where it cannot be read.
+/// [`ErrorKind::Io`](crate::ErrorKind::Io) where one of them cannot be read, and no other one has the label.
 pub fn is_lvm(source: &dyn ReadAt) -> Result<bool> {
-    for sector in 0..4 {
-        let Ok(label) = Window::new(source, sector * 512, Some(32)) else { return Ok(false) };
-        let mut bytes = [0; 32];
-        label.read_exact_at(&mut bytes, 0)?;
-        if bytes.starts_with(b"LABELONE") && bytes.ends_with(b"LVM2 001") {
-            return Ok(true);
-        }
+    let look = Peek::new(source);
+    let is_label = |bytes: [u8; 32]| bytes.starts_with(b"LABELONE") && bytes.ends_with(b"LVM2 001");
+    if [0, 512, 1024, 1536].into_iter().any(|at| look.bytes(at).is_some_and(is_label)) {
+        return Ok(true);
     }
-    Ok(false)
+    look.take_failure().map_or(Ok(false), Err)
 }
 
 #[cfg(test)]

@@ -104,11 +104,13 @@ impl ScanArgs {
         SourceArgs {
             image: self.image.clone(),
             header: None,
+            force_header: false,
             format,
             max_size,
             partition: None,
             offset: None,
             allow_truncated: false,
+            allow_foreign_segments: false,
         }
     }
 
@@ -176,6 +178,9 @@ pub struct SourceArgs {
     /// Take the header from this file: a detached header, or a header backup in place of a damaged one
     #[arg(long, value_name = "FILE")]
     pub header: Option<PathBuf>,
+    /// Take the header of --header also where the image begins with one of another UUID
+    #[arg(long, requires = "header")]
+    pub force_header: bool,
     /// The container format, where it should not be detected: raw, qcow2, vhd, vhdx, vmdk, ewf
     #[arg(long, value_name = "FORMAT")]
     pub format: Option<Format>,
@@ -191,6 +196,9 @@ pub struct SourceArgs {
     /// Take what is there, in whole sectors, when the image or its partition is cut off
     #[arg(long)]
     pub allow_truncated: bool,
+    /// Take data that cryptsetup would not: segments that are not encrypted, or several, without a reencryption
+    #[arg(long)]
+    pub allow_foreign_segments: bool,
 }
 
 /// Where the key is. In each of these, FILE may be - for the standard input, or /dev/fd/N.
@@ -313,6 +321,9 @@ pub struct OutArgs {
     /// Write the hashes to this file, in the format of sha256sum
     #[arg(long, value_name = "FILE", requires = "hash")]
     pub hash_file: Option<PathBuf>,
+    /// Do not compare a backup's image with the hash that was recorded when it was fetched
+    #[arg(long)]
+    pub no_compare: bool,
     /// How many threads decrypt [default: as many as the machine has cores]
     #[arg(long, value_name = "N")]
     pub threads: Option<std::num::NonZeroUsize>,

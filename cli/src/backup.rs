@@ -3,10 +3,12 @@
 use std::fs::File;
 
 use unluks::backup::{BackupDir, DESCRIPTION};
-use unluks::decrypt::hash::{Hashed, Of};
+use unluks::decrypt::hash::{Algorithm, Hashed, Of};
+use unluks::error::Condition;
 use unluks::{Error, Key, Result};
 
 use crate::args::SourceArgs;
+use crate::hashes::Wanted;
 use crate::source::{Source, WithinFile, is_dash, shown};
 
 /// A backup that the command line named, and whose image stands in its place from now on.
@@ -34,19 +36,25 @@ pub fn enter(args: &mut SourceArgs) -> Result<Option<InBackup>> {
 
 /// Adds what the cloud said to the error of an image without a LUKS header.
 pub fn explain(backup: Option<&InBackup>, e: Error) -> Error {
-    match backup.is_some_and(|b| b.0.backup.key.is_none()) && e.rule() == "magic" {
-        true => e.with_hint("the cloud names no key of this image: it is not encrypted, and is its own plaintext"),
-        false => e,
+    if backup.is_some_and(|b| b.0.backup.key.is_none()) && e.is(Condition::NoHeader) {
+        e.with_hint("the cloud names no key of this image: it is not encrypted, and is its own plaintext")
+    } else {
+        e
     }
 }
 
 impl InBackup {
-    /// Refuses an image that is not as long as it was, and all of the backup's files as outputs.
-    pub fn check(&self, source: &mut Source, allow_truncated: bool) -> Result<()> {
+    /// None of the backup's files may be an output.
+    pub fn keep_from_outputs(&self, source: &mut Source) -> Result<()> {
         let description = self.0.path().join(DESCRIPTION);
         for path in self.0.key_path().into_iter().chain([description]) {
             source.files.push(File::open(&path).map_err(|e| Error::io(format!("opening {}", shown(&path)), e))?);
         }
+        Ok(())
+    }
+
+    /// Refuses an image that is not as long as it was.
+    pub fn check_len(&self, source: &Source, allow_truncated: bool) -> Result<()> {
         let found = source.file.len();
         let short = self.0.backup.data.as_ref().is_some_and(|data| found < data.size);
         match self.0.check_len(found) {
@@ -63,19 +71,25 @@ impl InBackup {
         self.0.read_key()
     }
 
-    /// Refuses an image whose hash is not the one that the cloud had.
-    pub fn compare(&self, hashes: &[Hashed]) -> Result<()> {
-        let Some(image) = &self.0.backup.image else { return Ok(()) };
-        let md5 = image.checksum.as_deref().map(|hex| ("image.checksum", "md5", hex));
-        let other = image.os_hash_algo.as_deref().zip(image.os_hash_value.as_deref());
-        let other = other.map(|(name, hex)| ("image.os_hash_value", name, hex));
-        for (rule, name, recorded) in md5.into_iter().chain(other) {
-            let made = hashes.iter().find(|h| h.of == Of::Image && h.algorithm.name() == name);
-            if let Some(h) = made.filter(|h| h.hex != recorded) {
-                let message = format!("the image's {name} is {}; it was {recorded} when it was fetched", h.hex);
-                return Err(Error::corrupt(rule, message).with_hint("the image was changed since: fetch it again"));
+    /// The hash of the image to make on the way: the strongest that was recorded, and that is known here.
+    pub fn wanted(&self) -> Option<Wanted> {
+        let known = self.0.recorded_hashes().into_iter().find_map(|recorded| recorded.algorithm.parse().ok());
+        known.map(|algorithm: Algorithm| Wanted { of: Of::Image, algorithm })
+    }
+
+    /// Refuses an image whose hash is not the one that the cloud had; otherwise says which hashes are the same.
+    pub fn compare(&self, hashes: &[Hashed]) -> Result<String> {
+        let mut same = Vec::new();
+        for recorded in self.0.recorded_hashes() {
+            let made = hashes.iter().find(|h| h.of == Of::Image && h.algorithm.name() == recorded.algorithm);
+            if let Some(made) = made {
+                recorded.compare(&made.hex)?;
+                same.push(format!("{} {}", recorded.algorithm, recorded.hex));
             }
         }
-        Ok(())
+        Ok(match same.is_empty() {
+            false => format!("the image is as it was fetched: {}", same.join(", ")),
+            true => "warning: the image was not compared: no hash that is known here was recorded of it".into(),
+        })
     }
 }

@@ -19,56 +19,42 @@ use unluks::volume::{BadSectorPolicy, VolumeOptions};
 use unluks::{Error, ErrorKind, Image, ReadAt, Result, Volume};
 
 use crate::args::{BadSectors, DecryptArgs, When};
-use crate::backup::{self, InBackup};
+use crate::backup::InBackup;
 use crate::hashes;
 use crate::key;
+use crate::open::Opened;
 use crate::progress::{Shown, StopFollowers};
-use crate::source::{Source, WithinFile, is_dash, shown};
+use crate::source::{Source, is_dash, shown};
 
 /// An output below this is not worth a journal.
 const JOURNAL_FROM: u64 = 64 << 20;
 
 pub fn run(args: &mut DecryptArgs) -> Result<ExitCode> {
     key::check(&args.key, is_dash(&args.source.image))?;
-    let backup = backup::enter(&mut args.source)?;
+    let opened = Opened::open(&mut args.source)?;
     let args = &*args;
-    let mut source = Source::open(&args.source)?;
-    if let Some(backup) = &backup {
-        backup.check(&mut source, args.source.allow_truncated).map_err(|e| e.within_file(&args.source.image))?;
-    }
+    let Opened { source, image, .. } = &opened;
     source.print_notes(args.out.quiet);
-    let wanted = hashes::parse(&args.out.hash)?;
-    hashes::check_file(args, &source)?;
-    let output = Output::look(args, &source)?;
-    let image = source.image(&args.source).map_err(|e| backup::explain(backup.as_ref(), e))?;
-    let material = key::read(&args.key, is_dash(&args.source.image), backup.as_ref())?;
-    let unlocked = key::unlock(&image, material, &args.key, &args.limits, args.out.quiet);
-    let unlocked = unlocked.map_err(|e| e.within_file(&args.source.image))?;
-    let options = VolumeOptions {
-        allow_truncated: args.source.allow_truncated,
-        length_unknown: source.pipe.is_some(),
-        bad_sectors: BadSectors::policy(args.part.bad_sectors),
-    };
-    let volume = match image.volume(&unlocked, options) {
-        // A part that is there all the same is no matter of what is missing behind it.
-        Err(e) if e.rule() == "truncated" && args.part.length.is_some() => {
-            let there = image.volume(&unlocked, VolumeOptions { allow_truncated: true, ..options });
-            there.ok().filter(|volume| args.part.is_within(volume.len())).ok_or(e)
-        }
-        other => other,
-    };
-    let volume = volume.map_err(|e| e.within_file(&args.source.image))?;
+    let asked = hashes::parse(&args.out.hash)?;
+    hashes::check_file(args, source)?;
+    let output = Output::look(args, source)?;
+    let compared = opened.to_compare(args.out.no_compare, args.out.quiet);
+    let to_compare = compared.and_then(InBackup::wanted).filter(|wanted| !asked.contains(wanted));
+    let wanted: Vec<_> = asked.iter().copied().chain(to_compare).collect();
+    let unlocked = opened.unlock(&args.key, &args.limits, args.out.quiet)?;
+    let options = VolumeOptions { bad_sectors: BadSectors::policy(args.part.bad_sectors), ..VolumeOptions::default() };
+    let volume = opened.volume(&unlocked, options, |len| args.part.is_within(len))?;
     drop(unlocked);
-    warn(args.out.quiet, &image, &volume);
+    warn(args.out.quiet, image, &volume);
     let part = Part::of(args, &volume)?;
     let work = Work {
         args,
-        source: &source,
-        image: &image,
+        source,
+        image,
         volume: &volume,
         part,
         wanted: &wanted,
-        backup: backup.as_ref(),
+        backup: compared,
         progress: Progress::default(),
     };
     work.catch_signals()?;
@@ -79,11 +65,13 @@ pub fn run(args: &mut DecryptArgs) -> Result<ExitCode> {
     };
     let hashes = hashes.map_err(|e| match e.kind() {
         ErrorKind::Cancelled => e,
-        _ => e.within_file(&args.source.image),
+        _ => source.named(e),
     })?;
-    hashes::report(&hashes, args, &source)?;
-    report_bad_sectors(&volume, "the output is kept, with bad sectors")
-        .map_err(|e| e.within_file(&args.source.image))?;
+    // One that was made to compare the image alone was not asked for.
+    let asked_for = |h: &Hashed| asked.contains(&hashes::Wanted { of: h.of, algorithm: h.algorithm });
+    let hashes: Vec<_> = hashes.into_iter().filter(asked_for).collect();
+    hashes::report(&hashes, args, source)?;
+    report_bad_sectors(&volume, "the output is kept, with bad sectors").map_err(|e| source.named(e))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -136,13 +124,17 @@ pub fn warn(quiet: bool, image: &Image, volume: &Volume) {
     let metadata = image.metadata();
     for damaged in metadata.copies.iter().filter(|c| !c.used) {
         if let (Some(e), Some(used)) = (&damaged.error, metadata.used_copy()) {
-            let _ =
-                writeln!(err, "warning: the {} header is damaged, so the {} one is used: {e}", damaged.role, used.role);
+            let how = if e.kind() == ErrorKind::Io { "cannot be read" } else { "is damaged" };
+            let (role, used) = (damaged.role, used.role);
+            let _ = writeln!(err, "warning: the {role} header {how}, so the {used} one is used: {e}");
         }
     }
-    if volume.missing() > 0 {
-        let message = "bytes are missing at the end of the image; the whole sectors that are there are decrypted";
-        let _ = writeln!(err, "warning: {} {message}", volume.missing());
+    for note in volume.notes() {
+        let _ = writeln!(err, "warning: {note}");
+    }
+    if let Some(missing) = volume.missing() {
+        let message = "are missing at the end of the image; the whole sectors that are there are decrypted";
+        let _ = writeln!(err, "warning: {missing} {message}");
     }
 }
 
@@ -353,8 +345,10 @@ impl Work<'_> {
                 }
             }
         }
-        let tapped =
-            self.source.pipe.as_ref().filter(|_| !of_pipe.is_empty()).map(|p| (p, PipeHashes::tap(p, &of_pipe)));
+        let tapped = match self.source.pipe.as_ref().filter(|_| !of_pipe.is_empty()) {
+            Some(pipe) => Some((pipe, PipeHashes::tap(pipe, &of_pipe)?)),
+            None => None,
+        };
         let job =
             Job { volume: self.volume, pipe: self.source.pipe.as_deref(), start: self.part.start, len: self.part.len };
         let options = Options {
@@ -368,16 +362,21 @@ impl Work<'_> {
         let start = Instant::now();
         let stop = AtomicBool::new(false);
         let written = std::thread::scope(|scope| {
-            let watcher = scope.spawn(|| shown.follow(&self.progress, &stop, || self.leave_pipe(target)));
+            let follow = || shown.follow(&self.progress, &stop, || self.leave_pipe(target));
+            let thread = |name: &str| std::thread::Builder::new().name(name.into());
+            // Without a thread of its own, no progress is shown; what is to be resumed has to be noted.
+            let watcher = thread("progress").spawn_scoped(scope, follow).ok();
+            let mut stopped = StopFollowers::new(&stop, watcher.iter().map(|w| w.thread().clone()).collect());
             let scribe = journal.zip(target).map(|(j, t)| {
                 let stop = &stop;
-                scope.spawn(move || j.follow(t, stop))
+                thread("journal").spawn_scoped(scope, move || j.follow(t, stop))
             });
-            let followers = scribe.iter().map(|s| s.thread().clone()).chain([watcher.thread().clone()]).collect();
-            let stopped = StopFollowers::new(&stop, followers);
+            let scribe = scribe.transpose().map_err(|e| Error::io("starting a thread for the journal", e))?;
+            stopped.add(scribe.iter().map(|s| s.thread().clone()));
             let written = stream(&job, skip, sink, &lanes, options, &self.progress);
             drop(stopped);
-            let noted = scribe.map_or(Ok(()), |s| s.join().unwrap_or(Ok(())));
+            let panicked = || Err(Error::new(ErrorKind::Io, "noting the progress ended by a panic").with_rule("panic"));
+            let noted = scribe.map_or(Ok(()), |s| s.join().unwrap_or_else(|_| panicked()));
             written.and_then(|n| noted.map(|()| n))
         });
         shown.finish(self.progress.bytes());
@@ -391,7 +390,9 @@ impl Work<'_> {
             hashes.extend(tapped.finish(pipe)?);
         }
         // Before the output gets its name.
-        self.backup.map_or(Ok(()), |backup| backup.compare(&hashes))?;
+        if let Some(same) = self.backup.map(|backup| backup.compare(&hashes)).transpose()?.filter(|_| !out.quiet) {
+            let _ = writeln!(anstream::stderr(), "{same}");
+        }
         if !out.quiet {
             let seconds = start.elapsed().as_secs_f64();
             let _ = writeln!(anstream::stderr(), "{written} bytes of plaintext in {seconds:.1} s");

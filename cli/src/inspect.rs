@@ -12,22 +12,24 @@ use std::process::ExitCode;
 use unluks::locate::Place;
 use unluks::luks::area;
 use unluks::luks::data::DataFile;
+use unluks::volume::integrity_findings;
 use unluks::{Error, ReadAt, Result};
 
 use crate::args::InspectArgs;
-use crate::backup;
-use crate::source::Source;
+use crate::open::Opened;
 use report::{Container, DataIn, FileInfo, Files, Report};
 
 pub fn run(args: &mut InspectArgs) -> Result<ExitCode> {
-    let backup = backup::enter(&mut args.source)?;
+    let opened = Opened::open(&mut args.source)?;
     let args = &*args;
-    let source = Source::open(&args.source)?;
+    let Opened { source, image, .. } = &opened;
+    for doubt in opened.doubts() {
+        let _ = writeln!(anstream::stderr(), "warning: {doubt}");
+    }
     if source.is_plain_file() {
         // Those of a container are in the report.
         source.print_notes(false);
     }
-    let image = source.image(&args.source).map_err(|e| backup::explain(backup.as_ref(), e))?;
     let path = |path: &Path| path.to_string_lossy().into_owned();
     let file_info = |p: &Path, file: &dyn ReadAt| FileInfo { path: path(p), size: length(file) };
     let data = match source.place() {
@@ -39,7 +41,7 @@ pub fn run(args: &mut InspectArgs) -> Result<ExitCode> {
     let files = Files {
         image: file_info(&args.source.image, &*source.file),
         container: (!source.is_plain_file()).then(|| Container {
-            notes: source.notes.clone(),
+            notes: source.notes().to_vec(),
             size: match source.place() {
                 Place::Qcow2Luks(luks) => luks.header.len(),
                 Place::File(luks) | Place::Inside(luks) => luks.len(),
@@ -47,8 +49,11 @@ pub fn run(args: &mut InspectArgs) -> Result<ExitCode> {
         }),
         header: args.source.header.as_ref().map(|h| file_info(h, &**source.header())),
     };
-    let areas = area::findings(&**source.header(), image.metadata());
-    let report = Report::new(image.metadata(), files, data, areas);
+    let mut found = area::findings(&**source.header(), image.metadata());
+    if let (Place::File(data) | Place::Inside(data), None) = (source.place(), &source.pipe) {
+        found.extend(integrity_findings(image.metadata(), &**data));
+    }
+    let report = Report::new(image.metadata(), files, data, found);
     let output = match args.json {
         true => json::pretty(&report).map_err(|e| Error::io("writing JSON", e.into()))? + "\n",
         false => text::render(&report),

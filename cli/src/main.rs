@@ -6,8 +6,10 @@ mod decrypt;
 #[cfg(feature = "openstack")]
 mod fetch;
 mod hashes;
+mod hint;
 mod inspect;
 mod key;
+mod open;
 mod progress;
 mod quote;
 mod restore_plan;
@@ -40,7 +42,7 @@ fn main() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(e) => {
-            let _ = writeln!(anstream::stderr(), "unluks: {e}");
+            let _ = writeln!(anstream::stderr(), "unluks: {}", hint::line(&e));
             exit_code(&e)
         }
     }
@@ -49,33 +51,27 @@ fn main() -> ExitCode {
 /// `unluks serve`: unlocks first, so that no client can make the server derive keys.
 #[cfg(feature = "nbd")]
 fn serve_image(args: &mut args::ServeCommand) -> unluks::Result<ExitCode> {
-    use source::{Source, WithinFile};
     args.serve.check()?;
-    let backup = backup::enter(&mut args.source)?;
-    let mut source = Source::open(&args.source)?;
+    let opened = open::Opened::open(&mut args.source)?;
+    let open::Opened { source, image, .. } = &opened;
     if source.pipe.is_some() {
         return Err(Error::invalid("serve wants an image that can be read at any place, not a pipe"));
     }
-    if let Some(backup) = &backup {
-        backup.check(&mut source, args.source.allow_truncated).map_err(|e| e.within_file(&args.source.image))?;
-    }
-    let image = source.image(&args.source).map_err(|e| backup::explain(backup.as_ref(), e))?;
     source.print_notes(args.quiet);
-    let material = key::read(&args.key, false, backup.as_ref())?;
-    let unlocked = key::unlock(&image, material, &args.key, &args.limits, args.quiet);
-    let unlocked = unlocked.map_err(|e| e.within_file(&args.source.image))?;
-    let options = unluks::volume::VolumeOptions {
-        allow_truncated: args.source.allow_truncated,
-        bad_sectors: args::BadSectors::policy(args.bad_sectors),
-        ..Default::default()
-    };
-    let volume = image.volume(&unlocked, options).map_err(|e| e.within_file(&args.source.image))?;
+    if opened.backup.is_some() && !args.quiet {
+        let message = "the image was not compared with the hash that was recorded of it; unluks decrypt compares it";
+        let _ = writeln!(anstream::stderr(), "warning: {message}");
+    }
+    let unlocked = opened.unlock(&args.key, &args.limits, args.quiet)?;
+    let options =
+        unluks::volume::VolumeOptions { bad_sectors: args::BadSectors::policy(args.bad_sectors), ..Default::default() };
+    let volume = opened.volume(&unlocked, options, |_| false)?;
     drop(unlocked);
-    decrypt::warn(args.quiet, &image, &volume);
+    decrypt::warn(args.quiet, image, &volume);
     let volume = std::sync::Arc::new(volume);
     let code = serve::serve(&args.serve, std::sync::Arc::<unluks::Volume>::clone(&volume))?;
     let served = decrypt::report_bad_sectors(&volume, "they were served");
-    served.map_err(|e| e.within_file(&args.source.image))?;
+    served.map_err(|e| source.named(e))?;
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
 }
 

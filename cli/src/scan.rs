@@ -59,8 +59,14 @@ pub fn run(args: &ScanArgs) -> Result<ExitCode> {
 }
 
 fn nothing(scan: &Scan) -> Error {
-    match scan.containers.is_empty() {
-        true => Error::corrupt("magic", "no LUKS header at any place of it"),
-        false => Error::corrupt("magic", "no LUKS header that opens: each that begins as one is damaged or cut off"),
-    }
+    let error = match (&scan.unreadable, scan.containers.is_empty()) {
+        // What could not be read may be what was looked for.
+        (Some(u), true) => {
+            let message = format!("no LUKS header where it can be read: {} bytes cannot", u.bytes);
+            return Error::new(unluks::ErrorKind::Io, message).at(u.first);
+        }
+        (_, true) => "no LUKS header at any place of it",
+        (_, false) => "no LUKS header that opens: each that begins as one is damaged or cut off",
+    };
+    Error::corrupt("magic", error)
 }

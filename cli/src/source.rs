@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use unluks::decrypt::target::{is_same_file, names_beside};
-use unluks::error::escape;
+use unluks::error::{Condition, escape};
 use unluks::format::{self, Contents, Format};
 use unluks::io::Pipe;
 use unluks::locate::{FindOptions, Found, Place, find};
@@ -16,20 +16,21 @@ use crate::args::SourceArgs;
 
 /// The files of an image, opened read-only.
 pub struct Source {
+    /// The name that errors of the image have in front of them, and that of its header.
+    name: PathBuf,
+    header_name: PathBuf,
     /// The image file, byte for byte; the first of a set.
     pub file: Arc<dyn ReadAt>,
     /// The other files of a set.
-    pub segments: Vec<Segment>,
+    pub segments: Vec<SegmentFile>,
     /// Where the LUKS container is in it.
-    place: Place,
+    found: Found,
     /// The detached header.
     header: Option<Arc<dyn ReadAt>>,
     /// The pipe that the image comes through, where it does.
     pub pipe: Option<Arc<Pipe>>,
     /// All files behind it.
     pub files: Vec<File>,
-    /// What was chosen on the way, one line each.
-    pub notes: Vec<String>,
 }
 
 /// A whole disk: a file or device, or what a container format makes of it.
@@ -43,7 +44,7 @@ pub struct Disk {
 }
 
 /// A file of an EWF image behind the first.
-pub struct Segment {
+pub struct SegmentFile {
     pub path: PathBuf,
     pub file: Arc<dyn ReadAt>,
 }
@@ -108,7 +109,7 @@ impl Source {
             None => None,
         };
         let mut segments = Vec::new();
-        let Found { place, notes } = match &pipe {
+        let found = match &pipe {
             Some(_)
                 if args.format.is_some_and(|f| f != Format::Raw)
                     || args.partition.is_some()
@@ -120,36 +121,47 @@ impl Source {
             }
             Some(_) => {
                 refuse_container(args, &*file).map_err(|e| e.within_file(&args.image))?;
-                Found { place: Place::File(Arc::clone(&file)), notes: Vec::new() }
+                Found { file: Arc::clone(&file), place: Place::File(Arc::clone(&file)), notes: Vec::new() }
             }
             None => {
                 segments = more_segments(args, &*file, &mut files)?;
                 find(Arc::clone(&file), options(args, &segments)).map_err(|e| e.within_file(&args.image))?
             }
         };
-        Ok(Self { file, segments, place, header, pipe, files, notes })
+        let header_name = args.header.clone().unwrap_or_else(|| args.image.clone());
+        Ok(Self { name: args.image.clone(), header_name, file, segments, found, header, pipe, files })
+    }
+
+    /// The image's name in front of an error of it.
+    pub fn named(&self, e: Error) -> Error {
+        e.within_file(&self.name)
+    }
+
+    /// What was chosen on the way, one line each.
+    pub fn notes(&self) -> &[String] {
+        &self.found.notes
     }
 
     /// Says what was chosen on the way.
     pub fn print_notes(&self, quiet: bool) {
-        for note in self.notes.iter().filter(|_| !quiet) {
+        for note in self.notes().iter().filter(|_| !quiet) {
             let _ = writeln!(anstream::stderr(), "{note}");
         }
     }
 
     /// The header as a source.
     pub fn header(&self) -> &Arc<dyn ReadAt> {
-        self.header.as_ref().unwrap_or(self.place.source())
+        self.header.as_ref().unwrap_or(self.found.place.source())
     }
 
     /// Where the LUKS container is in the image file.
     pub fn place(&self) -> &Place {
-        &self.place
+        &self.found.place
     }
 
     /// The file as a whole is what the volume reads: its bytes can be hashed as they are read.
     pub fn is_plain_file(&self) -> bool {
-        matches!(self.place, Place::File(_))
+        matches!(self.found.place, Place::File(_))
     }
 
     /// Refuses a name of something to write that leads to one of these files: also through links, through a loop device,
@@ -182,23 +194,17 @@ impl Source {
     }
 
     /// Reads and validates the header.
-    pub fn image(&self, args: &SourceArgs) -> Result<Image> {
-        let image = match (&self.place, &self.header) {
-            (Place::Qcow2Luks(_), Some(_)) => {
-                Err(Error::invalid("--header: a qcow2 image that encrypts its clusters has its own"))
+    pub fn image(&self) -> Result<Image> {
+        let image = Image::open_found(&self.found, self.header.clone()).map_err(|e| {
+            if e.is(Condition::NoHeader) && self.pipe.is_some() && self.header.is_none() {
+                e.with_hint(
+                    "a pipe has to begin with the LUKS header: save a whole disk to a file first, and its partitions are looked at",
+                )
+            } else {
+                e
             }
-            (Place::Qcow2Luks(luks), None) => Image::open_qcow2(luks, Arc::clone(&self.file)),
-            (Place::File(data) | Place::Inside(data), header) => {
-                Image::open_detached(Arc::clone(header.as_ref().unwrap_or(data)), Arc::clone(data))
-            }
-        };
-        image.map_err(|e| match e.rule() {
-            "magic" if self.pipe.is_some() && self.header.is_none() => e.with_hint(
-                "a pipe has to begin with the LUKS header: save a whole disk to a file first, and its partitions are looked at",
-            ),
-            _ => e,
-        }
-        .within_file(args.header.as_ref().unwrap_or(&args.image)))
+        });
+        image.map_err(|e| e.within_file(&self.header_name))
     }
 }
 
@@ -212,14 +218,14 @@ fn refuse_container(args: &SourceArgs, pipe: &dyn ReadAt) -> Result<()> {
                 .with_rule("container.format")
                 .with_hint("save it to a file first"))
         }
-        Err(e) if e.rule() == "container.format" => Err(e),
+        Err(e) if e.is(Condition::OtherFormat) => Err(e),
         // It is shorter than what detection looks at, which its reader says better.
         Err(_) => Ok(()),
     }
 }
 
 /// What the command line says about the place of the container.
-fn options(args: &SourceArgs, segments: &[Segment]) -> FindOptions {
+fn options(args: &SourceArgs, segments: &[SegmentFile]) -> FindOptions {
     let segments = segments.iter().map(|segment| Arc::clone(&segment.file)).collect();
     FindOptions {
         container: format::Options { format: args.format, segments, max_size: args.max_size },
@@ -231,38 +237,19 @@ fn options(args: &SourceArgs, segments: &[Segment]) -> FindOptions {
 }
 
 /// The files of an EWF set behind the first, which is `file`, as far as they are there.
-fn more_segments(args: &SourceArgs, file: &dyn ReadAt, files: &mut Vec<File>) -> Result<Vec<Segment>> {
+fn more_segments(args: &SourceArgs, file: &dyn ReadAt, files: &mut Vec<File>) -> Result<Vec<SegmentFile>> {
     let ewf = match args.format {
         Some(format) => format == Format::Ewf,
         None => format::detect(file).is_ok_and(|format| format == Format::Ewf),
     };
-    let first = args.image.extension().and_then(|e| e.to_str()).filter(|e| ewf && e.len() == 3 && e.ends_with("01"));
-    let Some(letter) = first.and_then(|e| e.chars().next()).filter(|c| matches!(c, 'E' | 'e' | 'S' | 's')) else {
+    if !ewf {
         return Ok(Vec::new());
-    };
-    let mut segments: Vec<Segment> = Vec::new();
-    for extension in segment_extensions(letter) {
-        let path = args.image.with_extension(extension);
-        if !path.exists() {
-            break;
-        }
-        if segments.is_empty() {
-            allow_many_files();
-        }
-        let file = open_file(&path, files, &mut None)?;
-        segments.push(Segment { path, file });
     }
-    Ok(segments)
-}
-
-/// How the files of a set are called behind the first: `.E02` to `.E99`, then `.EAA` to `.EZZ`, `.FAA` and so on to
-/// `.ZZZ`, as libewf calls them.
-fn segment_extensions(letter: char) -> impl Iterator<Item = String> {
-    let (a, z) = if letter.is_ascii_uppercase() { ('A', 'Z') } else { ('a', 'z') };
-    let numbered = (2..=99).map(move |n| format!("{letter}{n:02}"));
-    let lettered =
-        (letter..=z).flat_map(move |x| (a..=z).flat_map(move |y| (a..=z).map(move |w| format!("{x}{y}{w}"))));
-    numbered.chain(lettered)
+    let paths = format::segment_files(&args.image);
+    if !paths.is_empty() {
+        allow_many_files();
+    }
+    paths.into_iter().map(|path| Ok(SegmentFile { file: open_file(&path, files, &mut None)?, path })).collect()
 }
 
 /// A set may have more files than a process may have open at first; best effort, for most have a few.
@@ -303,22 +290,5 @@ pub trait WithinFile {
 impl WithinFile for Error {
     fn within_file(self, path: &Path) -> Self {
         self.within(shown(path))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn segment_files_are_called_as_libewf_calls_them() {
-        let all: Vec<String> = segment_extensions('E').collect();
-        // Counted from 2 on.
-        for (number, wanted) in [(2, "E02"), (99, "E99"), (100, "EAA"), (775, "EZZ"), (776, "FAA"), (14971, "ZZZ")] {
-            assert_eq!(all[number - 2], wanted, "segment file {number}");
-        }
-        assert_eq!(all.len(), 14970);
-        let smart: Vec<String> = segment_extensions('s').skip(97).take(2).collect();
-        assert_eq!(smart, ["s99", "saa"]);
     }
 }

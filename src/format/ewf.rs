@@ -20,8 +20,9 @@
 //! stream lacks; and compares neither the tables' nor the chunks' checksums. Each would give wrong bytes for right ones.
 //!
 //! Segment files are named by a fixed rule, E01, E02 …, and not by the image; so a caller who was given the first may
-//! open the others. This module opens none: it takes them in their order.
+//! open the others. This module opens none: it names them, and takes them in their order.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use adler2::Adler32;
@@ -95,6 +96,31 @@ fn adler32(bytes: &[u8]) -> u32 {
     sum.checksum()
 }
 
+/// The names of the files of a set behind `first`, as far as files of these names are there; none where `first` is not
+/// called as the first of a set is.
+///
+/// They are `.E02` to `.E99`, then `.EAA` to `.EZZ`, `.FAA` and so on to `.ZZZ`, as libewf calls them.
+pub fn segment_files(first: &Path) -> Vec<PathBuf> {
+    let letter = first.extension().and_then(|e| e.to_str()).and_then(|e| e.strip_suffix("01"));
+    let letter = match letter {
+        Some("E") => 'E',
+        Some("e") => 'e',
+        Some("S") => 'S',
+        Some("s") => 's',
+        _ => return Vec::new(),
+    };
+    let paths = segment_extensions(letter).map(|extension| first.with_extension(extension));
+    paths.take_while(|path| path.exists()).collect()
+}
+
+fn segment_extensions(letter: char) -> impl Iterator<Item = String> {
+    let (a, z) = if letter.is_ascii_uppercase() { ('A', 'Z') } else { ('a', 'z') };
+    let numbered = (2..=99).map(move |n| format!("{letter}{n:02}"));
+    let lettered =
+        (letter..=z).flat_map(move |x| (a..=z).flat_map(move |y| (a..=z).map(move |w| format!("{x}{y}{w}"))));
+    numbered.chain(lettered)
+}
+
 /// The disk, and what else its sections tell.
 pub(super) struct Ewf {
     pub disk: Arc<dyn ReadAt>,
@@ -108,10 +134,10 @@ pub(super) fn open(segments: Vec<Arc<dyn ReadAt>>, notes: &mut Vec<String>) -> R
     let mut ended = false;
     for (n, (start, segment)) in file.parts.iter().enumerate() {
         if ended {
-            let more = file.parts.len() - n;
+            let more = file.parts.len().saturating_sub(n);
             return Err(Error::invalid(format!("the image ends in segment file {n}, but {more} more were given")));
         }
-        ended = found.read_segment(segment, *start, n + 1)?;
+        ended = found.read_segment(segment, *start, n.saturating_add(1))?;
     }
     if !ended {
         let n = file.parts.len();
@@ -127,9 +153,17 @@ pub(super) fn open(segments: Vec<Arc<dyn ReadAt>>, notes: &mut Vec<String>) -> R
             "ewf: {errors} ranges of sectors could not be read when the image was made, and are zeroes in it"
         ));
     }
-    let volume = found.volume.take().ok_or_else(|| Error::corrupt("ewf.volume", "the image has no volume section"))?;
+    let volume = match (found.volume.take(), found.unreadable_volume) {
+        (Some(volume), None) => volume,
+        (Some(volume), Some(e)) => {
+            notes.push(format!("ewf: a volume section cannot be read, and its copy was used: {e}"));
+            volume
+        }
+        (None, Some(e)) => return Err(e),
+        (None, None) => return Err(Error::corrupt("ewf.volume", "the image has no volume section")),
+    };
     let sector_size = volume.bytes_per_sector;
-    let chunks = found.tables.last().map_or(0, |table| table.first_chunk + table.entries);
+    let chunks = found.tables.last().map_or(0, |table| table.first_chunk.saturating_add(table.entries));
     // A chunk is at most 2^21 bytes and there are fewer than 2^19 tables of fewer than 2^32 chunks each.
     if chunks.saturating_mul(volume.chunk_size) < volume.size {
         return Err(Error::corrupt(
@@ -169,6 +203,10 @@ impl ReadAt for Joined {
         self.len
     }
 
+    #[expect(
+        clippy::arithmetic_side_effects,
+        reason = "the range is within the joined files, whose lengths add up to it"
+    )]
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         check_range(offset, buf.len(), self.len)?;
         let mut n = self.parts.partition_point(|(start, _)| *start <= offset).saturating_sub(1);
@@ -207,6 +245,8 @@ struct Table {
 #[derive(Default)]
 struct Found {
     volume: Option<Geometry>,
+    /// Why a volume section could not be read: each segment file has one, and any of them will do.
+    unreadable_volume: Option<Error>,
     tables: Vec<Table>,
     sections: usize,
     /// How many tables were read from their second copy.
@@ -232,7 +272,7 @@ impl Found {
         let mut damaged: Option<(Error, u64)> = None;
         loop {
             let section: Section = fields::read(file, at, "ewf.section", "a section header")?;
-            self.sections += 1;
+            self.sections = self.sections.saturating_add(1);
             let wrong = |what: String| Error::corrupt("ewf.section", format!("segment file {number}: {what}")).at(at);
             let sum = section.as_bytes().get(..72).map(adler32);
             if sum != Some(section.checksum.get()) {
@@ -258,28 +298,33 @@ impl Found {
             let end = if size == 0 { Some(next) } else { at.checked_add(size) };
             // Sections that overlapped would have the same bytes summed once for each of them: no section reaches into
             // the next, so no byte is summed twice.
-            let end = end.filter(|end| (at + SECTION_HEADER..=next.min(file.len())).contains(end));
+            let end = end.filter(|end| (at.saturating_add(SECTION_HEADER)..=next.min(file.len())).contains(end));
             let Some(end) = end else {
                 let name = escape(&String::from_utf8_lossy(kind));
                 return Err(wrong(format!("section {name} has {size} bytes, and the next comes at byte {next}"))
                     .with_hint("the segment file is cut off or damaged"));
             };
-            let body = at + SECTION_HEADER;
+            let body = at.saturating_add(SECTION_HEADER);
             match kind {
-                b"volume" | b"disk" | b"data" => self.read_volume(file, body, end, kind == b"data")?,
+                b"volume" | b"disk" | b"data" => match self.read_volume(file, body, end, kind == b"data") {
+                    Err(e) if e.kind() == ErrorKind::Io => self.unreadable_volume = Some(e),
+                    read => read?,
+                },
                 b"sectors" => sectors_end = Some(end),
                 b"table" => {
                     // In SMART's files the chunks lie behind the entries, in the table's own section.
                     let data_end = sectors_end.take().unwrap_or(end);
                     match self.read_table(file, start, body, end, data_end) {
-                        Err(e) if e.kind() == ErrorKind::Corrupt => damaged = Some((e, data_end)),
+                        Err(e) if matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::Io) => {
+                            damaged = Some((e, data_end));
+                        }
                         read => read?,
                     }
                 }
                 b"table2" => {
                     if let Some((_, data_end)) = damaged.take() {
                         self.read_table(file, start, body, end, data_end)?;
-                        self.second_tables += 1;
+                        self.second_tables = self.second_tables.saturating_add(1);
                     }
                 }
                 b"error2" => {
@@ -301,7 +346,7 @@ impl Found {
         };
         check_adler32(file, at, sum_at, "ewf.volume", "the volume section")?;
         let bytes_per_sector = volume.bytes_per_sector.get();
-        let chunk_size = u64::from(volume.sectors_per_chunk.get()) * u64::from(bytes_per_sector);
+        let chunk_size = u64::from(volume.sectors_per_chunk.get()).saturating_mul(u64::from(bytes_per_sector));
         if !bytes_per_sector.is_power_of_two() || !(512..=4096).contains(&bytes_per_sector) || chunk_size == 0 {
             return Err(Error::corrupt(
                 "ewf.volume",
@@ -314,7 +359,8 @@ impl Found {
             return Err(Error::limit("ewf.volume", found).at(at));
         }
         let size = volume.sector_count.get().checked_mul(u64::from(bytes_per_sector));
-        let size = size.ok_or_else(|| Error::corrupt("ewf.volume", "the number of sectors overflows").at(at + 16))?;
+        let size = size
+            .ok_or_else(|| Error::corrupt("ewf.volume", "the number of sectors overflows").at(at.saturating_add(16)))?;
         let geometry = Geometry { chunk_size, bytes_per_sector, size };
         // Each further segment file has a copy of the first one's volume section; some tools leave it empty.
         match self.volume {
@@ -334,21 +380,22 @@ impl Found {
             return Err(Error::corrupt("ewf.table", "the table header's Adler-32 is wrong").at(at));
         }
         let entries = u64::from(header.entry_count.get());
-        let entries_at = at + TABLE_HEADER;
-        let entries_end = entries_at + entries * 4;
+        let entries_at = at.saturating_add(TABLE_HEADER);
+        let entries_end = entries_at.saturating_add(entries.saturating_mul(4));
         if entries_end > end {
             let found = format!("found {entries} entries; the table section ends at byte {end}");
             return Err(Error::corrupt("ewf.table", found).at(at));
         }
         // SMART's tables have no checksum of their entries; EnCase's end with it.
-        if entries_end + CHECKSUM == end {
+        if entries_end.checked_add(CHECKSUM) == Some(end) {
             check_adler32(file, entries_at, entries_end, "ewf.table", "the table's entries")?;
         }
         let base = start.checked_add(header.base_offset.get());
-        let base = base.ok_or_else(|| Error::corrupt("ewf.table", "the base offset overflows").at(at + 8))?;
-        let first_chunk = self.tables.last().map_or(0, |table| table.first_chunk + table.entries);
+        let base =
+            base.ok_or_else(|| Error::corrupt("ewf.table", "the base offset overflows").at(at.saturating_add(8)))?;
+        let first_chunk = self.tables.last().map_or(0, |table| table.first_chunk.saturating_add(table.entries));
         if entries > 0 {
-            let (entries_at, data_end) = (start + entries_at, start + data_end);
+            let (entries_at, data_end) = (start.saturating_add(entries_at), start.saturating_add(data_end));
             self.tables.push(Table { first_chunk, entries, entries_at, base, data_end });
         }
         Ok(())
@@ -356,6 +403,7 @@ impl Found {
 }
 
 /// Compares the Adler-32 of the bytes from `at` to `end` with the one behind them.
+#[expect(clippy::arithmetic_side_effects, reason = "each piece ends before `end`")]
 fn check_adler32(file: &Arc<dyn ReadAt>, at: u64, end: u64, rule: &'static str, what: &str) -> Result<()> {
     let mut sum = Adler32::new();
     let mut buf = vec![0; 64 << 10];
@@ -383,6 +431,10 @@ struct Chunks {
 
 impl Chunks {
     /// The chunk's first byte and its end in the file, and whether it is compressed.
+    #[expect(
+        clippy::arithmetic_side_effects,
+        reason = "a chunk is of the disk, below 2^55, and its table starts at it or before"
+    )]
     fn find(&self, chunk: u64) -> Result<(u64, u64, bool)> {
         let n = self.tables.partition_point(|table| table.first_chunk <= chunk).saturating_sub(1);
         let wrong = |what: String| Error::corrupt("ewf.table", format!("chunk {chunk}: {what}"));
@@ -414,11 +466,16 @@ impl Layout for Chunks {
     }
 
     /// Also a chunk that is stored as it is goes through [`Layout::unpack`], where its checksum is compared.
+    #[expect(clippy::arithmetic_side_effects, reason = "a chunk has at least 512 bytes")]
     fn run_at(&self, offset: u64, _wanted: u64) -> Result<Run> {
         let (unit, skip) = (offset / self.volume.chunk_size, offset % self.volume.chunk_size);
         Ok(Run { len: self.volume.chunk_size - skip, place: Place::Packed { unit, skip } })
     }
 
+    #[expect(
+        clippy::arithmetic_side_effects,
+        reason = "a chunk is of the disk, and `find` gives an end behind the start"
+    )]
     fn unpack(&self, unit: u64) -> Result<Vec<u8>> {
         let (start, end, compressed) = self.find(unit)?;
         // The last chunk holds only what the disk has left.
@@ -445,5 +502,33 @@ impl Layout for Chunks {
 
     fn unit_size(&self) -> u64 {
         self.volume.chunk_size
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segment_files_are_called_as_libewf_calls_them() {
+        let all: Vec<String> = segment_extensions('E').collect();
+        // Counted from 2 on.
+        for (number, wanted) in [(2, "E02"), (99, "E99"), (100, "EAA"), (775, "EZZ"), (776, "FAA"), (14971, "ZZZ")] {
+            assert_eq!(all[number - 2], wanted, "segment file {number}");
+        }
+        assert_eq!(all.len(), 14970);
+        let smart: Vec<String> = segment_extensions('s').skip(97).take(2).collect();
+        assert_eq!(smart, ["s99", "saa"]);
+    }
+
+    #[test]
+    fn a_set_ends_where_a_name_is_missing() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a.E01", "a.E02", "a.E03", "a.E05", "b.raw", "c01"] {
+            std::fs::write(dir.path().join(name), "").unwrap();
+        }
+        let of = |name: &str| segment_files(&dir.path().join(name));
+        assert_eq!(of("a.E01"), [dir.path().join("a.E02"), dir.path().join("a.E03")]);
+        assert!(of("a.E02").is_empty() && of("b.raw").is_empty() && of("c01").is_empty());
     }
 }

@@ -25,7 +25,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::cache::Pages;
 use super::fields;
 use super::map::{Layout, Mapped, Place, Run};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::io::ReadAt;
 use crate::limits::VHDX_LOG_MAX;
 
@@ -103,26 +103,26 @@ pub(super) struct Vhdx {
 }
 
 /// Reads headers, regions and metadata, and gives the disk.
-pub(super) fn open(file: Arc<dyn ReadAt>) -> Result<Vhdx> {
+pub(super) fn open(file: Arc<dyn ReadAt>, notes: &mut Vec<String>) -> Result<Vhdx> {
     let mut magic = [0; 8];
     fields::fill(&file, &mut magic, 0, "vhdx.signature", "the file type identifier")?;
     if magic != *b"vhdxfile" {
         return Err(Error::corrupt("vhdx.signature", "the file does not begin with vhdxfile").at(0));
     }
-    let (header, header_offset) = current_header(&file)?;
+    let (header, header_offset) = current_header(&file, notes)?;
     if header.version.get() != 1 {
         let found = format!("found {}; 1 is read", header.version.get());
-        return Err(Error::unsupported("vhdx.version", found).at(header_offset + 66));
+        return Err(Error::unsupported("vhdx.version", found).at(header_offset.saturating_add(66)));
     }
     if header.log_guid != [0; 16] && has_log(&file, &header)? {
         return Err(Error::unsupported(
             "vhdx.log",
             "the image was not closed cleanly: its log has changes that are not played back yet, and its tables may be stale",
         )
-        .at(header_offset + 48)
+        .at(header_offset.saturating_add(48))
         .with_hint("on a copy of the image, qemu-img check -r all (or mounting it in Windows) plays the log back"));
     }
-    let regions = Regions::read(&file)?;
+    let regions = Regions::read(&file, notes)?;
     let metadata = Metadata::read(&file, regions.metadata)?;
     let disk = metadata.blocks(file, regions.bat)?;
     Ok(Vhdx { sector_size: metadata.sector_size, disk: Arc::new(Mapped::new(disk)) })
@@ -130,6 +130,7 @@ pub(super) fn open(file: Arc<dyn ReadAt>) -> Result<Vhdx> {
 
 /// Whether the log has an entry that the header's `log_guid` may count: entries start at each 4 KiB, with `loge`, and
 /// have the log's GUID at byte 32. Their checksums do not matter here, for a broken entry is no good sign.
+#[expect(clippy::arithmetic_side_effects, reason = "the log lies within the file")]
 fn has_log(file: &Arc<dyn ReadAt>, header: &Header) -> Result<bool> {
     const STEP: u64 = 4 << 10;
     let (start, len) = (header.log_offset.get(), u64::from(header.log_length.get()));
@@ -153,20 +154,39 @@ fn checksum(bytes: &[u8]) -> u32 {
     crc32c::crc32c_append(crc, rest.get(4..).unwrap_or_default())
 }
 
-fn current_header(file: &Arc<dyn ReadAt>) -> Result<(Header, u64)> {
+/// The newer of the two headers that are good. One that cannot be read may have been newer, and have had a log.
+fn current_header(file: &Arc<dyn ReadAt>, notes: &mut Vec<String>) -> Result<(Header, u64)> {
     let mut best: Option<(Header, u64)> = None;
+    let mut unreadable = None;
     for offset in HEADERS {
-        let header: Header = fields::read(file, offset, "vhdx.header", "a VHDX header")?;
+        let header: Header = match fields::read(file, offset, "vhdx.header", "a VHDX header") {
+            Ok(header) => header,
+            Err(e) => {
+                unreadable = Some(e);
+                continue;
+            }
+        };
         let valid = header.signature == *b"head" && checksum(header.as_bytes()) == header.checksum.get();
         let newer = best.as_ref().is_none_or(|(b, _)| header.sequence_number.get() > b.sequence_number.get());
         if valid && newer {
             best = Some((header, offset));
         }
     }
-    best.ok_or_else(|| {
-        Error::corrupt("vhdx.header", "neither of the two headers has the signature head and a right CRC-32C")
-            .at(HEADERS[0])
-    })
+    match (best, unreadable) {
+        (Some(best), None) => Ok(best),
+        (Some(best), Some(e)) => {
+            notes.push(format!(
+                "vhdx: one of the two headers cannot be read, so the other one is used; had it been newer, changes that \
+                 wait in the log would be missing: {e}"
+            ));
+            Ok(best)
+        }
+        (None, Some(e)) => Err(e),
+        (None, None) => {
+            let message = "neither of the two headers has the signature head and a right CRC-32C";
+            Err(Error::corrupt("vhdx.header", message).at(HEADERS[0]))
+        }
+    }
 }
 
 struct Regions {
@@ -176,15 +196,17 @@ struct Regions {
 }
 
 impl Regions {
-    fn read(file: &Arc<dyn ReadAt>) -> Result<Self> {
-        let mut last = Error::corrupt("vhdx.regions", "no region table is valid");
-        for offset in REGION_TABLES {
-            match Self::read_copy(file, offset) {
-                Ok(regions) => return Ok(regions),
-                Err(e) => last = e,
+    fn read(file: &Arc<dyn ReadAt>, notes: &mut Vec<String>) -> Result<Self> {
+        let [first, second] = REGION_TABLES.map(|offset| Self::read_copy(file, offset));
+        match (first, second) {
+            (Ok(regions), _) => Ok(regions),
+            (Err(e), Ok(regions)) => {
+                notes.push(format!("vhdx: the first region table is damaged, so the second one is used: {e}"));
+                Ok(regions)
             }
+            // One that cannot be read may be good.
+            (Err(first), Err(second)) => Err(if second.kind() == ErrorKind::Io { second } else { first }),
         }
-        Err(last)
     }
 
     fn read_copy(file: &Arc<dyn ReadAt>, table: u64) -> Result<Self> {
@@ -194,7 +216,7 @@ impl Regions {
         fields::fill(file, &mut bytes, table, "vhdx.regions", "a region table")?;
         let stored = bytes.get(4..8).and_then(|b| U32::read_from_bytes(b).ok()).unwrap_or_default();
         if !bytes.starts_with(b"regi") || checksum(&bytes) != stored.get() {
-            return Err(wrong("neither region table has the signature regi and a right CRC-32C".into()));
+            return Err(wrong("the region table has not the signature regi and a right CRC-32C".into()));
         }
         let count = bytes.get(8..12).and_then(|b| U32::read_from_bytes(b).ok()).unwrap_or_default().get();
         if count > ENTRIES_MAX {
@@ -239,6 +261,7 @@ struct Metadata {
 }
 
 impl Metadata {
+    #[expect(clippy::arithmetic_side_effects, reason = "offsets of 32 bits in a region within the file")]
     fn read(file: &Arc<dyn ReadAt>, (start, len): (u64, u64)) -> Result<Self> {
         let table: MetadataTable = fields::read(file, start, "vhdx.metadata", "the metadata table")?;
         let count = u32::from(table.entry_count.get());
@@ -312,6 +335,7 @@ impl Metadata {
     }
 
     /// The disk's blocks, whose table lies in the region `bat`.
+    #[expect(clippy::arithmetic_side_effects, reason = "a block has 2^20 to 2^28 bytes, a sector 512 or 4096")]
     fn blocks(&self, file: Arc<dyn ReadAt>, (bat, bat_len): (u64, u64)) -> Result<Blocks> {
         let chunk_ratio = (u64::from(self.sector_size) << 23) / self.block_size;
         let blocks = self.size.div_ceil(self.block_size);
@@ -350,6 +374,7 @@ impl Layout for Blocks {
         &self.file
     }
 
+    #[expect(clippy::arithmetic_side_effects, reason = "the table of blocks lies within the file")]
     fn run_at(&self, offset: u64, _wanted: u64) -> Result<Run> {
         let (block, skip) = (offset / self.block_size, offset % self.block_size);
         let at = self.bat + (block + block / self.chunk_ratio) * 8;

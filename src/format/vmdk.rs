@@ -33,8 +33,10 @@ use super::unpack::{Packing, unpack};
 use crate::error::{Error, Result, escape};
 use crate::io::ReadAt;
 use crate::limits::{CONTAINER_UNIT_MAX, VMDK_DESCRIPTOR_MAX};
+use crate::num;
 
 const SECTOR: u64 = 512;
+const FLAG_SPARE: u32 = 1 << 1;
 const FLAG_ZEROED_GRAINS: u32 = 1 << 2;
 const FLAG_COMPRESSED: u32 = 1 << 16;
 const FLAG_MARKERS: u32 = 1 << 17;
@@ -76,7 +78,7 @@ impl Header {
                 "vmdk.header",
                 "its line end bytes are changed: the file was transferred as text, and is damaged",
             )
-            .at(offset + 73));
+            .at(offset.saturating_add(73)));
         }
         Ok(header)
     }
@@ -89,9 +91,7 @@ pub(super) fn refuse_descriptor(file: &dyn ReadAt) -> Error {
         Err(e) => return e,
     };
     let hint = match descriptor.extents.as_slice() {
-        [Extent { kind, .. }] if kind == "FLAT" || kind == "VMFS" => {
-            "give the file it names instead, with --format raw"
-        }
+        [Extent { kind, .. }] if kind == "FLAT" || kind == "VMFS" => "give the file it names instead, as a raw one",
         _ => "if you trust the image: qemu-img convert -O raw IMAGE DISK.raw makes one file of them",
     };
     Error::unsupported(
@@ -126,7 +126,13 @@ pub(super) fn open(file: Arc<dyn ReadAt>, notes: &mut Vec<String>) -> Result<Arc
     if header.unclean_shutdown != 0 {
         notes.push("vmdk: the image was not closed cleanly".into());
     }
-    Ok(Arc::new(Mapped::new(Sparse::new(file, &header, at)?)))
+    let disk = Sparse::new(file, &header, at)?;
+    if let (Err(e), Some(_)) = (disk.check_directory(), disk.spare) {
+        notes.push(format!(
+            "vmdk: the grain directory cannot be read, so the spare one is used where it has to be: {e}"
+        ));
+    }
+    Ok(Arc::new(Mapped::new(disk)))
 }
 
 /// Refuses an image whose descriptor says that the disk lies, in part, in other files.
@@ -221,7 +227,7 @@ impl Descriptor {
         match self.extents.len() {
             0 => "files that it does not name".into(),
             1..=3 => names.join(", "),
-            n => format!("{} and {} more", names.join(", "), n - 3),
+            n => format!("{} and {} more", names.join(", "), n.saturating_sub(3)),
         }
     }
 }
@@ -233,6 +239,8 @@ struct Sparse {
     grain: u64,
     grains_per_table: u64,
     directory: u64,
+    /// A second grain directory, with grain tables of its own.
+    spare: Option<u64>,
     zeroed_grains: bool,
     compressed: bool,
     markers: bool,
@@ -240,31 +248,35 @@ struct Sparse {
 
 impl Sparse {
     /// Checks the header that lies at `at`.
+    #[expect(
+        clippy::arithmetic_side_effects,
+        reason = "a grain is at most 2^30 bytes, and a table has at most 2^9 of them"
+    )]
     fn new(file: Arc<dyn ReadAt>, header: &Header, at: u64) -> Result<Self> {
         let flags = header.flags.get();
         if !(1..=3).contains(&header.version.get()) {
             let found = format!("found {}; 1 to 3 are read", header.version.get());
-            return Err(Error::unsupported("vmdk.version", found).at(at + 4));
+            return Err(Error::unsupported("vmdk.version", found).at(at.saturating_add(4)));
         }
         let compressed = flags & FLAG_COMPRESSED != 0;
         if compressed && header.compress_algorithm.get() != COMPRESSION_ZLIB {
             let found = format!("found {}; 1 (zlib) is read", header.compress_algorithm.get());
-            return Err(Error::unsupported("vmdk.compress_algorithm", found).at(at + 77));
+            return Err(Error::unsupported("vmdk.compress_algorithm", found).at(at.saturating_add(77)));
         }
         let grain = header.grain_size.get().checked_mul(SECTOR).filter(|grain| grain.is_power_of_two());
         let grain = grain.filter(|grain| *grain <= 1 << 30).ok_or_else(|| {
             let found = format!("found {}; a power of two up to 2097152 is allowed", header.grain_size.get());
-            Error::corrupt("vmdk.grain_size", found).at(at + 20)
+            Error::corrupt("vmdk.grain_size", found).at(at.saturating_add(20))
         })?;
         if compressed && grain > CONTAINER_UNIT_MAX {
             let found = format!("found {grain} bytes; {CONTAINER_UNIT_MAX} are allowed where grains are compressed");
-            return Err(Error::limit("vmdk.grain_size", found).at(at + 20));
+            return Err(Error::limit("vmdk.grain_size", found).at(at.saturating_add(20)));
         }
         let grains_per_table = u64::from(header.num_gtes_per_gt.get());
         // QEMU's cap; VMware writes 512.
         if !(1..=512).contains(&grains_per_table) {
             let found = format!("found {grains_per_table}; 1 to 512 is allowed");
-            return Err(Error::corrupt("vmdk.num_gtes_per_gt", found).at(at + 44));
+            return Err(Error::corrupt("vmdk.num_gtes_per_gt", found).at(at.saturating_add(44)));
         }
         let overflow = |what: &str| Error::corrupt("vmdk.header", format!("{what} overflows")).at(at);
         let size = header.capacity.get().checked_mul(SECTOR).ok_or_else(|| overflow("capacity"))?;
@@ -272,7 +284,11 @@ impl Sparse {
         // A grain is at most 2^30 bytes and a table has at most 2^9 of them.
         let tables = size.div_ceil(grain * grains_per_table);
         fields::table_within(&file, directory, tables, 4, "vmdk.capacity", "the grain directory")?;
+        // A stream has none, and one that does not fit the file is none.
+        let spare = header.rgd_offset.get().checked_mul(SECTOR).filter(|at| *at != 0 && flags & FLAG_SPARE != 0);
+        let fits = |at: &u64| fields::table_within(&file, *at, tables, 4, "vmdk.rgd", "the spare directory").is_ok();
         Ok(Self {
+            spare: spare.filter(fits),
             pages: Pages::new(file.clone()),
             file,
             size,
@@ -286,20 +302,35 @@ impl Sparse {
     }
 }
 
-impl Layout for Sparse {
-    fn size(&self) -> u64 {
-        self.size
+impl Sparse {
+    /// Reads the grain directory once, to know whether it can be read.
+    #[expect(
+        clippy::arithmetic_side_effects,
+        reason = "the directory lies within the file, and a grain has at most 2^30 bytes"
+    )]
+    fn check_directory(&self) -> Result<()> {
+        let tables = self.size.div_ceil(self.grain * self.grains_per_table);
+        let mut buf = [0; 4096];
+        let end = self.directory + tables * 4;
+        let mut at = self.directory;
+        while at < end {
+            let len = num::at_most(end - at, buf.len());
+            fields::fill(&self.file, &mut buf[..len], at, "vmdk.capacity", "the grain directory")?;
+            at += num::to_u64(len);
+        }
+        Ok(())
     }
 
-    fn file(&self) -> &dyn ReadAt {
-        &self.file
-    }
-
-    fn run_at(&self, offset: u64, wanted: u64) -> Result<Run> {
+    /// The run at `offset`, by the grain directory at `directory`.
+    #[expect(
+        clippy::arithmetic_side_effects,
+        reason = "the directory lies within the file, and a place in it is 512 times 32 bits"
+    )]
+    fn run_by(&self, directory: u64, offset: u64, wanted: u64) -> Result<Run> {
         let (grain, skip) = (offset / self.grain, offset % self.grain);
         let (table, index) = (grain / self.grains_per_table, grain % self.grains_per_table);
         let left = self.grains_per_table - index;
-        let table = u64::from(u32::from_le_bytes(self.pages.entry(self.directory + table * 4)?)) * SECTOR;
+        let table = u64::from(u32::from_le_bytes(self.pages.entry(directory + table * 4)?)) * SECTOR;
         if table == 0 {
             return Ok(Run { len: left * self.grain - skip, place: Place::Zero });
         }
@@ -338,8 +369,31 @@ impl Layout for Sparse {
         };
         Ok(Run { len: len - skip, place })
     }
+}
+
+impl Layout for Sparse {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn file(&self) -> &dyn ReadAt {
+        &self.file
+    }
+
+    fn run_at(&self, offset: u64, wanted: u64) -> Result<Run> {
+        let first = self.run_by(self.directory, offset, wanted);
+        match (first, self.spare) {
+            // Where neither will do, the first one's fault is the one to know.
+            (Err(e), Some(spare)) => self.run_by(spare, offset, wanted).map_err(|_| e),
+            (first, _) => first,
+        }
+    }
 
     /// `unit` is the sector where the grain begins: its marker, a sector number and a length in bytes, and the stream.
+    #[expect(
+        clippy::arithmetic_side_effects,
+        reason = "a grain is at most 2^30 bytes, and its place is 512 times 32 bits"
+    )]
     fn unpack(&self, unit: u64) -> Result<Vec<u8>> {
         let at = unit * SECTOR;
         let (at, len) = match self.markers {

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::sync::Mutex;
 
 use super::ReadAt;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Condition, Error, ErrorKind, Result};
 use crate::limits::{LUKS2_HDR_SIZE_MAX, LUKS2_KEYSLOTS_SIZE_MAX};
 
 /// The most that is kept of a pipe's head: two header copies and the keyslots area of the largest legal LUKS2 header.
@@ -144,7 +144,8 @@ impl ReadAt for Pipe {
             s.head.extend_from_slice(&more[..got]);
             if s.head.len() < end {
                 return Err(Error::new(ErrorKind::Corrupt, format!("the pipe ended at byte {}", s.position))
-                    .with_rule("length"));
+                    .with_rule("length")
+                    .with_condition(Condition::Truncated));
             }
         }
         buf.copy_from_slice(&s.head[end - buf.len()..end]);

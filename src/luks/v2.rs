@@ -30,7 +30,7 @@ use super::metadata::{Difference, HeaderCopy, Metadata, Role, Version};
 use super::validate::{self, Json};
 use super::{MAGIC, MAGIC_SECONDARY, compare, json};
 use crate::crypto::hash::Hash;
-use crate::error::{Error, ErrorKind, Result, escape};
+use crate::error::{Condition, Error, ErrorKind, Result, escape};
 use crate::io::ReadAt;
 use crate::limits::{LUKS2_HDR_SIZE_MAX, LUKS2_HDR_SIZE_MIN};
 
@@ -72,7 +72,7 @@ impl BinaryHeader {
             Role::Secondary => MAGIC_SECONDARY,
         };
         if header.magic != magic {
-            return Err(Error::corrupt("magic", "no LUKS2 magic").at(offset));
+            return Err(Error::corrupt("magic", "no LUKS2 magic").at(offset).with_condition(Condition::NoHeader));
         }
         let at = |field: u64| offset.saturating_add(field);
         if header.version.get() != 2 {
@@ -105,7 +105,7 @@ impl BinaryHeader {
         let hash = Hash::from_name(&name).map_err(|_| {
             Error::corrupt("checksum_alg", format!("found \"{}\", which is no known hash", escape(&name)))
         })?;
-        let mut bare = self.clone();
+        let mut bare = Box::new(self.clone());
         bare.csum = [0; 64];
         let computed = hash.digest(&[bare.as_bytes(), json_area]);
         match self.csum.starts_with(&computed) {
@@ -120,7 +120,7 @@ impl BinaryHeader {
 
 /// The text of a field that ends with a NUL, or with the field's last byte, which counts as one.
 fn text(field: &[u8]) -> String {
-    let field = &field[..field.len() - 1];
+    let field = field.split_last().map_or(field, |(_, text)| text);
     let end = field.iter().position(|b| *b == 0).unwrap_or(field.len());
     String::from_utf8_lossy(&field[..end]).into_owned()
 }
@@ -128,10 +128,16 @@ fn text(field: &[u8]) -> String {
 /// What was learned of one copy.
 struct Read {
     offset: u64,
-    header: Option<BinaryHeader>,
+    header: Option<Box<BinaryHeader>>,
     /// The checksum was good: what follows, the JSON area, is what was written.
     intact: bool,
     json: Result<(Json, serde_json::Value)>,
+}
+
+impl Read {
+    fn is_unreadable(&self) -> bool {
+        self.json.as_ref().is_err_and(|e| e.kind() == ErrorKind::Io)
+    }
 }
 
 /// Reads one copy: binary header, checksum, JSON.
@@ -143,15 +149,17 @@ fn read_copy(source: &(impl ReadAt + ?Sized), role: Role, offset: u64) -> Read {
     };
     let header_end = offset.saturating_add(4096);
     if source.len() < header_end {
-        return missing(short(header_end));
+        return missing(short(header_end).with_condition(Condition::NoHeader));
     }
-    let mut bytes = [0u8; HDR_BIN_LEN];
+    // On the heap, as all that has 4 KiB here: a thread may have a small stack.
+    let mut bytes = Box::new([0u8; HDR_BIN_LEN]);
     // A sector that cannot be read spoils one copy; the other may be good.
-    if let Err(e) = source.read_exact_at(&mut bytes, offset) {
-        return missing(e);
+    if let Err(e) = source.read_exact_at(&mut *bytes, offset) {
+        // A pipe shows its end only now.
+        return missing(if e.is(Condition::Truncated) { e.with_condition(Condition::NoHeader) } else { e });
     }
     let header = match BinaryHeader::parse(&bytes, role, offset) {
-        Ok(header) => header,
+        Ok(header) => Box::new(header),
         Err(e) => return missing(e),
     };
     let end = offset.saturating_add(header.hdr_size.get());
@@ -178,10 +186,11 @@ fn find_secondary(source: &(impl ReadAt + ?Sized), primary: &Read) -> Read {
     let mut offset = LUKS2_HDR_SIZE_MIN;
     let mut best = read_copy(source, Role::Secondary, offset);
     while !best.intact && offset < LUKS2_HDR_SIZE_MAX {
-        offset *= 2;
+        offset = offset.saturating_mul(2);
         let read = read_copy(source, Role::Secondary, offset);
         // A copy whose binary header can be read says more about what went wrong than one that is not there.
-        if read.intact || best.header.is_none() && read.header.is_some() {
+        // One that cannot be read may be good, so it says more than that, too.
+        if read.intact || best.header.is_none() && (read.header.is_some() || read.is_unreadable()) {
             best = read;
         }
     }
@@ -190,7 +199,7 @@ fn find_secondary(source: &(impl ReadAt + ?Sized), primary: &Read) -> Read {
 
 /// A good copy's content.
 struct Good {
-    header: BinaryHeader,
+    header: Box<BinaryHeader>,
     json: Json,
     value: serde_json::Value,
 }
@@ -238,7 +247,7 @@ pub fn read_one(source: &(impl ReadAt + ?Sized), role: Role, offset: u64) -> Hea
 ///
 /// # Errors
 /// [`ErrorKind::Corrupt`] where no copy is good, or the source is too short for the keyslots area; [`ErrorKind::Io`] where
-/// no copy is good and the primary cannot be read.
+/// no copy is good and one cannot be read.
 pub fn read(source: &(impl ReadAt + ?Sized)) -> Result<Metadata> {
     let primary = read_copy(source, Role::Primary, 0);
     let secondary = find_secondary(source, &primary);
@@ -260,25 +269,29 @@ pub fn read(source: &(impl ReadAt + ?Sized)) -> Result<Metadata> {
 
 /// Why no copy is good. Where nothing looks like a header at all, that is what it says.
 fn neither(primary: Option<Error>, secondary: Option<Error>) -> Error {
-    // What could not be read may be good.
-    let primary = match primary {
-        Some(e) if e.kind() == ErrorKind::Io => return e,
-        other => other,
-    };
-    let is_nothing = |e: &Option<Error>| e.as_ref().is_none_or(|e| matches!(e.rule(), "magic" | "length"));
-    if is_nothing(&primary) && is_nothing(&secondary) {
-        let message = "no LUKS header: neither the start nor any place of a secondary copy has one";
-        return Error::corrupt("magic", message)
-            .with_hint("for a detached header use --header, for a whole disk --partition or --offset");
+    let is_nothing = |e: &Option<Error>| e.as_ref().is_none_or(|e| e.is(Condition::NoHeader));
+    match (primary, secondary) {
+        // What could not be read may be good.
+        (Some(e), _) if e.kind() == ErrorKind::Io => e.within("primary header"),
+        (Some(p), Some(e)) if e.kind() == ErrorKind::Io => e.within(format!("primary header: {p}, secondary header")),
+        (primary, secondary) if is_nothing(&primary) && is_nothing(&secondary) => no_header(),
+        (Some(p), Some(s)) => both_damaged(&p, &s),
+        (Some(e), None) | (None, Some(e)) => e,
+        (None, None) => no_header(),
     }
-    let (first, second) = match (primary, secondary) {
-        (Some(p), Some(s)) => (p, s),
-        (Some(e), None) | (None, Some(e)) => return e,
-        (None, None) => return Error::corrupt("header", "no copy is good"),
-    };
+}
+
+fn no_header() -> Error {
+    let message = "no LUKS header: neither the start nor any place of a secondary copy has one";
+    Error::corrupt("magic", message)
+        .with_condition(Condition::NoHeader)
+        .with_hint("for a detached header use --header, for a whole disk --partition or --offset")
+}
+
+fn both_damaged(first: &Error, second: &Error) -> Error {
     let hint = "both copies are damaged; a header backup can be given with --header";
     // The rule is that of the primary, unless there is none to speak of.
-    let rule = if first.rule() == "magic" { second.rule() } else { first.rule() }.to_owned();
+    let rule = if first.is(Condition::NoHeader) { second.rule() } else { first.rule() }.to_owned();
     Error::new(ErrorKind::Corrupt, format!("primary header: {first}, secondary header: {second}"))
         .with_rule(rule)
         .with_hint(hint)
@@ -292,7 +305,7 @@ fn metadata(
 ) -> Result<Metadata> {
     let Good { header, json, value } = good;
     let metadata_size = header.hdr_size.get();
-    let header_size = 2 * metadata_size + json.keyslots_size;
+    let header_size = metadata_size.saturating_mul(2).saturating_add(json.keyslots_size);
     if source.len() < header_size {
         let message = format!("the source has {} bytes; header and keyslots area take {header_size}", source.len());
         return Err(Error::corrupt("length", message).with_hint("the file was cut off; get a whole copy"));

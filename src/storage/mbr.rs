@@ -87,7 +87,7 @@ impl Sector {
 }
 
 /// The partitions of the disk whose first sector is `mbr`.
-pub(super) fn list(disk: &dyn ReadAt, mbr: &Sector, sector_size: u32) -> Result<Table> {
+pub(super) fn list(disk: &dyn ReadAt, mbr: &Sector, sector_size: u32) -> Table {
     let table = Table { scheme: Scheme::Mbr, sector_size, entries: Vec::new(), notes: Vec::new() };
     let mut lister = Lister { disk, sector: u64::from(sector_size), disk_signature: mbr.0.disk_signature.get(), table };
     for (number, raw) in (1..).zip(&mbr.0.entries) {
@@ -97,10 +97,10 @@ pub(super) fn list(disk: &dyn ReadAt, mbr: &Sector, sector_size: u32) -> Result<
         }
     }
     for raw in mbr.0.entries.iter().filter(|raw| raw.is_extended()) {
-        lister.follow(raw)?;
+        lister.follow(raw);
     }
     shorten(&mut lister.table.notes, "mbr");
-    Ok(lister.table)
+    lister.table
 }
 
 struct Lister<'a> {
@@ -112,6 +112,10 @@ struct Lister<'a> {
 
 impl Lister<'_> {
     /// Adds the partition of `raw`, which counts from sector `base`. All numbers of sectors are below 2^34.
+    #[expect(
+        clippy::arithmetic_side_effects,
+        reason = "all numbers of sectors are below 2^34, and a sector has at most 4096 bytes"
+    )]
     fn add(&mut self, number: u32, base: u64, raw: &RawEntry) {
         let start = (base + u64::from(raw.first.get())) * self.sector;
         let len = u64::from(raw.count.get()) * self.sector;
@@ -123,7 +127,11 @@ impl Lister<'_> {
     }
 
     /// Adds the logical partitions of the extended one.
-    fn follow(&mut self, extended: &RawEntry) -> Result<()> {
+    #[expect(
+        clippy::arithmetic_side_effects,
+        reason = "all numbers of sectors are below 2^34, and a sector has at most 4096 bytes"
+    )]
+    fn follow(&mut self, extended: &RawEntry) {
         let (first, count) = (u64::from(extended.first.get()), u64::from(extended.count.get()));
         let (mut at, mut link_count) = (first, count);
         let mut seen = Vec::new();
@@ -131,12 +139,17 @@ impl Lister<'_> {
             // A chain that comes back to a table it has passed would go on for ever.
             if seen.contains(&at) || seen.len() >= MBR_LOGICAL_MAX {
                 self.table.notes.push(format!("mbr: the chain of logical partitions does not end (sector {at})"));
-                return Ok(());
+                return;
             }
             seen.push(at);
-            let Some(link) = Sector::read(self.disk, at * self.sector)? else {
-                self.table.notes.push(format!("mbr: the chain of logical partitions is broken off at sector {at}"));
-                return Ok(());
+            let link = match Sector::read(self.disk, at * self.sector) {
+                Ok(Some(link)) => link,
+                broken => {
+                    let why = broken.err().map_or(String::new(), |e| format!(", which cannot be read: {e}"));
+                    let note = format!("mbr: the chain of logical partitions is broken off at sector {at}{why}");
+                    self.table.notes.push(note);
+                    return;
+                }
             };
             for (n, raw) in link.0.entries.iter().enumerate().filter(|(_, raw)| raw.is_used() && !raw.is_extended()) {
                 let (offset, size) = (u64::from(raw.first.get()), u64::from(raw.count.get()));
@@ -147,11 +160,11 @@ impl Lister<'_> {
                 let logical = self.table.entries.iter().filter(|entry| entry.number > 4).count();
                 let Some(number) = u32::try_from(logical + 5).ok().filter(|_| logical < MBR_LOGICAL_MAX) else {
                     self.table.notes.push("mbr: there are more logical partitions than Linux numbers".into());
-                    return Ok(());
+                    return;
                 };
                 self.add(number, at, raw);
             }
-            let Some(next) = link.0.entries.iter().find(|raw| raw.is_extended()) else { return Ok(()) };
+            let Some(next) = link.0.entries.iter().find(|raw| raw.is_extended()) else { return };
             at = first + u64::from(next.first.get());
             link_count = u64::from(next.count.get());
         }
@@ -174,7 +187,7 @@ mod tests {
 
     fn table(disk: &[u8]) -> Table {
         let disk = disk.to_vec();
-        list(&disk, &Sector::read(&disk, 0).unwrap().unwrap(), 512).unwrap()
+        list(&disk, &Sector::read(&disk, 0).unwrap().unwrap(), 512)
     }
 
     #[test]

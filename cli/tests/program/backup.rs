@@ -122,19 +122,83 @@ fn an_image_of_another_length_is_refused_unless_its_rest_is_wanted() {
     let image = fs::read(backup.path("image.raw")).unwrap();
     fs::write(backup.path("image.raw"), &image[..image.len() - 512]).unwrap();
     backup.assert_refused(&[], 4, &["data.size", "--allow-truncated"]);
-    assert_eq!(backup.decrypt(&["--allow-truncated"]).code, Some(0));
+    let run = backup.decrypt(&["--allow-truncated"]);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    assert!(run.stderr.contains("is not compared with the hash"), "{}", run.stderr);
     fs::remove_file(backup.path("plain")).unwrap();
     fs::write(backup.path("image.raw"), [&image[..], &[0; 512]].concat()).unwrap();
     backup.assert_refused(&["--allow-truncated"], 4, &["data.size"]);
 }
 
 #[test]
-fn an_image_of_another_hash_gives_no_output() {
-    let backup = Backup::changed(|d| d["image"]["os_hash_value"] = "00".into());
-    backup.assert_refused(&["--hash", "image:sha512"], 4, &["image.os_hash_value", "it was 00"]);
-    assert_eq!(backup.decrypt(&["--hash", "md5"]).code, Some(0), "another hash says nothing");
-    let backup = Backup::changed(|d| d["image"]["checksum"] = "00".into());
-    backup.assert_refused(&["--hash", "md5"], 4, &["image.checksum", "it was 00"]);
+fn a_backup_is_compared_with_its_hash_whatever_is_asked_for() {
+    let backup = Backup::new();
+    let hash = backup.description["image"]["os_hash_value"].as_str().unwrap().to_owned();
+    let same = format!("the image is as it was fetched: sha512 {hash}");
+    for more in [&[][..], &["--hash", "plaintext:md5"], &["--hash", "sha512"], &["--skip", "512", "--length", "512"]] {
+        let run = backup.decrypt(more);
+        assert_eq!(run.code, Some(0), "{more:?}: {}", run.stderr);
+        assert!(run.stderr.contains(&same), "{more:?}: {}", run.stderr);
+        let printed = String::from_utf8(run.stdout).unwrap();
+        assert_eq!(
+            printed.contains(&hash),
+            more.contains(&"sha512"),
+            "what was not asked for is not printed: {printed}"
+        );
+        fs::remove_file(backup.path("plain")).unwrap();
+    }
+    // One bit, in the last sector of the data, which nothing else can tell.
+    let mut image = fs::read(backup.path("image.raw")).unwrap();
+    *image.last_mut().unwrap() ^= 1;
+    fs::write(backup.path("image.raw"), &image).unwrap();
+    for more in [&[][..], &["--hash", "md5"], &["--skip", "512", "--length", "512"], &["--no-sync"], &["--quiet"]] {
+        backup.assert_refused(more, 4, &["image.os_hash_value", &format!("it was {hash}")]);
+    }
+    let to_pipe = unluks(&["decrypt", &text(backup.dir.path()), "--output", "-"]);
+    assert_eq!(to_pipe.refusal_fault(&[4]), None, "{}", to_pipe.stderr);
+    let run = backup.decrypt(&["--no-compare"]);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    assert!(run.stderr.contains("is not compared") && !run.stderr.contains("as it was fetched"), "{}", run.stderr);
+}
+
+#[test]
+fn the_strongest_hash_that_is_known_is_compared() {
+    let image = fs::read(Backup::new().path("image.raw")).unwrap();
+    let md5 = hex::encode(md5::Md5::digest(&image));
+    let both = Backup::changed(|d| d["image"]["checksum"] = md5.clone().into());
+    let run = both.decrypt(&[]);
+    assert!(run.stderr.contains("fetched: sha512 ") && !run.stderr.contains("md5"), "{}", run.stderr);
+    // An algorithm that is not known here, and MD5 beside it.
+    let unknown = Backup::changed(|d| {
+        d["image"]["os_hash_algo"] = "sha3-512".into();
+        d["image"]["checksum"] = md5.clone().into();
+    });
+    assert!(unknown.decrypt(&[]).stderr.contains(&format!("fetched: md5 {md5}")));
+    let only_md5 = Backup::changed(|d| {
+        (d["image"]["os_hash_algo"], d["image"]["os_hash_value"]) = (Value::Null, Value::Null);
+        d["image"]["checksum"] = "00".into();
+    });
+    only_md5.assert_refused(&[], 4, &["image.checksum", "it was 00"]);
+    let none =
+        Backup::changed(|d| (d["image"]["os_hash_algo"], d["image"]["os_hash_value"]) = (Value::Null, Value::Null));
+    let run = none.decrypt(&[]);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    assert!(run.stderr.contains("warning: the image was not compared"), "{}", run.stderr);
+    // One that was asked for besides is compared, too.
+    let wrong_md5 = Backup::changed(|d| d["image"]["checksum"] = "00".into());
+    assert_eq!(wrong_md5.decrypt(&[]).code, Some(0), "SHA-512 is enough");
+    fs::remove_file(wrong_md5.path("plain")).unwrap();
+    wrong_md5.assert_refused(&["--hash", "md5"], 4, &["image.checksum", "it was 00"]);
+}
+
+#[test]
+fn a_backup_of_another_length_is_inspected_with_a_warning() {
+    let backup = Backup::new();
+    let image = fs::read(backup.path("image.raw")).unwrap();
+    fs::write(backup.path("image.raw"), &image[..image.len() - 512]).unwrap();
+    let run = unluks(&["inspect", &text(backup.dir.path())]);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    assert!(run.stderr.contains("warning: ") && run.stderr.contains("data.size"), "{}", run.stderr);
 }
 
 #[test]

@@ -23,6 +23,7 @@ mod mutations;
 #[path = "../../../tests/nbd/support.rs"]
 #[allow(clippy::as_conversions, dead_code)]
 mod nbd_support;
+mod opening;
 mod readme;
 mod reencryption;
 mod scan;
@@ -31,6 +32,7 @@ mod secrets;
 #[cfg(all(feature = "nbd", feature = "peer-tests"))]
 #[allow(clippy::as_conversions)]
 mod serve;
+mod stack;
 #[cfg(feature = "nbd")]
 #[path = "../../../fuzz/src/lib.rs"]
 #[allow(dead_code)]

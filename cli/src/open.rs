@@ -1,0 +1,108 @@
+//! The one way in: from the command line's words to an open image, and on to its plaintext.
+
+use std::io::Write;
+
+use unluks::volume::VolumeOptions;
+use unluks::{Error, Image, ReadAt, Result, UnlockedImage, Volume};
+
+use crate::args::{KeyArgs, LimitArgs, SourceArgs};
+use crate::backup::{self, InBackup};
+use crate::key;
+use crate::source::{Source, is_dash};
+
+/// An image whose header was read and validated, with the files and the backup that it comes from.
+pub struct Opened {
+    pub source: Source,
+    pub backup: Option<InBackup>,
+    pub image: Image,
+    stdin_is_image: bool,
+    force_header: bool,
+    allow_truncated: bool,
+    allow_foreign_segments: bool,
+}
+
+impl Opened {
+    /// Opens the image that the command line names; where it names a backup's directory, the image in it takes its place.
+    pub fn open(args: &mut SourceArgs) -> Result<Self> {
+        let backup = backup::enter(args)?;
+        let mut source = Source::open(args)?;
+        if let Some(backup) = &backup {
+            backup.keep_from_outputs(&mut source)?;
+        }
+        let image = source.image().map_err(|e| backup::explain(backup.as_ref(), e))?;
+        Ok(Self {
+            stdin_is_image: is_dash(&args.image),
+            force_header: args.force_header,
+            allow_truncated: args.allow_truncated,
+            allow_foreign_segments: args.allow_foreign_segments,
+            source,
+            backup,
+            image,
+        })
+    }
+
+    /// Why the plaintext would be wrong, or not all of it: a foreign header, an image that is not as long as it was.
+    pub fn doubts(&self) -> Vec<Error> {
+        let foreign = self.image.foreign_header().map(|e| match e.hint() {
+            Some(_) => e,
+            None => e.with_hint("leave --header out, or name the right one; --force-header takes it all the same"),
+        });
+        let length = self.backup.as_ref().and_then(|backup| backup.check_len(&self.source, self.allow_truncated).err());
+        foreign.into_iter().filter(|_| !self.force_header).chain(length).map(|e| self.source.named(e)).collect()
+    }
+
+    /// The backup whose recorded hash the image is to be compared with. Where there is a backup and it is not, that is
+    /// said.
+    pub fn to_compare(&self, no_compare: bool, quiet: bool) -> Option<&InBackup> {
+        let backup = self.backup.as_ref()?;
+        let why = if no_compare {
+            "as --no-compare wants it"
+        } else if backup.check_len(&self.source, false).is_err() {
+            // Where that is not allowed, unlocking refuses it.
+            "for it is not as long as it was"
+        } else {
+            return Some(backup);
+        };
+        if !quiet {
+            let message = "the image is not compared with the hash that was recorded of it";
+            let _ = writeln!(anstream::stderr(), "warning: {message}, {why}");
+        }
+        None
+    }
+
+    /// Refuses what there is doubt of; then reads the key, derives from it, and says on the standard error how it opened.
+    pub fn unlock(&self, key: &KeyArgs, limits: &LimitArgs, quiet: bool) -> Result<UnlockedImage> {
+        if let Some(doubt) = self.doubts().into_iter().next() {
+            return Err(doubt);
+        }
+        let material = key::read(key, self.stdin_is_image, self.backup.as_ref())?;
+        let options = key::options(self.allow_foreign_segments, key, limits);
+        let unlocked = key::unlock(&self.image, material, &options, quiet).map_err(|e| self.source.named(e))?;
+        for passed_over in unlocked.passed_over().iter().filter(|_| !quiet) {
+            let _ = writeln!(anstream::stderr(), "warning: a keyslot was passed over: {passed_over}");
+        }
+        Ok(unlocked)
+    }
+
+    /// The plaintext; of an image that is cut off, where that is allowed, or where `part_is_there` says of its length that
+    /// it is enough.
+    pub fn volume(
+        &self,
+        unlocked: &UnlockedImage,
+        options: VolumeOptions,
+        part_is_there: impl Fn(u64) -> bool,
+    ) -> Result<Volume> {
+        let options = VolumeOptions {
+            allow_truncated: self.allow_truncated,
+            length_unknown: self.source.pipe.is_some(),
+            ..options
+        };
+        let volume = unlocked.volume(options).or_else(|e| {
+            // What is missing does not matter to a part that ends before it.
+            let options = VolumeOptions { allow_truncated: true, ..options };
+            let there = unlocked.volume(options).ok();
+            there.filter(|volume| part_is_there(volume.len())).ok_or(e)
+        });
+        volume.map_err(|e| self.source.named(e))
+    }
+}

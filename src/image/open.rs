@@ -1,0 +1,110 @@
+//! The front door: from a path, or from what [`find`] found, to an image.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::Image;
+use crate::error::{Condition, Error, Result, shown};
+use crate::format::{self, Format, segment_files};
+use crate::io::{FileSource, ReadAt};
+use crate::locate::{FindOptions, Found, Place, find};
+
+/// What is known of an image before it is opened. All of it can be left out.
+#[derive(Clone, Debug, Default)]
+pub struct OpenOptions {
+    /// The file with the header: a detached header, or a header backup in place of a damaged one.
+    pub header: Option<PathBuf>,
+    /// Takes a header that does not belong to the data, by all that can be seen: see [`Image::foreign_header`].
+    pub foreign_header: bool,
+    /// The partition of a whole disk, by number, label or UUID; without it the only one with LUKS is taken.
+    pub partition: Option<String>,
+    /// The byte where the LUKS container starts, in place of a partition.
+    pub offset: Option<u64>,
+    /// The file format; otherwise it is detected.
+    pub format: Option<Format>,
+    /// The largest disk in bytes that a file format may declare: see [`format::Options::max_size`].
+    pub max_size: Option<u64>,
+    /// Takes what is there of a partition that is cut off.
+    pub allow_truncated: bool,
+}
+
+impl Image {
+    /// Opens a file: detects its format, looks for a partition, and finds the LUKS header. The other files of an EWF set
+    /// are opened, too; no other file is, but the header that was named.
+    ///
+    /// ```
+    /// use unluks::{Image, Key, OpenOptions, SecretBytes};
+    ///
+    /// # fn main() -> unluks::Result<()> {
+    /// # let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata");
+    /// # let path = format!("{dir}/openstack-volume.img");
+    /// // A raw image, a qcow2 or VHDX image, a whole disk: what it is is found out.
+    /// let image = Image::open_path(path, &OpenOptions::default())?;
+    /// assert!(!image.metadata().uuid.is_empty());
+    ///
+    /// let payload = SecretBytes::copy_of(&std::fs::read(format!("{dir}/openstack-volume.key")).unwrap())?;
+    /// let unlocked = image.unlock(&Key::barbican(&payload)?, &Default::default())?;
+    /// # let _ = unlocked;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`find`] and [`Image::open_found`]; [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for a foreign
+    /// header that is not allowed.
+    pub fn open_path(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
+        let path = path.as_ref();
+        let file = source(path)?;
+        let header = options.header.as_deref().map(source).transpose()?;
+        let is_ewf = match options.format {
+            Some(format) => format == Format::Ewf,
+            None => format::detect(&*file).is_ok_and(|format| format == Format::Ewf),
+        };
+        let segments = if is_ewf { segment_files(path) } else { Vec::new() };
+        let segments = segments.iter().map(|path| source(path)).collect::<Result<_>>()?;
+        let find_options = FindOptions {
+            container: format::Options { format: options.format, segments, max_size: options.max_size },
+            partition: options.partition.clone(),
+            offset: options.offset,
+            detached: header.is_some(),
+            allow_truncated: options.allow_truncated,
+        };
+        let image = find(file, find_options).and_then(|found| Self::open_found(&found, header));
+        let image = image.map_err(|e| e.within(shown(path)))?;
+        match image.foreign_header() {
+            Some(e) if !options.foreign_header => Err(e.within(shown(path))),
+            _ => Ok(image),
+        }
+    }
+
+    /// Opens what [`find`] found, with its header, or with one that lies elsewhere.
+    ///
+    /// # Errors
+    /// As [`crate::open`]; [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for a header beside a qcow2 image
+    /// that has its own.
+    pub fn open_found(found: &Found, header: Option<Arc<dyn ReadAt>>) -> Result<Self> {
+        match (&found.place, header) {
+            (Place::Qcow2Luks(_), Some(_)) => Err(Error::invalid(
+                "a qcow2 image that encrypts its clusters has a header of its own, and takes no other one",
+            )),
+            (Place::Qcow2Luks(luks), None) => Self::open_qcow2(luks, Arc::clone(&found.file)),
+            (Place::File(data) | Place::Inside(data), None) => Self::open(Arc::clone(data)),
+            (Place::File(data) | Place::Inside(data), Some(header)) => Self::open_detached(header, Arc::clone(data))
+                .map_err(|e| {
+                    if e.is(Condition::NoHeader) && crate::luks::open(&**data).is_ok() {
+                        e.with_hint("but the image begins with one: are image and header swapped?")
+                    } else {
+                        e
+                    }
+                }),
+        }
+    }
+
+    /// Whether the header is where the data is, and not in another file.
+    pub(super) fn has_own_header(&self) -> bool {
+        std::ptr::addr_eq(Arc::as_ptr(&self.header), Arc::as_ptr(&self.data))
+    }
+}
+
+fn source(path: &Path) -> Result<Arc<dyn ReadAt>> {
+    Ok(Arc::new(FileSource::open(path)?))
+}

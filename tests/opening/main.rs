@@ -1,0 +1,12 @@
+//! From a file to its plaintext: what can be opened although parts of it cannot be read, and the library's front door.
+
+// A test ends where something is not as it should be; clippy.toml excuses only functions marked #[test].
+#![allow(clippy::unwrap_used)]
+#![cfg(feature = "unlock")]
+
+mod failing;
+mod foreign;
+mod front_door;
+mod support;
+mod tables;
+mod unreadable;
