@@ -44,16 +44,22 @@ impl Site {
         Self { dir, disk: path }
     }
 
-    /// Runs a command line in the folder, with the program on the path.
-    fn sh(&self, line: &str) -> std::process::Output {
+    /// Runs a command line in the folder by a shell, with the program on the path.
+    fn sh(&self, shell: &[&str], line: &str) -> std::process::Output {
         let programs = Path::new(UNLUKS).parent().unwrap();
         let path = format!("{}:{}", text(programs), std::env::var("PATH").unwrap());
-        let mut command = Command::new("bash");
-        command.args(["-c", line]).current_dir(self.dir.path()).env("PATH", path).stdin(Stdio::null());
-        command.output().unwrap()
+        let mut command = Command::new(shell[0]);
+        command
+            .args(&shell[1..])
+            .args(["-c", line])
+            .current_dir(self.dir.path())
+            .env("PATH", path)
+            .stdin(Stdio::null());
+        command.output().unwrap_or_else(|e| panic!("{} of the Debian package of that name: {e}", shell[0]))
     }
 
-    /// Scans the disk by the name it has in the folder, and runs the one command that is printed. Gives what it wrote.
+    /// Scans the disk by the name it has in the folder, and runs the one command that is printed, by several shells.
+    /// Gives what it wrote.
     fn opens_as_printed(&self) -> Vec<u8> {
         let mut scan = Command::new(UNLUKS);
         scan.arg("scan").arg(self.disk.file_name().unwrap()).current_dir(self.dir.path()).stdin(Stdio::null());
@@ -62,9 +68,21 @@ impl Site {
         assert!(scan.status.success(), "{said}");
         let commands: Vec<_> = said.lines().filter_map(|l| l.trim().strip_prefix("open with  ")).collect();
         let [command] = commands.as_slice() else { panic!("one command is wanted: {said}") };
-        let run = self.sh(command);
-        assert!(run.status.success(), "{command}: {}", String::from_utf8_lossy(&run.stderr));
-        fs::read(self.dir.path().join("OUT")).unwrap()
+        let mut shells = vec![vec!["dash"], vec!["bash"]];
+        if cfg!(feature = "peer-tests") {
+            shells.push(vec!["busybox", "sh"]);
+        }
+        let out = self.dir.path().join("OUT");
+        let wrote = shells.iter().map(|shell| {
+            let run = self.sh(shell, command);
+            assert!(run.status.success(), "{shell:?}: {command}: {}", String::from_utf8_lossy(&run.stderr));
+            let wrote = fs::read(&out).unwrap();
+            fs::remove_file(&out).unwrap();
+            wrote
+        });
+        let wrote: Vec<_> = wrote.collect();
+        assert!(wrote.windows(2).all(|two| two[0] == two[1]));
+        wrote.into_iter().next().unwrap()
     }
 }
 
