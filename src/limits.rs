@@ -76,6 +76,9 @@ pub const SCAN_OPEN_MAX: u64 = 64 << 20;
 /// Scan: how many failed reads are tried again in smaller pieces, so that a bad sector hides nothing but itself. 4 MiB
 /// with bad sectors all over take 2047.
 pub const SCAN_RETRIES_MAX: u64 = 100_000;
+/// Scan: headers up to this size are verified by all threads at the same time, larger ones by one at a time: parsed, a
+/// header takes ten times its size and more. cryptsetup makes headers of 16 KiB unless it is told otherwise.
+pub const SCAN_HEADER_SHARED: u64 = 64 << 10;
 
 /// Backup: the largest `backup.json`. Glance allows an image 128 properties of at most 64 KiB unless it is told otherwise.
 pub const BACKUP_JSON_MAX: u64 = 16 << 20;

@@ -47,6 +47,9 @@ impl<S: ReadAt> Read for ReadAtCursor<S> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let rest = self.source.len().saturating_sub(self.position);
         let len = at_most(rest, buf.len());
+        if len == 0 {
+            return Ok(0);
+        }
         self.source.read_exact_at(&mut buf[..len], self.position).map_err(|e| {
             let kind = match e.kind() {
                 ErrorKind::Io => e.io_error().map_or(io::ErrorKind::Other, io::Error::kind),
