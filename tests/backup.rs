@@ -199,31 +199,51 @@ impl Backup {
 
     /// Runs the plan with a client that notes what it is called with, and fails or gives ids as the real one does.
     fn run_plan(&self, more: &[&str]) -> (Run, Vec<Vec<String>>) {
-        let bin = tempfile::tempdir().unwrap();
+        self.run_plan_with(&["bash"], more)
+    }
+
+    /// Runs the plan with a shell, in a directory of its own, where it must leave nothing.
+    fn run_plan_with(&self, shell: &[&str], more: &[&str]) -> (Run, Vec<Vec<String>>) {
+        let (bin, work) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let client = bin.path().join("openstack");
-        let script = "#!/bin/sh\nprintf '%s\\0' \"$@\" >>\"$CALLS\"; printf '\\n\\0' >>\"$CALLS\"\n\
+        let script = "#!/bin/sh\nn=0; while [ -e \"$CALLS$n\" ]; do n=$((n+1)); done; printf '%s\\0' \"$@\" >\"$CALLS$n\"\n\
             case \"$*\" in *'secret store'*) echo http://x/v1/secrets/new-secret;; *'image create'*) echo new-image;;\n\
             *'image show'*) echo \"$SHOWN\";; *'volume create'*) echo new-volume;; esac\n";
         fs::write(&client, script).unwrap();
         fs::set_permissions(&client, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         fs::write(bin.path().join("plan"), self.plan(more)).unwrap();
         let calls = bin.path().join("calls");
-        let output = std::process::Command::new("bash")
+        let output = std::process::Command::new(shell[0])
+            .args(&shell[1..])
             .arg(bin.path().join("plan"))
+            .current_dir(work.path())
             .env("PATH", format!("{}:/usr/bin:/bin", text(bin.path())))
             .env("CALLS", &calls)
-            .env("SHOWN", self.description["image"]["os_hash_value"].as_str().unwrap())
+            .env("SHOWN", self.description["image"]["os_hash_value"].as_str().unwrap_or("00"))
             .output()
-            .unwrap();
+            .unwrap_or_else(|e| panic!("{} of the Debian package of that name: {e}", shell[0]));
+        assert_eq!(fs::read_dir(work.path()).unwrap().count(), 0, "the plan made files: {}", self.plan(more));
         let run = Run {
             code: output.status.code(),
             stdout: output.stdout,
             stderr: String::from_utf8(output.stderr).unwrap(),
         };
-        let noted = String::from_utf8(fs::read(&calls).unwrap_or_default()).unwrap();
-        let calls = noted.split("\n\0").filter(|c| !c.is_empty());
-        (run, calls.map(|c| c.split_terminator('\0').map(str::to_owned).collect()).collect())
+        let noted = (0..).map_while(|n| fs::read(bin.path().join(format!("calls{n}"))).ok());
+        let words = |call: Vec<u8>| {
+            let call = String::from_utf8(call).unwrap();
+            call.split_terminator('\0').map(str::to_owned).collect()
+        };
+        (run, noted.map(words).collect())
     }
+}
+
+/// The shells that a plan must mean the same in.
+fn shells() -> Vec<Vec<&'static str>> {
+    let mut shells = vec![vec!["dash"], vec!["bash"], vec!["bash", "--posix"]];
+    if cfg!(feature = "peer-tests") {
+        shells.push(vec!["busybox", "sh"]);
+    }
+    shells
 }
 
 /// A change of a description.
@@ -269,29 +289,162 @@ fn an_image_that_arrived_with_another_hash_stops_the_plan() {
     assert!(run.stderr.contains("its hash is not the one"), "{}", run.stderr);
 }
 
+const HOSTILE: [&str; 11] = [
+    "--x'; touch pwned; $(touch pwned) `touch pwned` \"\n\u{1b}[2J",
+    "\u{7}';touch PWNED;\"",
+    "y\" 'z",
+    "-",
+    "\n",
+    "a\ntouch pwned\n\n",
+    "\\",
+    "\\'\u{9b}31m;touch pwned\r",
+    "\u{202e}&touch pwned\u{2028}touch pwned",
+    "%s%n\\n\\000 *",
+    "#\t!~ ",
+];
+
+/// How `flag` and a value stand in a call.
+fn words(flag: &str, value: &str) -> Vec<String> {
+    if value.starts_with('-') { vec![format!("{flag}={value}")] } else { vec![flag.into(), value.into()] }
+}
+
+fn operand(value: &str) -> Vec<String> {
+    if value.starts_with('-') { vec!["--".into(), value.into()] } else { vec![value.into()] }
+}
+
 #[test]
-fn nothing_that_the_cloud_named_is_run_by_the_shell() {
-    let hostile = "--x'; touch pwned; $(touch pwned) `touch pwned` \"\n\u{1b}[2J";
-    let backup = Backup::changed(|d| {
-        d["image"]["name"] = hostile.into();
-        d["image"]["disk_format"] = hostile.into();
-        d["image"]["tags"] = json!([hostile]);
-        d["image"]["owner"] = hostile.into();
-        d["image"]["visibility"] = hostile.into();
-        d["image"]["properties"] = json!({ hostile: hostile, format!("os_glance{hostile}"): "" });
-        d["cloud"]["name"] = hostile.into();
-        d["key"]["secret"]["name"] = hostile.into();
-        d["key"]["secret"]["secret_type"] = hostile.into();
-        d["key"]["property"] = hostile.into();
-    });
-    let plan = backup.plan(&[&format!("--volume-type={hostile}")]);
-    assert!(plan.chars().all(|c| c == '\n' || (' '..='~').contains(&c)), "{plan}");
-    let (run, calls) = backup.run_plan(&[&format!("--volume-type={hostile}")]);
-    assert_eq!(run.code, Some(0), "{}", run.stderr);
-    assert_eq!(calls.len(), 4, "{calls:?}");
-    assert_eq!(calls[1].last().unwrap(), hostile);
-    assert!(calls[1].contains(&format!("--tag={hostile}")), "{calls:?}");
-    assert!(!std::path::Path::new("pwned").exists());
+fn every_shell_gives_the_client_the_texts_of_the_backup_and_runs_none() {
+    for hostile in HOSTILE {
+        let backup = Backup::changed(|d| {
+            for field in ["name", "disk_format", "container_format", "owner", "visibility", "created_at", "updated_at"]
+            {
+                d["image"][field] = hostile.into();
+            }
+            d["image"]["os_hash_algo"] = hostile.into();
+            d["image"]["protected"] = true.into();
+            d["image"]["tags"] = json!([hostile, "plain"]);
+            d["image"]["properties"] = json!({
+                format!("a{hostile}"): hostile, format!("b{hostile}"): "k-1", "block_device_mapping": hostile,
+                "cinder_img_volume_type": hostile, format!("os_glance{hostile}"): hostile,
+            });
+            for field in ["name", "region", "project_id"] {
+                d["cloud"][field] = hostile.into();
+            }
+            d["cloud"]["project_id"] = "p2".into();
+            for field in ["name", "secret_type", "algorithm", "mode", "content_type", "created"] {
+                d["key"]["secret"][field] = hostile.into();
+            }
+            d["key"]["secret"]["expiration"] = format!("9999{hostile}").into();
+            d["key"]["property"] = format!("c{hostile}").into();
+            d["fetched_at"] = hostile.into();
+            d["tool"] = hostile.into();
+            d["volume"] = json!({"id": "v-1", "name": hostile, "snapshot": null, "volume_type": hostile, "size": 7,
+                "availability_zone": hostile, "encryption": null});
+        });
+        let more = [format!("--cloud={hostile}")];
+        let more: Vec<_> = more.iter().map(String::as_str).collect();
+        let plan = backup.plan(&more);
+        assert!(plan.chars().all(|c| c == '\n' || c == '…' || (' '..='~').contains(&c)), "{plan}");
+        let wanted = |parts: &[Vec<String>]| [words("--os-cloud", hostile), parts.concat()].concat();
+        let plain = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let (key, image) = (text(&backup.path("key")), text(&backup.path("image.raw")));
+        let property = |text: String| words("--property", &text);
+        let secret = [
+            plain("secret store -f value -c"),
+            vec!["Secret href".into()],
+            words("--secret-type", hostile),
+            words("--name", hostile),
+            words("--algorithm", hostile),
+            words("--mode", hostile),
+            plain("--bit-length 256"),
+            words("--expiration", &format!("9999{hostile}")),
+            words("--file", &key),
+        ];
+        let mut properties = [
+            property(format!("a{hostile}={hostile}")),
+            property(format!("block_device_mapping={hostile}")),
+            property(format!("cinder_img_volume_type={hostile}")),
+        ];
+        properties.sort();
+        let create = [
+            plain("image create -f value -c id --private"),
+            words("--disk-format", hostile),
+            words("--container-format", hostile),
+            plain("--min-disk 0 --min-ram 0"),
+            words("--tag", hostile),
+            plain("--tag plain"),
+            property(format!("b{hostile}=new-secret")),
+            property(format!("c{hostile}=new-secret")),
+            properties.concat(),
+            words("--file", &image),
+            operand(hostile),
+        ];
+        let volume = [
+            plain("volume create -f value -c id --image new-image"),
+            words("--type", hostile),
+            plain("--size 7"),
+            operand(hostile),
+        ];
+        for shell in shells() {
+            let (run, calls) = backup.run_plan_with(&shell, &more);
+            assert_eq!(run.code, Some(0), "{shell:?}: {hostile:?}: {}", run.stderr);
+            assert_eq!(run.stdout, b"image new-image secret new-secret volume new-volume\n", "{shell:?}");
+            let calls: Vec<Vec<String>> = calls;
+            assert_eq!(calls[0], wanted(&secret), "{shell:?}");
+            assert_eq!(calls[1], wanted(&create), "{shell:?}");
+            assert_eq!(calls[2], wanted(&[plain("image show -f json -c properties new-image")]), "{shell:?}");
+            assert_eq!(calls[3], wanted(&[plain("image set --protected new-image")]), "{shell:?}");
+            assert_eq!(calls[4], wanted(&volume), "{shell:?}");
+            assert_eq!(calls.len(), 5, "{shell:?}");
+        }
+    }
+}
+
+#[test]
+fn a_text_in_comments_alone_runs_nothing_either() {
+    for hostile in HOSTILE {
+        // Without a volume that is wanted its command is a comment, and without SHA-512 the checksum is compared.
+        let backup = Backup::changed(|d| {
+            d["image"]["name"] = hostile.into();
+            d["image"]["os_hash_value"] = Value::Null;
+            d["image"]["checksum"] = "00".into();
+            d["image"]["properties"]["cinder_img_volume_type"] = hostile.into();
+            d["key"]["secret"]["expiration"] = format!("2001{hostile}").into();
+        });
+        for shell in shells() {
+            let (run, calls) = backup.run_plan_with(&shell, &[]);
+            assert_eq!((run.code, calls.len()), (Some(0), 3), "{shell:?}: {hostile:?}: {}", run.stderr);
+            assert_eq!(calls[1][calls[1].len() - operand(hostile).len()..], operand(hostile), "{shell:?}");
+        }
+    }
+}
+
+#[test]
+fn a_nul_byte_has_no_plan() {
+    for field in ["name", "disk_format"] {
+        let backup = Backup::changed(|d| d["image"][field] = "a\0b".into());
+        backup.assert_no_plan(5, &["restore-plan", "NUL", "--run"]);
+    }
+}
+
+#[test]
+fn ids_and_hashes_of_another_form_have_no_plan() {
+    for hostile in HOSTILE {
+        let cases: [(&str, Change<'_>); 6] = [
+            ("image.id", &|d| d["image"]["id"] = hostile.into()),
+            ("key.secret.id", &|d| d["key"]["secret"]["id"] = hostile.into()),
+            ("image.os_hash_value", &|d| d["image"]["os_hash_value"] = hostile.into()),
+            ("image.checksum", &|d| d["image"]["checksum"] = hostile.into()),
+            ("data.file", &|d| d["data"]["file"] = hostile.into()),
+            ("key.file", &|d| d["key"]["file"] = hostile.into()),
+        ];
+        for (rule, change) in cases {
+            // One dash is an id like any other.
+            if hostile != "-" || !rule.ends_with("id") {
+                Backup::changed(change).assert_no_plan(4, &[rule]);
+            }
+        }
+    }
 }
 
 #[test]

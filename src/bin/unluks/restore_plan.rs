@@ -14,7 +14,7 @@ use unluks::error::escape;
 use unluks::{Error, Result};
 
 use crate::args::RestorePlanArgs;
-use crate::quote::{flag, operand, path};
+use crate::quote::{comment, flag, operand, path, preamble};
 
 pub fn run(args: &RestorePlanArgs) -> Result<ExitCode> {
     let dir = BackupDir::open(&args.dir)?;
@@ -38,17 +38,21 @@ pub fn run(args: &RestorePlanArgs) -> Result<ExitCode> {
 struct Command(Vec<String>);
 
 impl Command {
-    fn new(cloud: Option<&str>, what: &str) -> Self {
-        let client = cloud.map_or("openstack".into(), |cloud| format!("openstack {}", flag("--os-cloud", cloud)));
-        Self(vec![format!("{client} {what}")])
+    fn new(cloud: Option<&str>, what: &str) -> Result<Self> {
+        let client = match cloud {
+            Some(cloud) => format!("openstack {}", flag("--os-cloud", cloud)?),
+            None => "openstack".into(),
+        };
+        Ok(Self(vec![format!("{client} {what}")]))
     }
 
     fn push(&mut self, part: impl Into<String>) {
         self.0.push(part.into());
     }
 
-    fn flag(&mut self, name: &str, value: &str) {
-        self.push(flag(name, value));
+    fn flag(&mut self, name: &str, value: &str) -> Result<()> {
+        self.push(flag(name, value)?);
+        Ok(())
     }
 
     fn text(&self) -> String {
@@ -63,34 +67,44 @@ fn script(dir: &BackupDir, plan: &Plan, cloud: Option<&str>) -> Result<String> {
         out += "#\n# What stands in the way, or comes back different:\n";
     }
     for note in &plan.notes {
-        let _ = writeln!(out, "# - {}: {}", note.rule, note.message);
+        let _ = writeln!(out, "# - {}: {}", note.rule, comment(&note.message));
     }
     out += "set -eu\n\n";
-    if let Some(command) = secret(dir, plan, cloud) {
+    let commands = commands(dir, plan, cloud)?;
+    if let Some(preamble) = preamble(&commands) {
+        let _ = writeln!(out, "{preamble}\n");
+    }
+    Ok(out + &commands)
+}
+
+fn commands(dir: &BackupDir, plan: &Plan, cloud: Option<&str>) -> Result<String> {
+    let mut out = String::new();
+    if let Some(command) = secret(dir, plan, cloud)? {
         let _ = writeln!(out, "secret_href=$({})\nsecret_id=${{secret_href##*/}}\n", command.text());
     }
     let _ = writeln!(out, "image_id=$({})\n", image(dir, plan, cloud)?.text());
-    out += &compare(&dir.backup, cloud);
+    out += &compare(&dir.backup, cloud)?;
     if plan.image.protected {
-        let _ = writeln!(out, "{}", Command::new(cloud, "image set --protected \"$image_id\"").text());
+        let _ = writeln!(out, "{}", Command::new(cloud, "image set --protected \"$image_id\"")?.text());
     }
-    let volume = volume(plan, cloud).text();
+    let volume = volume(plan, cloud)?.text();
     if plan.volume_wanted {
         let _ = writeln!(out, "\nvolume_id=$({volume})");
     } else if plan.secret.is_some() {
         out += "\n# A volume of it, where one is wanted (--volume puts it here as a command):\n";
         for line in volume.lines() {
-            let _ = writeln!(out, "#   {line}");
+            let _ = writeln!(out, "#   {}", comment(line));
         }
     }
-    out += "echo \"image $image_id\"";
+    // Not echo, which some shells let obey backslashes.
+    out += "printf '%s\\n' \"image $image_id";
     if plan.secret.is_some() {
-        out += " \"secret $secret_id\"";
+        out += " secret $secret_id";
     }
     if plan.volume_wanted {
-        out += " \"volume $volume_id\"";
+        out += " volume $volume_id";
     }
-    out.push('\n');
+    out += "\"\n";
     Ok(out)
 }
 
@@ -98,7 +112,7 @@ fn heading(backup: &Backup, dir: &Path) -> String {
     let mut out = String::from("#!/bin/sh\n");
     let shown = |text: &Option<String>| text.as_deref().map_or("unknown".into(), escape);
     if let Some(image) = &backup.image {
-        let _ = writeln!(out, "# Brings back the image {} ({}).", shown(&image.name), image.id);
+        let _ = writeln!(out, "# Brings back the image {} ({}).", shown(&image.name), escape(&image.id));
     }
     let (name, region) = (shown(&backup.cloud.name), shown(&backup.cloud.region));
     let dir = escape(&dir.display().to_string());
@@ -109,74 +123,75 @@ fn heading(backup: &Backup, dir: &Path) -> String {
 
 /// `openstack secret store`. With `--file` and no content type the client sends the bytes as they are, so that the key
 /// is in no argument and no variable.
-fn secret(dir: &BackupDir, plan: &Plan, cloud: Option<&str>) -> Option<Command> {
-    let (secret, key) = (plan.secret.as_ref()?, dir.key_path()?);
-    let mut c = Command::new(cloud, "secret store -f value -c 'Secret href'");
-    c.flag("--secret-type", &secret.secret_type);
+fn secret(dir: &BackupDir, plan: &Plan, cloud: Option<&str>) -> Result<Option<Command>> {
+    let (Some(secret), Some(key)) = (&plan.secret, dir.key_path()) else { return Ok(None) };
+    let mut c = Command::new(cloud, "secret store -f value -c 'Secret href'")?;
+    c.flag("--secret-type", &secret.secret_type)?;
     for (name, value) in [("--name", &secret.name), ("--algorithm", &secret.algorithm), ("--mode", &secret.mode)] {
         if let Some(value) = value {
-            c.flag(name, value);
+            c.flag(name, value)?;
         }
     }
     if let Some(bits) = secret.bit_length {
-        c.flag("--bit-length", &bits.to_string());
+        c.flag("--bit-length", &bits.to_string())?;
     }
     if let Some(expiration) = &secret.expiration {
-        c.flag("--expiration", expiration);
+        c.flag("--expiration", expiration)?;
     }
     // Text has to be said: bytes are what the client takes a file for.
     if secret.content_type.as_deref().is_some_and(|t| t.starts_with("text/plain")) {
-        c.flag("--payload-content-type", "text/plain");
+        c.flag("--payload-content-type", "text/plain")?;
     }
     c.push(format!("--file {}", path(&key)));
-    Some(c)
+    Ok(Some(c))
 }
 
 fn image(dir: &BackupDir, plan: &Plan, cloud: Option<&str>) -> Result<Command> {
     let image = &plan.image;
     let data = dir.data_path().ok_or_else(|| Error::invalid("the backup holds no image"))?;
-    let mut c = Command::new(cloud, &format!("image create -f value -c id --{}", image.visibility));
-    c.flag("--disk-format", &image.disk_format);
-    c.flag("--container-format", &image.container_format);
+    let mut c = Command::new(cloud, &format!("image create -f value -c id --{}", image.visibility))?;
+    c.flag("--disk-format", &image.disk_format)?;
+    c.flag("--container-format", &image.container_format)?;
     c.push(format!("--min-disk {} --min-ram {}", image.min_disk, image.min_ram));
     for tag in &image.tags {
-        c.flag("--tag", tag);
+        c.flag("--tag", tag)?;
     }
     for name in &image.key_properties {
         // The variable is an id, which wants no quotes of its own.
-        c.push(format!("{}\"$secret_id\"", flag("--property", &format!("{name}="))));
+        c.push(format!("{}\"$secret_id\"", flag("--property", &format!("{name}="))?));
     }
     for (name, value) in &image.properties {
-        c.flag("--property", &format!("{name}={value}"));
+        c.flag("--property", &format!("{name}={value}"))?;
     }
     c.push(format!("--file {}", path(&data)));
-    c.push(operand(&image.name));
+    c.push(operand(&image.name)?);
     Ok(c)
 }
 
 /// What the cloud has now is what it had then.
-fn compare(backup: &Backup, cloud: Option<&str>) -> String {
-    let Some(image) = &backup.image else { return String::new() };
-    let show = |what: &str| Command::new(cloud, &format!("image show {what} \"$image_id\"")).text();
+fn compare(backup: &Backup, cloud: Option<&str>) -> Result<String> {
+    let Some(image) = &backup.image else { return Ok(String::new()) };
+    let show = |what: &str| Ok::<_, Error>(Command::new(cloud, &format!("image show {what} \"$image_id\""))?.text());
     let test = match (&image.os_hash_value, &image.checksum) {
-        (Some(hex), _) => format!("{} | grep -q {hex}", show("-f json -c properties")),
-        (None, Some(hex)) => format!("test \"$({})\" = {hex}", show("-f value -c checksum")),
-        (None, None) => return String::new(),
+        (Some(hex), _) => format!("{} | grep -q {hex}", show("-f json -c properties")?),
+        (None, Some(hex)) => format!("test \"$({})\" = {hex}", show("-f value -c checksum")?),
+        (None, None) => return Ok(String::new()),
     };
-    format!("{test} ||\n    {{ echo \"image $image_id: its hash is not the one that was recorded\" >&2; exit 1; }}\n")
+    let complaint = "image $image_id: its hash is not the one that was recorded";
+    Ok(format!("{test} ||\n    {{ printf '%s\\n' \"{complaint}\" >&2; exit 1; }}\n"))
 }
 
-fn volume(plan: &Plan, cloud: Option<&str>) -> Command {
+fn volume(plan: &Plan, cloud: Option<&str>) -> Result<Command> {
     let volume = &plan.volume;
-    let mut c = Command::new(cloud, "volume create -f value -c id --image \"$image_id\"");
+    let mut c = Command::new(cloud, "volume create -f value -c id --image \"$image_id\"")?;
     match &volume.volume_type {
-        Some(name) => c.flag("--type", name),
+        Some(name) => c.flag("--type", name)?,
         None if plan.secret.is_some() => {
             c.push("--type \"${VOLUME_TYPE:?the name of a volume type that is encrypted by LUKS}\"")
         }
         None => {}
     }
     c.push(format!("--size {}", volume.size));
-    c.push(operand(&volume.name));
-    c
+    c.push(operand(&volume.name)?);
+    Ok(c)
 }

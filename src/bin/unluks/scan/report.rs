@@ -270,5 +270,9 @@ fn command_for(args: &ScanArgs, start: u64, partition: Option<u32>, truncated: b
     if let Some(size) = args.max_size {
         let _ = write!(command, " --max-size {size}");
     }
-    command + " --key-file KEY --output OUT"
+    command += " --key-file KEY --output OUT";
+    match quote::preamble(&command) {
+        Some(preamble) => format!("{preamble}; {command}"),
+        None => command,
+    }
 }
