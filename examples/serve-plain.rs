@@ -17,6 +17,8 @@ use unluks::io::FileSource;
 
 #[path = "../src/bin/unluks/serve.rs"]
 mod serve;
+#[path = "../src/bin/unluks/time.rs"]
+mod time;
 
 /// Serve a file as it is over NBD, read-only
 #[derive(Parser)]

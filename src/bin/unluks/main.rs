@@ -15,6 +15,7 @@ mod scan;
 #[cfg(feature = "nbd")]
 mod serve;
 mod source;
+mod time;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -66,7 +67,7 @@ fn serve_image(args: &mut args::ServeCommand) -> unluks::Result<ExitCode> {
     let unlocked = unlocked.map_err(|e| e.within_file(&args.source.image))?;
     let options = unluks::volume::VolumeOptions {
         allow_truncated: args.source.allow_truncated,
-        bad_sectors: args::BadSectors::policy(args.bad_sectors),
+        bad_sectors: args::ServedBadSectors::policy(args.bad_sectors),
         ..Default::default()
     };
     let volume = image.volume(&unlocked, options).map_err(|e| e.within_file(&args.source.image))?;
