@@ -1,9 +1,11 @@
 //! Headers are found wherever they lie, each with the rule that it breaks; hostile disks cost no more than they may.
 
 use std::io::Read;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
 use crate::io::Extent;
+use crate::limits::{SCAN_COPIES_MAX, SCAN_OPEN_MAX};
 
 /// A golden image.
 fn image(name: &str) -> Vec<u8> {

@@ -7,7 +7,7 @@ use unluks::error::escape;
 use unluks::luks::data::{DataFile, assess};
 use unluks::partition::{self, Entry};
 use unluks::scan::{self, Scan, State};
-use unluks::{Error, Metadata, luks};
+use unluks::{Error, ReadAt, luks};
 
 use crate::args::ScanArgs;
 use crate::quote;
@@ -98,7 +98,7 @@ impl Report {
             // With --partition the plaintext ends where the partition does; with --offset, where the disk does.
             let end = partition.map_or(disk_len, |p| p.start.saturating_add(p.len).min(disk_len));
             let next = starts.iter().copied().filter(|next| c.start.is_some_and(|start| *next > start) && *next < end);
-            Container::new(c, args, end, partition, next.min())
+            Container::new(c, args, &*disk.disk, end, partition, next.min())
         };
         Self {
             schema: SCHEMA,
@@ -143,22 +143,31 @@ fn text(text: &str) -> Option<String> {
 
 impl Container {
     /// `end` is where the disk ends for it, and `next` where another container starts before that.
-    fn new(found: &scan::Container, args: &ScanArgs, end: u64, partition: Option<&Entry>, next: Option<u64>) -> Self {
-        let metadata = found.header.as_ref().and_then(|h| h.as_ref().ok());
+    fn new(
+        found: &scan::Container,
+        args: &ScanArgs,
+        disk: &dyn ReadAt,
+        end: u64,
+        partition: Option<&Entry>,
+        next: Option<u64>,
+    ) -> Self {
+        let opened = found.header.as_ref().and_then(|h| h.as_ref().ok());
+        // A header is large once it is parsed: one at a time.
+        let metadata = found.open(disk).and_then(Result::ok);
         let file = |start: u64| DataFile { len: end.checked_sub(start), detached: false };
-        let data = metadata.zip(found.start).map(|(m, start)| assess(m, file(start)).state);
+        let data = metadata.as_ref().zip(found.start).map(|(m, start)| assess(m, file(start)).state);
         let open_ended = metadata.is_some_and(|m| m.live_segments().any(|(_, s)| s.size.is_none()));
         let command = found.start.zip(data).filter(|(_, state)| !state.is_absent());
         let copies: Vec<_> = found.copies.iter().map(Copy::new).collect();
         Self {
             offset: found.start,
-            version: metadata.map(|m| m.version.number()).or_else(|| copies.iter().find_map(|c| c.version)),
-            uuid: metadata.map(|m| m.uuid.clone()).or_else(|| copies.iter().find_map(|c| c.uuid.clone())),
-            label: metadata.and_then(|m: &Metadata| text(&m.label)),
-            subsystem: metadata.and_then(|m| text(&m.subsystem)),
+            version: opened.map(|m| m.version.number()).or_else(|| copies.iter().find_map(|c| c.version)),
+            uuid: opened.map(|m| m.uuid.clone()).or_else(|| copies.iter().find_map(|c| c.uuid.clone())),
+            label: opened.and_then(|m| text(&m.label)),
+            subsystem: opened.and_then(|m| text(&m.subsystem)),
             partition: partition.map(|p| p.number),
             next: next.filter(|_| open_ended),
-            opens: metadata.is_some(),
+            opens: opened.is_some(),
             data: data.map(|state| state.name()),
             error: found.header.as_ref().and_then(|h| h.as_ref().err()).map(Fault::new),
             command: command.map(|(start, state)| {
