@@ -371,4 +371,161 @@ mod memory {
             assert_eq!(find(&masked), Vec::<String>::new(), "the volume key");
         }
     }
+
+    /// The round keys 13 and 14 of AES-256 for `key`, masked (FIPS 197, 5.2).
+    fn last_round_keys(key: &[u8]) -> Vec<u8> {
+        let times = |a: u8, b: u8| {
+            (0..8).filter(|n| b >> n & 1 == 1).fold(0, |sum, n| {
+                let shifted = (0..n).fold(a, |a, _| (a << 1) ^ if a & 0x80 == 0 { 0 } else { 0x1b });
+                sum ^ shifted
+            })
+        };
+        let substitute = |byte: u8| {
+            let inverse = (0..=255).find(|n| times(*n, byte) == 1).unwrap_or(0);
+            (0..5).fold(0x63, |sum, n| sum ^ inverse.rotate_left(n))
+        };
+        let mut words = SecretBytes::zeroed(240).unwrap();
+        let words = words.expose_mut();
+        words[..32].copy_from_slice(key);
+        let mut round = 1u8;
+        for at in (32..240).step_by(4) {
+            let mut word = [words[at - 4], words[at - 3], words[at - 2], words[at - 1]];
+            if at % 32 == 0 {
+                word.rotate_left(1);
+                word = word.map(substitute);
+                word[0] ^= round;
+                round = times(round, 2);
+            } else if at % 32 == 16 {
+                word = word.map(substitute);
+            }
+            for (n, byte) in word.into_iter().enumerate() {
+                words[at + n] = words[at + n - 32] ^ byte;
+            }
+        }
+        words[208..].iter().map(|b| b ^ MASK).collect()
+    }
+
+    // Single round keys stay where the cipher's library kept registers; a whole schedule has the last two in a row.
+    #[test]
+    fn key_schedules_are_where_they_are_used_and_nowhere_else() {
+        use unluks::crypto::cipher::SectorCipher;
+        use unluks::crypto::spec::CipherSpec;
+        let vector: Vec<u8> = last_round_keys(&[0; 32]).iter().map(|b| b ^ MASK).collect();
+        let known = "10f80a1753bf729c45c979e7cb706385";
+        assert_eq!(vector[16..].iter().map(|b| format!("{b:02x}")).collect::<String>(), known);
+
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        for (spec, keys) in [("aes-xts-plain64", 2), ("aes-cbc-plain64", 1), ("aes-cbc-essiv:sha256", 1)] {
+            let mut key = SecretBytes::zeroed(32 * keys).unwrap();
+            let mut x = 0x0bad_cafe_1234_5678u64 ^ u64::from(std::process::id());
+            for b in key.expose_mut() {
+                x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                *b = x.to_be_bytes()[0];
+            }
+            let masked: Vec<_> = key.expose().chunks(32).map(last_round_keys).collect();
+            let spec = CipherSpec::parse(spec).unwrap();
+            let cipher = SectorCipher::new(&spec, key.expose(), 512).unwrap();
+            drop(key);
+            cipher.decrypt(&mut [0; 512], 0).unwrap();
+            let here = std::ptr::from_ref(&spec).addr();
+            for masked in &masked {
+                let found = find(masked);
+                assert!(!found.is_empty(), "the schedule is in use");
+                let on_the_stack = |place: &&String| {
+                    let (from, to) = place.split(' ').nth(2).unwrap().split_once('-').unwrap();
+                    let bound = |text| usize::from_str_radix(text, 16).unwrap();
+                    (bound(from)..bound(to)).contains(&here)
+                };
+                assert_eq!(found.iter().filter(on_the_stack).collect::<Vec<_>>(), Vec::<&String>::new());
+            }
+            drop(cipher);
+            for masked in &masked {
+                assert_eq!(find(masked), Vec::<String>::new());
+            }
+        }
+    }
+
+    #[cfg(feature = "nbd")]
+    mod nbd {
+        //! After a connection none of the plaintext that it carried is left.
+
+        use std::io;
+        use std::time::Instant;
+
+        use unluks::ReadAt;
+        use unluks::nbd::{Export, Service, Stream};
+
+        use super::*;
+
+        /// A disk full of one secret, again and again.
+        struct Plaintext(SecretBytes);
+
+        impl ReadAt for Plaintext {
+            fn len(&self) -> u64 {
+                64 << 20
+            }
+
+            fn read_exact_at(&self, buf: &mut [u8], _: u64) -> unluks::Result<()> {
+                let secret = self.0.expose();
+                buf.chunks_mut(secret.len()).for_each(|part| part.copy_from_slice(&secret[..part.len()]));
+                Ok(())
+            }
+        }
+
+        /// A client that says all that it has to say, and hears nothing.
+        struct Script(Mutex<io::Cursor<Vec<u8>>>);
+
+        impl Stream for Script {
+            fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
+                self.0.lock().unwrap().read(buf)
+            }
+
+            fn write_all(&self, _: &[u8]) -> io::Result<()> {
+                Ok(())
+            }
+
+            fn set_deadline(&self, _: Option<Instant>) {}
+
+            fn close(&self) {}
+        }
+
+        /// A client's handshake, and reads of these lengths with these command flags.
+        fn script(structured: bool, reads: &[(u16, u32)]) -> Script {
+            let option = |kind: u32, data: &[u8]| {
+                let len = u32::try_from(data.len()).unwrap();
+                [&b"IHAVEOPT"[..], &kind.to_be_bytes(), &len.to_be_bytes(), data].concat()
+            };
+            let mut said = 3u32.to_be_bytes().to_vec();
+            if structured {
+                said.extend(option(8, &[]));
+            }
+            said.extend(option(7, &[0; 6]));
+            for (flags, length) in reads {
+                said.extend(0x2560_9513u32.to_be_bytes());
+                said.extend(flags.to_be_bytes());
+                said.extend([0; 2 + 8 + 8]);
+                said.extend(length.to_be_bytes());
+            }
+            Script(Mutex::new(io::Cursor::new(said)))
+        }
+
+        #[test]
+        fn no_plaintext_is_left_of_a_connection() {
+            let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+            let (secret, masked) = passphrase();
+            let export = Export::new("", None, Arc::new(Plaintext(secret))).unwrap();
+            let service = Service::new(export).with_threads(4);
+            let long = [(0, 512), (0, 64 << 10), (0, 1 << 20), (0, 32 << 20), (0, 100)];
+            let whole = [(4, 512), (4, 1 << 20), (4, 4 << 20)];
+            // More than once: the allocator gives to the system what is freed for the first time only.
+            for _ in 0..3 {
+                for script in [script(true, &long), script(false, &long), script(true, &whole)] {
+                    let done = service.serve_connection(&script).unwrap();
+                    assert!(done.requests >= 3 && done.sent > 5 << 20, "{done:?}");
+                }
+                // One is in the source.
+                assert_eq!(find(&masked).len(), 1, "{:?}", find(&masked));
+            }
+        }
+    }
 }

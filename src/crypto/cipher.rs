@@ -9,7 +9,7 @@ mod twofish;
 mod xts;
 
 use cipher::KeyInit;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use self::adiantum::Adiantum;
 use self::cbc::{Cbc, Ecb};
@@ -102,7 +102,7 @@ impl SectorCipher {
         if spec.is_null() {
             return Ok(Self { keyed: None, sector_size });
         }
-        let mode = new_mode(spec, key)
+        let mode = leave_no_trace(|| new_mode(spec, key))
             .ok_or_else(|| Error::corrupt("key_size", format!("found {} bytes; {}", key.len(), takes(spec))))?;
         let block_size = block_size(&spec.cipher);
         let iv_size = match spec.mode {
@@ -172,7 +172,7 @@ pub(crate) fn block_cipher(name: &str, key: &[u8]) -> Result<Option<Box<dyn Encr
     spec.check_known()?;
     check_combination(&spec)?;
     match block_size(&spec.cipher) {
-        16 => Ok(new_cipher(&spec.cipher, key)),
+        16 => Ok(leave_no_trace(|| new_cipher(&spec.cipher, key))),
         n => Err(Error::unsupported(
             "cipher",
             format!("found {name}: this mode is over ciphers with 16-byte blocks, not {n}"),
@@ -211,7 +211,7 @@ fn new_mode(spec: &CipherSpec, key: &[u8]) -> Option<Box<dyn SectorMode>> {
         Mode::Xts => {
             let (data, tweak) = key.split_at(key.len() / 2);
             with_wide_cipher!(cipher, tweak.len(), C => {
-                Some(Box::new(Xts { data: keyed::<C>(data)?, tweak: keyed::<C>(tweak)? }))
+                xts::<C>(data, tweak)
             })
         }
         Mode::Cbc => with_cipher!(cipher, key.len(), C => Some(Box::new(Cbc(keyed::<C>(key)?)))),
@@ -231,6 +231,39 @@ fn new_mode(spec: &CipherSpec, key: &[u8]) -> Option<Box<dyn SectorMode>> {
     }
 }
 
+/// Of its own, so that the stack holds no room for the schedules of all other ciphers.
+#[inline(never)]
+fn xts<C: KeyInit>(data: &[u8], tweak: &[u8]) -> Option<Box<dyn SectorMode>>
+where
+    Xts<C>: SectorMode + 'static,
+{
+    Some(Box::new(Xts { data: keyed(data)?, tweak: keyed(tweak)? }))
+}
+
+/// More than any cipher's key schedule, and the steps to it, take of the stack.
+const STACK: usize = 32 << 10;
+
+/// Runs `make`, and wipes the stack that it used: a key schedule is made there before it moves to where it stays, and
+/// moving leaves a copy that nobody drops.
+fn leave_no_trace<T>(make: impl FnOnce() -> Option<Box<T>>) -> Option<Box<T>>
+where
+    T: ?Sized,
+{
+    #[inline(never)]
+    fn below<T>(make: impl FnOnce() -> T) -> T {
+        make()
+    }
+    #[inline(never)]
+    fn wipe() {
+        let mut stack = [0u8; STACK];
+        stack.zeroize();
+        std::hint::black_box(&mut stack);
+    }
+    let made = below(make);
+    wipe();
+    made
+}
+
 fn keyed<C: KeyInit>(key: &[u8]) -> Option<C> {
     C::new_from_slice(key).ok()
 }
@@ -238,7 +271,7 @@ fn keyed<C: KeyInit>(key: &[u8]) -> Option<C> {
 /// The cipher of ESSIV's IVs: `spec`'s own, with the hash of the whole volume key for its key (crypto/essiv.c).
 fn new_essiv(spec: &CipherSpec, key: &[u8], hash: Hash) -> Result<Box<dyn EncryptBlocks>> {
     let salt = Zeroizing::new(hash.digest(&[key]));
-    new_cipher(&spec.cipher, &salt).ok_or_else(|| {
+    leave_no_trace(|| new_cipher(&spec.cipher, &salt)).ok_or_else(|| {
         let (hash, len, cipher) = (hash.name(), salt.len(), &spec.cipher);
         let message = format!("essiv:{hash} makes a key of {len} bytes; {cipher} takes {}", key_sizes(cipher));
         Error::corrupt("key_size", message)
