@@ -32,8 +32,9 @@ impl Shown {
     pub fn beside<T>(&self, progress: &Progress, work: impl FnOnce() -> T) -> T {
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            let watcher = scope.spawn(|| self.follow(progress, &stop, || ()));
-            let _stopped = StopFollowers::new(&stop, vec![watcher.thread().clone()]);
+            let watcher = std::thread::Builder::new().spawn_scoped(scope, || self.follow(progress, &stop, || ()));
+            // Where no thread is to be had, the work is done all the same, and nobody sees how far it is.
+            let _stopped = StopFollowers::new(&stop, watcher.iter().map(|w| w.thread().clone()).collect());
             work()
         })
     }
