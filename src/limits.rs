@@ -71,14 +71,14 @@ pub const SCAN_COPIES_MAX: usize = 1000;
 /// not overlap never come near it; without it, a file full of magics would have every byte hashed 8192 times.
 pub const SCAN_CHECK_MAX: u64 = 8 << 20;
 /// Scan: the bytes of headers that are opened once they were found, the first on the disk: 4096 containers of the usual
-/// size. Their metadata is kept until the report is written, and takes several times as much memory.
+/// size. One after the other is in memory; of what they say, their names are kept.
 pub const SCAN_OPEN_MAX: u64 = 64 << 20;
-/// Scan: how many failed reads are tried again in smaller pieces, so that a bad sector hides nothing but itself. 4 MiB
-/// with bad sectors all over take 2047.
-pub const SCAN_RETRIES_MAX: u64 = 100_000;
 /// Scan: headers up to this size are verified by all threads at the same time, larger ones by one at a time: parsed, a
 /// header takes ten times its size and more. cryptsetup makes headers of 16 KiB unless it is told otherwise.
 pub const SCAN_HEADER_SHARED: u64 = 64 << 10;
+/// Scan: how many failed reads are tried again in smaller pieces, so that a bad sector hides nothing but itself. 4 MiB
+/// with bad sectors all over take 2047.
+pub const SCAN_RETRIES_MAX: u64 = 100_000;
 
 /// Backup: the largest `backup.json`. Glance allows an image 128 properties of at most 64 KiB unless it is told otherwise.
 pub const BACKUP_JSON_MAX: u64 = 16 << 20;
@@ -104,6 +104,12 @@ pub const NBD_PAYLOAD_MAX: u32 = 32 << 20;
 pub const NBD_EXTENTS_MAX: usize = 1024;
 /// NBD: the default of `--max-connections`: one thread and 300 KiB each.
 pub const NBD_CONNECTIONS: usize = 256;
+/// NBD: the default of `--max-per-address`: one machine must not take all places. QEMU and nbd-client open 16 at most
+/// unless they are told otherwise.
+pub const NBD_CONNECTIONS_PER_ADDRESS: usize = 64;
+/// NBD: where no place is left for a new client, one that was idle for this long makes room. Without a new client it may
+/// be idle for ever, unless `--idle-timeout` says otherwise.
+pub const NBD_IDLE_YIELD: Duration = Duration::from_secs(60);
 /// NBD: the default of `--threads`, the most that work for one connection. It is what nbdkit has.
 pub const NBD_THREADS: usize = 16;
 /// NBD: the most threads of all connections together, besides the one that each connection has.

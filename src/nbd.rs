@@ -5,9 +5,12 @@
 //! | `wire` | constants and fixed layouts of the protocol |
 //! | `handshake` | greeting, options, what the client chose |
 //! | `transmission` | commands and replies, and the threads that do them |
+//! | `reply` | replies as bytes |
 //! | `buffer` | what was read ahead, and replies on their way out |
+//! | `activity` | whether a connection waits for its client |
 //! | `stream`, `tls` | sockets with deadlines, and TLS over them |
-//! | `service` | an export and its settings; one connection from its first byte to its last |
+//! | `service` | an export and its settings |
+//! | `connection` | one connection from its first byte to its last |
 //! | `listen` | where connections come from: unix sockets, TCP, socket activation |
 //! | `server` | accepts connections, and stops in good order |
 //!
@@ -40,9 +43,12 @@
 //! # }
 //! ```
 
+mod activity;
 mod buffer;
+mod connection;
 mod handshake;
 mod listen;
+mod reply;
 mod server;
 mod service;
 mod stream;
@@ -52,6 +58,7 @@ mod wire;
 
 pub use listen::Listener;
 pub use server::{Server, Stopper};
-pub use service::{Export, Log, Service, Summary};
+pub use service::{Export, Log, Service};
 pub use stream::{Socket, Stream};
 pub use tls::Tls;
+pub use transmission::Summary;

@@ -21,6 +21,8 @@ mod args {
 }
 #[path = "../src/serve.rs"]
 mod serve;
+#[path = "../src/time.rs"]
+mod time;
 
 /// Serve a file as it is over NBD, read-only
 #[derive(Parser)]

@@ -13,6 +13,8 @@ use unluks::decrypt::target::Direct;
 use unluks::format::Format;
 use unluks::volume::BadSectorPolicy;
 
+use crate::time::duration;
+
 /// Reads LUKS1 and LUKS2 images: no root, no device-mapper, no cryptsetup. The image is never written to.
 #[derive(Parser)]
 #[command(name = "unluks", version, max_term_width = 100, arg_required_else_help = true)]
@@ -86,7 +88,7 @@ pub struct ScanArgs {
     /// Print JSON (docs/scan.schema.json describes it)
     #[arg(long)]
     pub json: bool,
-    /// How many threads read [default: as many as the machine has cores, 8 at most]
+    /// How many threads read [default: as many as the machine has cores, 4 at most]
     #[arg(long, value_name = "N")]
     pub threads: Option<std::num::NonZeroUsize>,
     /// Say nothing but what was found, and errors
@@ -155,16 +157,16 @@ pub struct RestorePlanArgs {
 pub struct ServeCommand {
     #[command(flatten)]
     pub source: SourceArgs,
+    /// Serve sectors whose integrity tag is wrong, and list them at the end; the exit code is 4 then
+    #[arg(long, value_enum, value_name = "HOW")]
+    pub bad_sectors: Option<ServedBadSectors>,
+    /// Say nothing but errors
+    #[arg(short, long)]
+    pub quiet: bool,
     #[command(flatten)]
     pub key: KeyArgs,
     #[command(flatten)]
     pub limits: LimitArgs,
-    /// Serve sectors whose integrity tag is wrong, and list them at the end; the exit code is 4 then
-    #[arg(long, value_enum, value_name = "HOW")]
-    pub bad_sectors: Option<BadSectors>,
-    /// Say nothing but errors
-    #[arg(short, long)]
-    pub quiet: bool,
     #[command(flatten, next_help_heading = "Server")]
     pub serve: serve::ServeArgs,
 }
@@ -296,6 +298,27 @@ impl BadSectors {
     }
 }
 
+/// What clients read of sectors whose integrity tag is wrong.
+#[cfg(feature = "nbd")]
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ServedBadSectors {
+    /// Clients read zeroes
+    Zero,
+    /// Clients read what they decrypt to, which may be anything
+    Report,
+}
+
+#[cfg(feature = "nbd")]
+impl ServedBadSectors {
+    pub fn policy(how: Option<Self>) -> BadSectorPolicy {
+        match how {
+            None => BadSectorPolicy::Refuse,
+            Some(Self::Zero) => BadSectorPolicy::Zero,
+            Some(Self::Report) => BadSectorPolicy::Report,
+        }
+    }
+}
+
 /// How the output is written.
 #[derive(Args)]
 #[command(next_help_heading = "Output")]
@@ -377,21 +400,6 @@ fn size(text: &str) -> Result<u64, String> {
     let number: u64 =
         number.parse().map_err(|_| "a number of bytes is wanted, such as 4096, 64K or 4GiB".to_owned())?;
     number.checked_mul(1 << shift).ok_or_else(|| "it is more than 2^64 bytes".into())
-}
-
-/// A time with a unit: 90s, 10m, 2h; seconds without one.
-fn duration(text: &str) -> Result<Duration, String> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    let wanted = || "a time is wanted, such as 90s, 10m or 2h".to_owned();
-    let factor = match unit {
-        "" | "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        _ => return Err(wanted()),
-    };
-    let number: u64 = number.parse().map_err(|_| wanted())?;
-    number.checked_mul(factor).map(Duration::from_secs).ok_or_else(wanted)
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ mod scan;
 #[cfg(feature = "nbd")]
 mod serve;
 mod source;
+mod time;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -63,8 +64,10 @@ fn serve_image(args: &mut args::ServeCommand) -> unluks::Result<ExitCode> {
         let _ = writeln!(anstream::stderr(), "warning: {message}");
     }
     let unlocked = opened.unlock(&args.key, &args.limits, args.quiet)?;
-    let options =
-        unluks::volume::VolumeOptions { bad_sectors: args::BadSectors::policy(args.bad_sectors), ..Default::default() };
+    let options = unluks::volume::VolumeOptions {
+        bad_sectors: args::ServedBadSectors::policy(args.bad_sectors),
+        ..Default::default()
+    };
     let volume = opened.volume(&unlocked, options, |_| false)?;
     drop(unlocked);
     decrypt::warn(args.quiet, image, &volume);

@@ -25,7 +25,11 @@ pub fn serve(args: &ServeArgs, source: Arc<dyn ReadAt>) -> Result<i32> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|e| Error::io("taking over signals", e))?;
     let tls = args.tls_certificates.as_deref().map(|dir| Tls::from_folder(dir, args.tls_verify_peer)).transpose()?;
     let export = Export::new(args.export_name.as_str(), args.description.clone(), source)?;
-    let mut service = Service::new(export).with_threads(args.threads).with_max_connections(args.max_connections);
+    let mut service = Service::new(export)
+        .with_threads(args.threads)
+        .with_max_connections(args.max_connections)
+        .with_max_per_address(args.max_per_address)
+        .with_idle_timeout(args.idle_timeout);
     let has_tls = tls.is_some();
     if let Some(tls) = tls {
         service = service.with_tls(tls);
@@ -42,7 +46,7 @@ pub fn serve(args: &ServeArgs, source: Arc<dyn ReadAt>) -> Result<i32> {
     let captive = Arc::new(Captive::default());
     let stopper = server.stopper();
     let handle = signals.handle();
-    let watcher = thread::spawn({
+    let watcher = start("signals", {
         let (captive, stopper) = (captive.clone(), stopper.clone());
         move || {
             for signal in signals.forever() {
@@ -50,7 +54,7 @@ pub fn serve(args: &ServeArgs, source: Arc<dyn ReadAt>) -> Result<i32> {
                 stopper.stop();
             }
         }
-    });
+    })?;
     let outcome = match args.captive_command() {
         Some(mut command) => captive.run(place.tell(&mut command), server, &stopper),
         None => {
@@ -67,6 +71,12 @@ pub fn serve(args: &ServeArgs, source: Arc<dyn ReadAt>) -> Result<i32> {
     // The watcher holds nothing that matters; one that panicked has been reported.
     let _ = watcher.join();
     outcome
+}
+
+/// A thread without which nothing can be served.
+fn start(name: &str, work: impl FnOnce() + Send + 'static) -> Result<thread::JoinHandle<()>> {
+    let thread = thread::Builder::new().name(name.into()).spawn(work);
+    thread.map_err(|e| Error::io(format!("starting the thread for {name}"), e))
 }
 
 impl ServeArgs {
@@ -183,6 +193,10 @@ impl Place {
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The command that the server runs for, and a signal that came before it was started.
 #[derive(Default)]
 struct Captive {
@@ -199,7 +213,7 @@ struct CaptiveState {
 
 impl Captive {
     fn state(&self) -> MutexGuard<'_, CaptiveState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Sends the signal on to the command, if it runs.
@@ -224,10 +238,16 @@ impl Captive {
             state.pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
             child
         };
-        let waiter = thread::spawn({
-            let (this, stopper) = (self.clone(), stopper.clone());
-            move || this.wait(child, &stopper)
+        let child = Arc::new(Mutex::new(child));
+        let waiter = start("the command", {
+            let (this, stopper, child) = (self.clone(), stopper.clone(), child.clone());
+            move || this.wait(&mut lock(&child), &stopper)
         });
+        let waiter = waiter.inspect_err(|_| {
+            // Nobody would see its end. It has just started, and is told to stop.
+            self.pass_on(SIGTERM);
+            let _ = lock(&child).wait();
+        })?;
         let served = server.run();
         let mut state = self.state();
         while state.status.is_none() {
@@ -241,7 +261,7 @@ impl Captive {
         Ok(status.map_or(1, |s| s.code().unwrap_or_else(|| 128 + s.signal().unwrap_or(0))))
     }
 
-    fn wait(&self, mut child: Child, stopper: &Stopper) {
+    fn wait(&self, child: &mut Child, stopper: &Stopper) {
         let status = child.wait();
         let mut state = self.state();
         // Its number may belong to another process from here on.

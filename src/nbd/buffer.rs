@@ -1,8 +1,10 @@
 //! The memory of a connection: what was read ahead, and the replies on their way out.
 
 use std::io;
+use std::ops::{Deref, DerefMut};
 
 use zerocopy::FromBytes;
+use zeroize::Zeroize;
 
 use super::stream::Stream;
 use super::wire::{self, Request};
@@ -23,14 +25,45 @@ pub(super) fn put(out: &mut [u8], mut at: usize, parts: &[&[u8]]) -> usize {
     at
 }
 
+/// Memory for plaintext. It is wiped before it is given back; and as its length is fixed, none of it is ever left behind
+/// where it grew from.
+#[derive(Default)]
+pub(super) struct Wiped(Box<[u8]>);
+
+impl Wiped {
+    pub(super) fn zeroed(len: usize) -> Self {
+        Self(vec![0; len].into_boxed_slice())
+    }
+}
+
+impl Deref for Wiped {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl DerefMut for Wiped {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+}
+
+impl Drop for Wiped {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
 /// A thread's memory for replies. It is had when it is first needed: a connection that never reads needs none.
 #[derive(Default)]
-pub(super) struct Buffer(Vec<u8>);
+pub(super) struct Buffer(Wiped);
 
 impl Buffer {
     pub(super) fn space(&mut self) -> &mut [u8] {
         if self.0.is_empty() {
-            self.0 = vec![0; HEAD + PIECE];
+            self.0 = Wiped::zeroed(HEAD + PIECE);
         }
         &mut self.0
     }
@@ -43,14 +76,15 @@ impl Buffer {
 
 /// The reading side: bytes that came together are kept for the next request.
 pub(super) struct Reader {
-    bytes: Vec<u8>,
+    /// The payload of a WRITE that is refused passes through, and may be as secret.
+    bytes: Wiped,
     start: usize,
     end: usize,
 }
 
 impl Reader {
     pub(super) fn new() -> Self {
-        Self { bytes: vec![0; READ_AHEAD], start: 0, end: 0 }
+        Self { bytes: Wiped::zeroed(READ_AHEAD), start: 0, end: 0 }
     }
 
     pub(super) fn has_request(&self) -> bool {

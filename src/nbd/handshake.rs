@@ -8,7 +8,7 @@ use std::io;
 use zerocopy::byteorder::big_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
-use super::Export;
+use super::service::Export;
 use super::stream::{Stream, read_exact};
 use super::wire::{self, OptionHeader, handshake_flag, info, len_usize, len32, option, reply, transmission_flag};
 use crate::limits::{NBD_OPTION_DATA_MAX, NBD_OPTION_SKIP_MAX, NBD_PAYLOAD_MAX, NBD_STRING_MAX};

@@ -189,18 +189,18 @@ impl Listener {
         }
     }
 
-    /// The next connection, and who it is from, for the log.
-    pub(super) fn accept(&self) -> io::Result<(Socket, String)> {
+    /// The next connection, and the address that it is from, where it has one.
+    pub(super) fn accept(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
         match &self.kind {
             Kind::Tcp(listener) => {
                 let (stream, peer) = listener.accept()?;
                 stream.set_nonblocking(false)?;
-                Ok((Socket::tcp(stream)?, peer.to_string()))
+                Ok((Socket::tcp(stream)?, Some(peer)))
             }
             Kind::Unix { listener, .. } => {
                 let (stream, _) = listener.accept()?;
                 stream.set_nonblocking(false)?;
-                Ok((Socket::unix(stream), "the unix socket".into()))
+                Ok((Socket::unix(stream), None))
             }
         }
     }

@@ -1,23 +1,17 @@
-//! An export and how it is served: what all connections share, and one connection from its first byte to its last.
+//! An export and how it is served: what all connections share.
 
 use std::fmt;
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::handshake::{self, Negotiation, Outcome, Session, TlsState};
-use super::stream::Stream;
 use super::tls::Tls;
-use super::transmission::Connection;
 use crate::error::{Error, Result};
 use crate::io::ReadAt;
 use crate::limits::{
-    NBD_CONNECTIONS, NBD_HANDSHAKE_TIME, NBD_HELPERS_MAX, NBD_STRING_MAX, NBD_THREADS, NBD_WHOLE_REPLIES_MAX,
+    NBD_CONNECTIONS, NBD_CONNECTIONS_PER_ADDRESS, NBD_HELPERS_MAX, NBD_IDLE_YIELD, NBD_STRING_MAX, NBD_THREADS,
+    NBD_WHOLE_REPLIES_MAX,
 };
-
-/// How long a goodbye (a TLS close) may take.
-const GOODBYE: Duration = Duration::from_secs(1);
 
 /// What is served, and under which name.
 pub struct Export {
@@ -72,20 +66,15 @@ pub struct Service {
     pub(super) threads: usize,
     pub(super) cores: usize,
     pub(super) max_connections: usize,
+    pub(super) max_per_address: usize,
+    pub(super) idle_timeout: Option<Duration>,
+    /// How long a client was idle that makes room for another.
+    pub(super) idle_yield: Duration,
     pub(super) helpers: Budget,
     pub(super) whole_replies: Budget,
-    tls: Option<Tls>,
+    pub(super) tls: Option<Tls>,
     log: Option<Log>,
     stopping: AtomicBool,
-}
-
-/// What a connection did, for the log.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Summary {
-    /// How many requests the client sent.
-    pub requests: u64,
-    /// How many bytes of replies it was sent.
-    pub sent: u64,
 }
 
 impl Service {
@@ -97,6 +86,9 @@ impl Service {
             threads: NBD_THREADS,
             cores,
             max_connections: NBD_CONNECTIONS,
+            max_per_address: NBD_CONNECTIONS_PER_ADDRESS,
+            idle_timeout: None,
+            idle_yield: NBD_IDLE_YIELD,
             helpers: Budget::new(NBD_HELPERS_MAX),
             whole_replies: Budget::new(NBD_WHOLE_REPLIES_MAX),
             tls: None,
@@ -123,6 +115,25 @@ impl Service {
     #[must_use]
     pub fn with_max_connections(mut self, connections: usize) -> Self {
         self.max_connections = connections.max(1);
+        self
+    }
+
+    /// The same, with at most `connections` (1 or more) at the same time from one address: of IPv6, from one network of
+    /// 64 bits, which is what one machine may have. Clients of unix sockets have no address.
+    #[must_use]
+    pub fn with_max_per_address(mut self, connections: usize) -> Self {
+        self.max_per_address = connections.max(1);
+        self
+    }
+
+    /// The same, but a client is hung up on that sent no request, and took nothing of a reply, for this long.
+    ///
+    /// Without it a client may be silent for as long as it likes: a kernel may have a disk mounted that nobody reads.
+    /// But where a new client finds no place, the one that was silent longest makes room, if that was longer than
+    /// [`NBD_IDLE_YIELD`](crate::limits::NBD_IDLE_YIELD).
+    #[must_use]
+    pub fn with_idle_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.idle_timeout = timeout;
         self
     }
 
@@ -156,72 +167,6 @@ impl Service {
         if let Some(log) = &self.log {
             log(line);
         }
-    }
-
-    /// Serves one client from the greeting on, until it leaves. A stream in memory will do: the handler can be driven
-    /// with a script of bytes.
-    ///
-    /// # Errors
-    /// The stream's own, and [`io::ErrorKind::InvalidData`] where the client broke the protocol during the handshake.
-    /// Once the transmission phase began, whatever ends it is no error.
-    pub fn serve_connection(&self, stream: &dyn Stream) -> io::Result<Summary> {
-        self.serve_counted(stream, &AtomicUsize::new(0), &format_args!("connection"))
-    }
-
-    /// As [`Service::serve_connection`]; `busy` counts the requests that were read and not answered yet, and `who` is
-    /// the connection's name in the log.
-    pub(super) fn serve_counted(
-        &self,
-        stream: &dyn Stream,
-        busy: &AtomicUsize,
-        who: &dyn fmt::Display,
-    ) -> io::Result<Summary> {
-        let outcome = self.talk(stream, busy, who);
-        stream.close();
-        outcome
-    }
-
-    fn talk(&self, stream: &dyn Stream, busy: &AtomicUsize, who: &dyn fmt::Display) -> io::Result<Summary> {
-        stream.set_deadline(Some(Instant::now() + NBD_HANDSHAKE_TIME));
-        let mut client = handshake::greet(stream)?;
-        let multi_conn = self.max_connections > 1;
-        let stopping = || self.is_stopping();
-        let mut round =
-            Negotiation { stream, export: &self.export, tls: TlsState::Off, multi_conn, stopping: &stopping };
-        let Some(tls) = &self.tls else {
-            return match round.run(&mut client)? {
-                Outcome::Transmit(session) => Ok(self.transmit(stream, session, busy, who, "no TLS")),
-                // Without a certificate STARTTLS is refused.
-                Outcome::Aborted | Outcome::StartTls => Ok(Summary::default()),
-            };
-        };
-        round.tls = TlsState::Required;
-        if !matches!(round.run(&mut client)?, Outcome::StartTls) {
-            return Ok(Summary::default());
-        }
-        let sealed = tls.accept(stream)?;
-        let round = Negotiation { stream: &sealed, tls: TlsState::Active, ..round };
-        let summary = match round.run(&mut client)? {
-            Outcome::Transmit(session) => self.transmit(&sealed, session, busy, who, sealed.version()),
-            Outcome::Aborted | Outcome::StartTls => Summary::default(),
-        };
-        sealed.set_deadline(Some(Instant::now() + GOODBYE));
-        sealed.finish();
-        Ok(summary)
-    }
-
-    fn transmit(
-        &self,
-        stream: &dyn Stream,
-        session: Session,
-        busy: &AtomicUsize,
-        who: &dyn fmt::Display,
-        tls: &str,
-    ) -> Summary {
-        let replies = if session.structured { "structured" } else { "simple" };
-        self.log(format_args!("{who}: {tls}, {replies} replies"));
-        stream.set_deadline(None);
-        Connection::new(stream, self, session, busy).run()
     }
 }
 

@@ -15,15 +15,14 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering:
 use std::thread::{Builder, Scope};
 use std::time::{Duration, Instant};
 
-use zerocopy::IntoBytes;
-
-use super::buffer::{Buffer, HEAD, PIECE, Reader, put};
+use super::activity::Activity;
+use super::buffer::{Buffer, HEAD, PIECE, Reader, Wiped};
 use super::handshake::Session;
-use super::service::{Service, Summary};
+use super::reply::{self, Encoder, Refusal};
+use super::service::Service;
 use super::stream::{Stream, lock};
-use super::wire::{self, Request, chunk, command, command_flag, errno, len_usize, len32};
-use crate::error::{Error, ErrorKind};
-use crate::limits::{NBD_EXTENTS_MAX, NBD_PAYLOAD_MAX, NBD_STRING_MAX};
+use super::wire::{Request, chunk, command, command_flag, errno, len_usize};
+use crate::limits::{NBD_EXTENTS_MAX, NBD_PAYLOAD_MAX};
 
 /// Up to this length, the leader answers a read itself.
 const SMALL: usize = 32 << 10;
@@ -34,13 +33,22 @@ const SLOW_WEIGHT: u32 = 8;
 const SLOW_FROM: u32 = 16;
 const SLOW_MOST: u32 = 64;
 
+/// What a connection did, for the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// How many requests the client sent.
+    pub requests: u64,
+    /// How many bytes of replies it was sent.
+    pub sent: u64,
+}
+
 /// One connection in its transmission phase.
 pub(super) struct Connection<'a> {
     stream: &'a dyn Stream,
     service: &'a Service,
     session: Session,
-    /// Requests that were read and not answered yet.
-    busy: &'a AtomicUsize,
+    encoder: Encoder,
+    activity: &'a Activity,
     reader: Mutex<Reader>,
     /// Held while one reply is written.
     writer: Mutex<()>,
@@ -70,13 +78,14 @@ impl<'a> Connection<'a> {
         stream: &'a dyn Stream,
         service: &'a Service,
         session: Session,
-        busy: &'a AtomicUsize,
+        activity: &'a Activity,
     ) -> Connection<'a> {
         Connection {
             stream,
             service,
             session,
-            busy,
+            encoder: Encoder { structured: session.structured },
+            activity,
             reader: Mutex::new(Reader::new()),
             writer: Mutex::new(()),
             over: AtomicBool::new(false),
@@ -98,11 +107,11 @@ impl<'a> Connection<'a> {
     fn work<'s>(&'s self, scope: &'s Scope<'s, '_>) {
         let _guard = CloseOnPanic(self.stream);
         let mut buffer = Buffer::default();
-        while let Some(request) = self.lead(&mut buffer) {
+        while let Some((request, verdict)) = self.lead(&mut buffer) {
             self.call_helper(scope);
             let started = Instant::now();
-            let outcome = self.answer_apart(&request, &mut buffer);
-            self.busy.fetch_sub(1, SeqCst);
+            let outcome = self.answer_apart(&request, verdict, &mut buffer);
+            self.activity.answered(1);
             match outcome {
                 // Only small reads tell how the source does: a large one takes its time anywhere.
                 Ok(()) if len_usize(request.length.get()) <= SMALL => self.note_time(started),
@@ -134,9 +143,9 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// Takes the lead, answers what is small, and comes back with a request that deserves a thread of its own, its
-    /// turn to lead given away. `None` when the connection is over.
-    fn lead(&self, buffer: &mut Buffer) -> Option<Request> {
+    /// Takes the lead, answers what is small, and comes back with a request that deserves a thread of its own, and what
+    /// is to be done with it, its turn to lead given away. `None` when the connection is over.
+    fn lead(&self, buffer: &mut Buffer) -> Option<(Request, Do)> {
         self.waiting.fetch_add(1, SeqCst);
         let reader = self.reader.lock();
         self.waiting.fetch_sub(1, SeqCst);
@@ -149,7 +158,7 @@ impl<'a> Connection<'a> {
         outcome.ok().flatten()
     }
 
-    fn lead_with(&self, reader: &mut Reader, buffer: &mut Buffer) -> io::Result<Option<Request>> {
+    fn lead_with(&self, reader: &mut Reader, buffer: &mut Buffer) -> io::Result<Option<(Request, Do)>> {
         let mut batch = Batch { connection: self, buffer, used: 0, replies: 0 };
         while !self.over.load(SeqCst) {
             if !reader.has_request() {
@@ -157,47 +166,52 @@ impl<'a> Connection<'a> {
             }
             let Some(request) = reader.next(self.stream)? else { break };
             self.requests.fetch_add(1, Relaxed);
-            self.busy.fetch_add(1, SeqCst);
+            self.activity.requested();
             match request.command.get() {
                 command::DISC => {
-                    self.busy.fetch_sub(1, SeqCst);
+                    self.activity.answered(1);
                     break;
                 }
                 // The payload is dropped before anything is said about it, so that the stream stays in step.
                 command::WRITE => {
                     // It may be long in coming: replies that are ready do not wait for it.
                     batch.send()?;
+                    let _wait = self.activity.wait();
                     reader.skip(self.stream, len_usize(request.length.get()))?;
                 }
                 _ => {}
             }
             let verdict = self.check(&request);
-            let apart = match verdict {
-                Ok(Do::Read) => len_usize(request.length.get()) > SMALL || self.is_slow(),
-                Ok(Do::BlockStatus) => self.is_slow(),
-                _ => false,
-            };
-            if apart {
-                batch.send()?;
-                return Ok(Some(request));
+            match verdict {
+                Ok(what) if self.is_for_a_thread(&request, what) => {
+                    batch.send()?;
+                    return Ok(Some((request, what)));
+                }
+                verdict => batch.answer(&request, verdict)?,
             }
-            batch.answer(&request, verdict)?;
         }
         batch.send()?;
         self.over.store(true, SeqCst);
         Ok(None)
     }
 
-    /// Answers a request that [`Connection::lead`] came back with.
-    fn answer_apart(&self, request: &Request, buffer: &mut Buffer) -> io::Result<()> {
-        match self.check(request) {
-            Ok(Do::Read) => self.answer_read(request, buffer),
-            verdict => {
-                let space = buffer.space();
-                let n = self.encode(request, verdict, space);
-                self.send(&space[..n])
-            }
+    /// Whether others should not wait until it is done.
+    fn is_for_a_thread(&self, request: &Request, what: Do) -> bool {
+        match what {
+            Do::Read => len_usize(request.length.get()) > SMALL || self.is_slow(),
+            Do::BlockStatus => self.is_slow(),
+            Do::Cache | Do::Nothing => false,
         }
+    }
+
+    /// Answers a request that [`Connection::lead`] came back with.
+    fn answer_apart(&self, request: &Request, what: Do, buffer: &mut Buffer) -> io::Result<()> {
+        if let Do::Read = what {
+            return self.answer_read(request, buffer);
+        }
+        let space = buffer.space();
+        let n = self.encode(request, Ok(what), space);
+        self.send(&space[..n])
     }
 
     /// Decides what is to be done with a request: the one place where requests are checked.
@@ -251,111 +265,42 @@ impl<'a> Connection<'a> {
                 self.note_time(started);
                 answer
             }
-            Ok(Do::BlockStatus) => self.encode_block_status(request, out),
+            Ok(Do::BlockStatus) => reply::block_status(&*self.service.export.source, request, out),
             Ok(Do::Cache) => {
                 self.service.export.source.will_need(request.offset.get(), request.length.get().into());
-                Ok(self.encode_success(request, out))
+                Ok(self.encoder.success(request, out))
             }
-            Ok(Do::Nothing) => Ok(self.encode_success(request, out)),
+            Ok(Do::Nothing) => Ok(self.encoder.success(request, out)),
             Err(refusal) => Err(refusal),
         };
-        answer.unwrap_or_else(|refusal| self.encode_error(request, &refusal, out))
-    }
-
-    fn encode_success(&self, request: &Request, out: &mut [u8]) -> usize {
-        match self.session.structured {
-            true => put(out, 0, &[chunk_head(request, chunk::FLAG_DONE, chunk::NONE, 0).as_bytes()]),
-            false => put(out, 0, &[simple_head(request, 0).as_bytes()]),
-        }
-    }
-
-    fn encode_error(&self, request: &Request, refusal: &Refusal, out: &mut [u8]) -> usize {
-        if !self.session.structured {
-            return put(out, 0, &[simple_head(request, refusal.errno).as_bytes()]);
-        }
-        let text = refusal.text.as_bytes();
-        let text = text.get(..NBD_STRING_MAX).unwrap_or(text);
-        let text_len = u16::try_from(text.len()).unwrap_or(u16::MAX);
-        let at = refusal.offset.map(u64::to_be_bytes);
-        let at = at.as_ref().map(<[u8; 8]>::as_slice).unwrap_or_default();
-        let kind = if at.is_empty() { chunk::ERROR } else { chunk::ERROR_OFFSET };
-        let length = 6 + text.len() + at.len();
-        let head = chunk_head(request, chunk::FLAG_DONE, kind, length);
-        put(out, 0, &[head.as_bytes(), &refusal.errno.to_be_bytes(), &text_len.to_be_bytes(), text, at])
-    }
-
-    /// How long the head of a read's reply is.
-    fn read_head_len(&self) -> usize {
-        if self.session.structured { size_of::<wire::Chunk>() + 8 } else { size_of::<wire::SimpleReply>() }
+        answer.unwrap_or_else(|refusal| self.encoder.error(request, &refusal, out))
     }
 
     /// A read that is answered whole, its data already right behind its head.
     fn encode_read(&self, request: &Request, out: &mut [u8]) -> Result<usize, Refusal> {
-        let head = self.read_head_len();
+        let head = self.encoder.read_head_len();
         let (offset, length) = (request.offset.get(), len_usize(request.length.get()));
         let data = &mut out[head..head + length];
         self.read_source(data, offset)?;
-        match self.session.structured {
-            true => {
-                let chunk = chunk_head(request, chunk::FLAG_DONE, chunk::OFFSET_DATA, 8 + length);
-                put(out, 0, &[chunk.as_bytes(), &offset.to_be_bytes()])
-            }
-            false => put(out, 0, &[simple_head(request, 0).as_bytes()]),
-        };
+        self.encoder.read_head(request, length, out);
         Ok(head + length)
     }
 
     fn read_source(&self, data: &mut [u8], offset: u64) -> Result<(), Refusal> {
         self.service.export.source.read_exact_at(data, offset).map_err(|e| {
             self.service.log(format_args!("a read of {} bytes from byte {offset} on failed: {e}", data.len()));
-            Refusal { errno: errno_of(&e), text: e.to_string(), offset: Some(offset) }
+            Refusal::of_source(&e, offset)
         })
-    }
-
-    fn encode_block_status(&self, request: &Request, out: &mut [u8]) -> Result<usize, Refusal> {
-        let source = &self.service.export.source;
-        let most = if request.flags.get() & command_flag::REQ_ONE != 0 { 1 } else { NBD_EXTENTS_MAX };
-        let mut extents: Vec<(u32, u32)> = Vec::new();
-        let mut at = request.offset.get();
-        let end = at + u64::from(request.length.get());
-        // A source that is cut into ever so many pieces of one sort must not keep this busy for long.
-        for _ in 0..NBD_EXTENTS_MAX * 4 {
-            if at >= end {
-                break;
-            }
-            let extent = match source.extent_at(at) {
-                Ok(extent) if extent.len > 0 => extent,
-                Ok(_) => return Err(Refusal::new(errno::EIO, "an extent of no length")),
-                // What is known already is an answer; the client asks again from here on.
-                Err(_) if !extents.is_empty() => break,
-                Err(e) => return Err(Refusal { errno: errno_of(&e), text: e.to_string(), offset: Some(at) }),
-            };
-            let len = u32::try_from(extent.len.min(end - at)).unwrap_or(u32::MAX);
-            let state = if extent.zero { wire::STATE_HOLE | wire::STATE_ZERO } else { 0 };
-            let full = extents.len() == most;
-            match extents.last_mut() {
-                Some((last, same)) if *same == state => *last += len,
-                _ if full => break,
-                _ => extents.push((len, state)),
-            }
-            at += u64::from(len);
-        }
-        let head = chunk_head(request, chunk::FLAG_DONE, chunk::BLOCK_STATUS, 4 + 8 * extents.len());
-        let mut n = put(out, 0, &[head.as_bytes(), &wire::BASE_ALLOCATION_ID.to_be_bytes()]);
-        for (len, state) in extents {
-            n = put(out, n, &[&len.to_be_bytes(), &state.to_be_bytes()]);
-        }
-        Ok(n)
     }
 
     /// Answers a read of any length with a write for each piece.
     fn answer_read(&self, request: &Request, buffer: &mut Buffer) -> io::Result<()> {
         let length = len_usize(request.length.get());
         if length <= PIECE {
-            let space = buffer.aligned_space(self.read_head_len());
+            let space = buffer.aligned_space(self.encoder.read_head_len());
             let n = match self.encode_read(request, space) {
                 Ok(n) => n,
-                Err(refusal) => self.encode_error(request, &refusal, space),
+                Err(refusal) => self.encoder.error(request, &refusal, space),
             };
             return self.send(&space[..n]);
         }
@@ -368,33 +313,19 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// The pieces of a long read: their offsets and lengths. All but the first start at a multiple of 4096.
-    fn pieces(request: &Request) -> impl Iterator<Item = (u64, usize)> {
-        let end = request.offset.get() + u64::from(request.length.get());
-        let mut at = request.offset.get();
-        std::iter::from_fn(move || {
-            let from = at;
-            let most = len_usize(len32(PIECE)) - usize::try_from(from % 4096).unwrap_or(0);
-            let len = usize::try_from(end - from).unwrap_or(usize::MAX).min(most);
-            at += u64::try_from(len).unwrap_or(0);
-            (len > 0).then_some((from, len))
-        })
-    }
-
     fn answer_read_in_chunks(&self, request: &Request, buffer: &mut Buffer) -> io::Result<()> {
         let end = request.offset.get() + u64::from(request.length.get());
-        for (offset, len) in Self::pieces(request) {
-            let space = buffer.aligned_space(self.read_head_len());
-            let head = self.read_head_len();
+        for (offset, len) in reply::pieces(request) {
+            let space = buffer.aligned_space(self.encoder.read_head_len());
+            let head = self.encoder.read_head_len();
             if let Err(refusal) = self.read_source(&mut space[head..head + len], offset) {
-                let n = self.encode_error(request, &refusal, space);
+                let n = self.encoder.error(request, &refusal, space);
                 return self.send(&space[..n]);
             }
             // The last piece is read: nothing can fail any more.
             let last = offset + u64::try_from(len).unwrap_or(0) == end;
             let flags = if last { chunk::FLAG_DONE } else { 0 };
-            let chunk = chunk_head(request, flags, chunk::OFFSET_DATA, 8 + len);
-            put(space, 0, &[chunk.as_bytes(), &offset.to_be_bytes()]);
+            reply::read_chunk_head(request, flags, offset, len, space);
             self.send(&space[..head + len])?;
         }
         Ok(())
@@ -403,10 +334,10 @@ impl<'a> Connection<'a> {
     /// One chunk, sent while it is read. Once its head is out its length is promised: what cannot be read is made up
     /// for by zeroes, and an error chunk behind it says from where on (as the protocol has it).
     fn answer_read_unfragmented(&self, request: &Request, buffer: &mut Buffer) -> io::Result<()> {
-        let head = self.read_head_len();
+        let head = self.encoder.read_head_len();
         let mut failed: Option<Refusal> = None;
         let mut turn = None;
-        for (offset, len) in Self::pieces(request) {
+        for (offset, len) in reply::pieces(request) {
             let space = buffer.aligned_space(head);
             let data = &mut space[head..head + len];
             match &failed {
@@ -414,7 +345,7 @@ impl<'a> Connection<'a> {
                 None => match self.read_source(data, offset) {
                     Ok(()) => {}
                     Err(refusal) if turn.is_none() => {
-                        let n = self.encode_error(request, &refusal, space);
+                        let n = self.encoder.error(request, &refusal, space);
                         return self.send(&space[..n]);
                     }
                     Err(refusal) => {
@@ -427,8 +358,8 @@ impl<'a> Connection<'a> {
                 Some(_) => head,
                 None => {
                     turn = Some(lock(&self.writer));
-                    let chunk = chunk_head(request, 0, chunk::OFFSET_DATA, 8 + len_usize(request.length.get()));
-                    put(space, 0, &[chunk.as_bytes(), &request.offset.get().to_be_bytes()]);
+                    let length = len_usize(request.length.get());
+                    reply::read_chunk_head(request, 0, request.offset.get(), length, space);
                     0
                 }
             };
@@ -436,8 +367,8 @@ impl<'a> Connection<'a> {
         }
         let space = buffer.space();
         let n = match failed {
-            Some(refusal) => self.encode_error(request, &refusal, space),
-            None => self.encode_success(request, space),
+            Some(refusal) => self.encoder.error(request, &refusal, space),
+            None => self.encoder.success(request, space),
         };
         self.write(&space[..n])
     }
@@ -445,18 +376,18 @@ impl<'a> Connection<'a> {
     /// A simple reply cannot take its success back. So it is built whole where the memory for that is to be had; where
     /// it is not, it is sent piece by piece, and an error in the midst of it can only end the connection.
     fn answer_read_simple(&self, request: &Request, buffer: &mut Buffer) -> io::Result<()> {
-        let head = self.read_head_len();
+        let head = self.encoder.read_head_len();
         let length = len_usize(request.length.get());
         if let Some(_permit) = self.service.whole_replies.take(length) {
-            let mut whole = vec![0; head + length];
+            let mut whole = Wiped::zeroed(head + length);
             let n = match self.encode_read(request, &mut whole) {
                 Ok(n) => n,
-                Err(refusal) => self.encode_error(request, &refusal, &mut whole),
+                Err(refusal) => self.encoder.error(request, &refusal, &mut whole),
             };
             return self.send(&whole[..n]);
         }
         let mut turn = None;
-        for (offset, len) in Self::pieces(request) {
+        for (offset, len) in reply::pieces(request) {
             let space = buffer.aligned_space(head);
             let outcome = self.read_source(&mut space[head..head + len], offset);
             let from = match (&turn, outcome) {
@@ -464,11 +395,11 @@ impl<'a> Connection<'a> {
                 (Some(_), Err(refusal)) => return Err(io::Error::other(refusal.text)),
                 (None, Ok(())) => {
                     turn = Some(lock(&self.writer));
-                    put(space, 0, &[simple_head(request, 0).as_bytes()]);
+                    reply::simple_read_head(request, space);
                     0
                 }
                 (None, Err(refusal)) => {
-                    let n = self.encode_error(request, &refusal, space);
+                    let n = self.encoder.error(request, &refusal, space);
                     return self.send(&space[..n]);
                 }
             };
@@ -484,8 +415,14 @@ impl<'a> Connection<'a> {
 
     /// Writes while the caller holds the writer's lock.
     fn write(&self, bytes: &[u8]) -> io::Result<()> {
-        self.sent.fetch_add(u64::try_from(bytes.len()).unwrap_or(0), Relaxed);
-        self.stream.write_all(bytes)
+        let _wait = self.activity.wait();
+        // In pieces, so that a client that takes its time is told from one that takes nothing.
+        for piece in bytes.chunks(HEAD + PIECE) {
+            self.stream.write_all(piece)?;
+            self.sent.fetch_add(u64::try_from(piece.len()).unwrap_or(0), Relaxed);
+            self.activity.touch();
+        }
+        Ok(())
     }
 
     /// Ends the connection at once: whoever waits in the stream comes back.
@@ -522,44 +459,6 @@ enum Do {
     Nothing,
 }
 
-/// Why a request fails: the protocol's error number, a text for people, and where.
-struct Refusal {
-    errno: u32,
-    text: String,
-    offset: Option<u64>,
-}
-
-impl Refusal {
-    fn new(errno: u32, text: impl Into<String>) -> Self {
-        Self { errno, text: text.into(), offset: None }
-    }
-}
-
-/// The protocol's error number for an error of the source: a total match on its kind.
-fn errno_of(e: &Error) -> u32 {
-    match e.kind() {
-        ErrorKind::Io if e.io_error().is_some_and(|e| e.kind() == io::ErrorKind::OutOfMemory) => errno::ENOMEM,
-        ErrorKind::Io | ErrorKind::Corrupt | ErrorKind::WrongKey | ErrorKind::Cancelled => errno::EIO,
-        ErrorKind::Unsupported => errno::ENOTSUP,
-        ErrorKind::LimitExceeded => errno::ENOMEM,
-        ErrorKind::InvalidInput => errno::EINVAL,
-    }
-}
-
-fn chunk_head(request: &Request, flags: u16, kind: u16, length: usize) -> wire::Chunk {
-    wire::Chunk {
-        magic: wire::STRUCTURED_REPLY_MAGIC.into(),
-        flags: flags.into(),
-        kind: kind.into(),
-        cookie: request.cookie,
-        length: len32(length).into(),
-    }
-}
-
-fn simple_head(request: &Request, error: u32) -> wire::SimpleReply {
-    wire::SimpleReply { magic: wire::SIMPLE_REPLY_MAGIC.into(), error: error.into(), cookie: request.cookie }
-}
-
 /// Replies that wait to be sent together.
 struct Batch<'c, 'b> {
     connection: &'c Connection<'c>,
@@ -586,7 +485,7 @@ impl Batch<'_, '_> {
     fn send(&mut self) -> io::Result<()> {
         if self.replies > 0 {
             let outcome = self.connection.send(&self.buffer.space()[..self.used]);
-            self.connection.busy.fetch_sub(self.replies, SeqCst);
+            self.connection.activity.answered(self.replies);
             (self.used, self.replies) = (0, 0);
             outcome?;
         }

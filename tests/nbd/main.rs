@@ -5,6 +5,7 @@
 #![cfg(all(feature = "nbd", feature = "unlock"))]
 
 mod handshake;
+mod idle;
 #[cfg(feature = "peer-tests")]
 mod peers;
 mod stress;

@@ -35,16 +35,16 @@ pub struct ImageArgs {
     /// Replace the file of --decrypt if it is there
     #[arg(long, requires = "decrypt")]
     pub force: bool,
-    #[command(flatten)]
-    pub cloud: CloudArgs,
-    #[command(flatten)]
-    pub limits: LimitArgs,
     /// Say nothing but errors
     #[arg(short, long)]
     pub quiet: bool,
     /// How progress is shown on the standard error: auto is a bar on a terminal, and nothing elsewhere
     #[arg(long, value_enum, default_value = "auto", value_name = "HOW")]
     pub progress: ProgressKind,
+    #[command(flatten)]
+    pub cloud: CloudArgs,
+    #[command(flatten)]
+    pub limits: LimitArgs,
 }
 
 /// Fetches a key alone, and says what it is

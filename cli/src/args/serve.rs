@@ -2,8 +2,9 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use unluks::limits::{NBD_CONNECTIONS, NBD_THREADS};
+use unluks::limits::{NBD_CONNECTIONS, NBD_CONNECTIONS_PER_ADDRESS, NBD_THREADS};
 
 /// The flags of `serve` that say how, not what.
 ///
@@ -35,6 +36,12 @@ pub struct ServeArgs {
     /// How many clients may be connected at the same time
     #[arg(long, value_name = "N", default_value_t = NBD_CONNECTIONS, value_parser = one_or_more)]
     pub max_connections: usize,
+    /// How many clients may be connected from one TCP address (of IPv6: from one /64) at the same time
+    #[arg(long, value_name = "N", default_value_t = NBD_CONNECTIONS_PER_ADDRESS, value_parser = one_or_more)]
+    pub max_per_address: usize,
+    /// Hang up on clients that were idle for this long [default: only where a new client finds no place, after 60s]
+    #[arg(long, value_name = "TIME", value_parser = crate::time::duration)]
+    pub idle_timeout: Option<Duration>,
     /// How many threads may work for one connection
     #[arg(long, value_name = "N", default_value_t = NBD_THREADS, value_parser = one_or_more)]
     pub threads: usize,

@@ -63,9 +63,15 @@ fn key_alone(args: &VolumeArgs) -> Result<ExitCode> {
             writeln!(anstream::stderr(), "the key is there; the data becomes an image by --make-image, or by hand:");
     }
     let name = args.cloud.cloud.as_deref();
-    let client = name.map_or("openstack".into(), |name| format!("openstack {}", quote::flag("--os-cloud", name)));
+    let client = match name {
+        Some(name) => format!("openstack {}", quote::flag("--os-cloud", name)?),
+        None => "openstack".into(),
+    };
     let mut steps = found.steps(&client).join("\n");
-    let cloud = name.map_or(String::new(), |name| format!(" {}", quote::flag("--cloud", name)));
+    let cloud = match name {
+        Some(name) => format!(" {}", quote::flag("--cloud", name)?),
+        None => String::new(),
+    };
     steps += &format!("\nunluks fetch image{cloud} {} --output DIR\n", Found::IMAGE_NAME);
     std::io::stdout().write_all(steps.as_bytes()).map_err(|e| Error::io("printing the steps", e))?;
     Ok(ExitCode::SUCCESS)

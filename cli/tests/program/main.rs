@@ -23,6 +23,7 @@ mod mutations;
 #[path = "../../../tests/nbd/support.rs"]
 #[allow(clippy::as_conversions, dead_code)]
 mod nbd_support;
+mod no_threads;
 mod opening;
 mod readme;
 mod reencryption;
