@@ -11,6 +11,8 @@
 mod buffer;
 pub mod hash;
 pub mod journal;
+pub mod output;
+mod room;
 pub mod target;
 
 use std::io::Write;
@@ -18,7 +20,7 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::error::{Error, Result};
+use crate::error::{Condition, Error, Result};
 use crate::io::{Pipe, ReadAt};
 use crate::progress::Progress;
 use crate::volume::Volume;
@@ -65,12 +67,18 @@ pub trait Sink: Sync {
 /// A pipe, a terminal or anything else that takes bytes one after the other.
 pub struct Stream<W: Write + Send> {
     to: Mutex<W>,
+    name: String,
 }
 
 impl<W: Write + Send> Stream<W> {
     /// Takes a writer; it should not buffer.
     pub fn new(to: W) -> Self {
-        Self { to: Mutex::new(to) }
+        Self::named(to, "the output".into())
+    }
+
+    /// Takes a writer that messages call `name`.
+    fn named(to: W, name: String) -> Self {
+        Self { to: Mutex::new(to), name }
     }
 }
 
@@ -81,9 +89,12 @@ impl<W: Write + Send> Sink for Stream<W> {
 
     fn write(&self, plaintext: &[u8], offset: u64) -> Result<()> {
         let mut to = lock(&self.to);
-        to.write_all(plaintext).and_then(|()| to.flush()).map_err(|e| match e.kind() {
-            std::io::ErrorKind::BrokenPipe => Error::io("whoever read the output went away", e).at(offset),
-            _ => Error::io("writing the output", e).at(offset),
+        to.write_all(plaintext).and_then(|()| to.flush()).map_err(|e| {
+            let what = match e.kind() {
+                std::io::ErrorKind::BrokenPipe => format!("writing {}: whoever read the output went away", self.name),
+                _ => format!("writing {}", self.name),
+            };
+            Error::io(what, e).at(offset).with_condition(Condition::Output)
         })
     }
 }

@@ -38,6 +38,8 @@ pub enum Condition {
     IntegrityJournal,
     /// Whoever fed a stream went away: the cause is that side's own error.
     Feed,
+    /// It is an error of an output, which it names: the input has no part in it.
+    Output,
 }
 
 /// A `Result` whose error is [`Error`].

@@ -1,13 +1,12 @@
 //! A backup's directory in place of an image.
 
-use std::fs::File;
-
 use unluks::backup::{BackupDir, DESCRIPTION};
 use unluks::decrypt::hash::{Hashed, Of};
+use unluks::files::Role;
 use unluks::{Error, Key, Result};
 
 use crate::args::SourceArgs;
-use crate::source::{Source, WithinFile, is_dash, shown};
+use crate::source::{Source, WithinFile, is_dash};
 
 /// A backup that the command line named, and whose image stands in its place from now on.
 pub struct InBackup(BackupDir);
@@ -43,9 +42,9 @@ pub fn explain(backup: Option<&InBackup>, e: Error) -> Error {
 impl InBackup {
     /// Refuses an image that is not as long as it was, and all of the backup's files as outputs.
     pub fn check(&self, source: &mut Source, allow_truncated: bool) -> Result<()> {
-        let description = self.0.path().join(DESCRIPTION);
-        for path in self.0.key_path().into_iter().chain([description]) {
-            source.files.push(File::open(&path).map_err(|e| Error::io(format!("opening {}", shown(&path)), e))?);
+        source.inputs.add_path(&self.0.path().join(DESCRIPTION), Role::Description);
+        if let Some(key) = self.0.key_path() {
+            source.inputs.add_path(&key, Role::Key);
         }
         let found = source.file.len();
         let short = self.0.backup.data.as_ref().is_some_and(|data| found < data.size);

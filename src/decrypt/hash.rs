@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::Scope;
 
 use digest::DynDigest;
+use zeroize::Zeroizing;
 
 use super::buffer::Chunk;
 use super::{Progress, lock};
@@ -96,6 +97,15 @@ pub enum Of {
     Plaintext,
     /// The whole data file, byte for byte.
     Image,
+}
+
+/// A hash that is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Of what.
+    pub of: Of,
+    /// Which hash.
+    pub algorithm: Algorithm,
 }
 
 /// A hash that came out.
@@ -225,7 +235,8 @@ fn hash_range(
     read: impl Fn(&mut [u8], u64) -> Result<()>,
     is_over: &dyn Fn() -> bool,
 ) -> Result<()> {
-    let mut buf = vec![0u8; 256 << 10];
+    // It may be plaintext that is read back.
+    let mut buf = Zeroizing::new(vec![0u8; 256 << 10]);
     let mut at = range.start;
     while at < range.end && !is_over() {
         let n = usize::try_from(range.end - at).unwrap_or(usize::MAX).min(buf.len());
