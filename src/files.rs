@@ -131,7 +131,9 @@ pub(crate) fn failed(path: &Path, e: std::io::Error) -> Error {
             format!("writing {name}: no file may be made in the folder {}", shown(folder(path)))
         }
         ErrorKind::InvalidFilename => {
-            format!("writing {name}: its name is too long for the file system, which also has to take hidden ones beside it")
+            format!(
+                "writing {name}: its name is too long for the file system, which also has to take hidden ones beside it"
+            )
         }
         _ => format!("writing {name}"),
     };

@@ -246,12 +246,7 @@ fn allow_many_files() {
 }
 
 /// A regular file or block device is read at any position, a FIFO as a pipe.
-fn open_file(
-    path: &Path,
-    role: Role,
-    inputs: &mut Inputs,
-    pipe: &mut Option<Arc<Pipe>>,
-) -> Result<Arc<dyn ReadAt>> {
+fn open_file(path: &Path, role: Role, inputs: &mut Inputs, pipe: &mut Option<Arc<Pipe>>) -> Result<Arc<dyn ReadAt>> {
     use std::os::unix::fs::FileTypeExt;
     let file = File::open(path).map_err(|e| Error::io(format!("opening {}", shown(path)), e))?;
     let kind = file.metadata().map_err(|e| Error::io(format!("looking at {}", shown(path)), e))?.file_type();

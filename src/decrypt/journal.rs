@@ -101,7 +101,9 @@ impl Journal {
     /// not what they were; it says which.
     pub(super) fn open(output: &Path, identity: &Identity, inode: u64) -> Result<Self> {
         let path = journal_name(output)?;
-        let Some((file, noted)) = read(output)? else { return Err(refuse("there is no journal of an unfinished output")) };
+        let Some((file, noted)) = read(output)? else {
+            return Err(refuse("there is no journal of an unfinished output"));
+        };
         let Noted { identity: was, done, len } = noted.ok_or_else(|| refuse("the journal is damaged"))?;
         if let Some(what) = identity.difference(&was) {
             return Err(refuse(what));
@@ -167,8 +169,7 @@ pub(super) fn forget(output: &Path) -> Result<()> {
 pub(super) fn refuse_resumable(output: &Path, inode: u64) -> Result<()> {
     match read(output)? {
         Some((_, Some(noted))) if noted.done > 0 && noted.identity.output == inode => {
-            let message =
-                format!("an unfinished {} is there, with {} bytes that are done", shown(output), noted.done);
+            let message = format!("an unfinished {} is there, with {} bytes that are done", shown(output), noted.done);
             Err(Error::invalid(message)
                 .with_hint("resume it with --resume, or discard it with --force")
                 .with_condition(Condition::Output))

@@ -256,8 +256,10 @@ fn begin_file(
     let target = Target::create(path, len, options.target())?;
     // Bad sectors that were passed over are not noted in a journal, so a second run would not tell of them.
     let noted = len >= JOURNAL_FROM && !options.no_sync && passes_over_nothing(job);
-    let journal =
-        identity.filter(|_| noted).map(|identity| Journal::create(target.path(), identity, target.inode()?)).transpose();
+    let journal = identity
+        .filter(|_| noted)
+        .map(|identity| Journal::create(target.path(), identity, target.inode()?))
+        .transpose();
     match journal {
         Ok(journal) => Ok((target, journal)),
         // A sparse output may fit where not even a journal does.
@@ -293,9 +295,7 @@ fn resume(path: &Path, identity: &Identity, job: &Job<'_>, options: OutputOption
 fn same(written: &File, job: &Job<'_>, from: u64, to: u64) -> Result<bool> {
     let len = crate::num::to_usize(to.saturating_sub(from))?;
     let (mut there, mut wanted) = (Zeroizing::new(vec![0u8; len]), Zeroizing::new(vec![0u8; len]));
-    written
-        .read_exact_at(&mut there, from)
-        .map_err(|e| output(Error::io("reading the unfinished output", e)))?;
+    written.read_exact_at(&mut there, from).map_err(|e| output(Error::io("reading the unfinished output", e)))?;
     job.volume.read_exact_at(&mut wanted, job.start.saturating_add(from))?;
     Ok(there == wanted)
 }

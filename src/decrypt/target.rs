@@ -428,4 +428,34 @@ mod tests {
         Target::create(&path, 3, TargetOptions { force: true, ..Default::default() }).unwrap().commit().unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), [0; 3]);
     }
+
+    #[test]
+    fn what_gets_the_name_is_what_was_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out");
+        let options = TargetOptions { force: true, no_sync: true, ..Default::default() };
+        for _ in 0..200 {
+            let write = |byte: u8| {
+                let target = Target::create(&path, 3000, options)?;
+                for at in [0, 1000, 2000] {
+                    target.write(&[byte; 1000], at)?;
+                }
+                target.commit()
+            };
+            let whole = std::thread::scope(|scope| {
+                let all = [1u8, 2, 3, 4].map(|byte| scope.spawn(move || write(byte)));
+                all.map(|one| one.join().unwrap()).into_iter().filter(Result::is_ok).count()
+            });
+            assert!(whole > 0);
+            let got = std::fs::read(&path).unwrap();
+            assert!(
+                got.len() == 3000 && got[0] > 0 && got.iter().all(|b| *b == got[0]),
+                "{} {:?}",
+                got.len(),
+                &got[..9]
+            );
+            std::fs::remove_file(&path).unwrap();
+        }
+        assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 0);
+    }
 }

@@ -151,7 +151,8 @@ impl Temp {
     /// [`Io`](crate::ErrorKind::Io) where the file cannot be renamed, or is not the one under the hidden name.
     pub fn rename(&self, path: &Path, existing: Existing) -> Result<()> {
         let swapped = || {
-            let message = format!("writing {}: somebody replaced the unfinished file {}", shown(path), shown(&self.name));
+            let message =
+                format!("writing {}: somebody replaced the unfinished file {}", shown(path), shown(&self.name));
             Error::new(crate::ErrorKind::Io, message).with_condition(Condition::Output)
         };
         if !self.is_named().map_err(|e| failed(path, e))? {

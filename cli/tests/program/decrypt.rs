@@ -5,6 +5,7 @@ mod interrupted;
 mod keys;
 mod output;
 mod part;
+mod safe;
 
 use std::path::Path;
 
