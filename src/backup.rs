@@ -11,15 +11,15 @@
 pub mod plan;
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{self, File};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result, escape, shown};
+use crate::files::{Existing, write_whole};
 use crate::format::Format;
 use crate::key::{Key, read_key_file};
 use crate::limits::BACKUP_JSON_MAX;
@@ -333,19 +333,7 @@ impl Backup {
     /// [`ErrorKind::Io`] where it cannot be written; [`ErrorKind::Corrupt`] for what could not be read back.
     pub fn write(&self, dir: &Path) -> Result<()> {
         let json = self.to_json()?;
-        let path = dir.join(DESCRIPTION);
-        let temp = dir.join(format!(".{DESCRIPTION}.unluks-part"));
-        let failed = |e| Error::io(format!("writing {}", shown(&path)), e);
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600);
-        let written = options.open(&temp).and_then(|mut f| f.write_all(json.as_bytes()).and_then(|()| f.sync_all()));
-        let renamed = written.and_then(|()| fs::rename(&temp, &path));
-        if let Err(e) = renamed {
-            let _ = fs::remove_file(&temp);
-            return Err(failed(e));
-        }
-        // The name is on the disk once the directory is.
-        File::open(dir).and_then(|d| d.sync_all()).map_err(failed)
+        write_whole(&dir.join(DESCRIPTION), json.as_bytes(), Existing::Replace)
     }
 }
 

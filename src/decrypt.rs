@@ -5,12 +5,14 @@
 //!  worker 1: claim chunk ─► fetch ─► decipher ─► write at its offset ─┐   (a file: in any order)
 //!  worker 2: claim chunk ─► fetch ─► decipher ─► wait its turn, write ─┤   (a pipe: in order)
 //!                                                                       ▼
-//!                                              in order to the hash lanes, a thread each
+//!                                              in order to the hash hashers, a thread each
 //! ```
 
 mod buffer;
 pub mod hash;
 pub mod journal;
+pub mod output;
+mod room;
 pub mod target;
 
 use std::io::Write;
@@ -18,12 +20,12 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::error::{Error, Hint, Result, catch_panic};
+use crate::error::{Condition, Error, Hint, Result, catch_panic};
 use crate::io::{Pipe, ReadAt};
 use crate::progress::Progress;
 use crate::volume::{Missing, Volume};
 use buffer::{Chunk, Pool};
-use hash::Lanes;
+use hash::Hashers;
 
 /// Bytes that a worker reads, decrypts and writes at a time: they fit the second-level cache of one core.
 pub const CHUNK: usize = 512 << 10;
@@ -65,12 +67,18 @@ pub trait Sink: Sync {
 /// A pipe, a terminal or anything else that takes bytes one after the other.
 pub struct Stream<W: Write + Send> {
     to: Mutex<W>,
+    name: String,
 }
 
 impl<W: Write + Send> Stream<W> {
     /// Takes a writer; it should not buffer.
     pub fn new(to: W) -> Self {
-        Self { to: Mutex::new(to) }
+        Self::named(to, "the output".into())
+    }
+
+    /// Takes a writer that messages call `name`.
+    fn named(to: W, name: String) -> Self {
+        Self { to: Mutex::new(to), name }
     }
 }
 
@@ -81,9 +89,12 @@ impl<W: Write + Send> Sink for Stream<W> {
 
     fn write(&self, plaintext: &[u8], offset: u64) -> Result<()> {
         let mut to = lock(&self.to);
-        to.write_all(plaintext).and_then(|()| to.flush()).map_err(|e| match e.kind() {
-            std::io::ErrorKind::BrokenPipe => Error::io("whoever read the output went away", e).at(offset),
-            _ => Error::io("writing the output", e).at(offset),
+        to.write_all(plaintext).and_then(|()| to.flush()).map_err(|e| {
+            let what = match e.kind() {
+                std::io::ErrorKind::BrokenPipe => format!("writing {}: whoever read the output went away", self.name),
+                _ => format!("writing {}", self.name),
+            };
+            Error::io(what, e).at(offset).with_condition(Condition::Output)
         })
     }
 }
@@ -132,7 +143,7 @@ pub fn run(
     job: &Job<'_>,
     skip: u64,
     sink: &dyn Sink,
-    lanes: &Lanes,
+    hashers: &Hashers,
     options: Options,
     progress: &Progress,
 ) -> Result<u64> {
@@ -140,10 +151,10 @@ pub fn run(
     let pool = Pool::new(CHUNK);
     let begin = job.start.saturating_add(skip);
     let chunk = u64::try_from(CHUNK).unwrap_or(u64::MAX);
-    let line = Line {
+    let pipeline = Pipeline {
         job,
         sink,
-        lanes,
+        hashers,
         options,
         progress,
         pool: &pool,
@@ -157,29 +168,29 @@ pub fn run(
         failed: AtomicBool::new(false),
     };
     let started = std::thread::scope(|scope| {
-        // The lanes come to their end when the last worker has dropped its share of the feeds.
-        let feeds = lanes.start(scope, &line.failed, progress);
-        let feeds = Arc::new(feeds.inspect_err(|_| line.failed.store(true, Ordering::Relaxed))?);
-        let line = &line;
+        // The hashers come to their end when the last worker has dropped its share of the feeds.
+        let feeds = hashers.start(scope, &pipeline.failed, progress);
+        let feeds = Arc::new(feeds.inspect_err(|_| pipeline.failed.store(true, Ordering::Relaxed))?);
+        let pipeline = &pipeline;
         for n in 1..threads {
             let feeds = Arc::clone(&feeds);
             let worker = std::thread::Builder::new().name(format!("decrypt-{n}"));
             // Where no thread can be had, the ones there are do its work.
-            if worker.spawn_scoped(scope, move || line.work(&feeds)).is_err() {
+            if worker.spawn_scoped(scope, move || pipeline.work(&feeds)).is_err() {
                 break;
             }
         }
-        line.work(&feeds);
+        pipeline.work(&feeds);
         Ok(())
     });
     started?;
-    if let Some(e) = lock(&line.failure).take() {
+    if let Some(e) = lock(&pipeline.failure).take() {
         return Err(e);
     }
     if progress.is_cancelled() {
         return Err(stopped());
     }
-    let end = *lock(&line.end);
+    let end = *lock(&pipeline.end);
     end.checked_sub(job.start).ok_or_else(|| {
         Error::invalid(format!("the part starts at byte {}, but the plaintext ends at byte {end}", job.start))
     })
@@ -190,10 +201,10 @@ fn stopped() -> Error {
 }
 
 /// What the workers share.
-struct Line<'a> {
+struct Pipeline<'a> {
     job: &'a Job<'a>,
     sink: &'a dyn Sink,
-    lanes: &'a Lanes,
+    hashers: &'a Hashers,
     options: Options,
     progress: &'a Progress,
     pool: &'a Pool,
@@ -216,7 +227,7 @@ struct Claimed<'p> {
     chunk: Chunk<'p>,
 }
 
-impl<'a> Line<'a> {
+impl<'a> Pipeline<'a> {
     fn work<'s>(&'s self, feeds: &hash::Feeds<'s>)
     where
         'a: 's,
@@ -337,7 +348,7 @@ impl<'a> Line<'a> {
 
     fn process<'s>(&'s self, claimed: Claimed<'s>, feeds: &hash::Feeds<'s>) -> Result<()> {
         let Claimed { index, offset, mut chunk } = claimed;
-        let ciphertext = match self.lanes.want_ciphertext() {
+        let ciphertext = match self.hashers.want_ciphertext() {
             true => match self.job.volume.locate(offset)? {
                 // What lies in several places is read again by whoever hashes the image.
                 Some((at, run)) if u64::try_from(chunk.len()).is_ok_and(|len| len <= run) => {

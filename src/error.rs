@@ -40,6 +40,8 @@ pub enum Condition {
     Feed,
     /// It is an error in unluks itself.
     Panic,
+    /// It is an error of an output, which it names: the input has no part in it.
+    Output,
 }
 
 /// What a caller can do next. Those that name something which a caller of the library sets are words of the library here;
@@ -77,6 +79,8 @@ pub enum Hint {
     Scan,
     /// Look at one header by its place.
     InspectAt,
+    /// Say where the header is: in another file, or deeper in this one.
+    NoHeader,
     /// Give a header that lies in another file.
     DetachedHeader,
     /// Name a keyslot.
@@ -97,6 +101,18 @@ pub enum Hint {
     BadSectors,
     /// Replace what is there.
     Force,
+    /// Resume an output, or replace it.
+    ResumeOrForce,
+    /// Pass over the terminal's safety.
+    ForceTerminal,
+    /// Overwrite a block device.
+    ForceDevice,
+    /// Write a part.
+    Length,
+    /// Let zeroes become holes.
+    Sparse,
+    /// Make no hashes.
+    NoHash,
     /// Resume the output that was left unfinished.
     Resume,
     /// Start again from the first byte.
@@ -132,6 +148,7 @@ impl fmt::Display for Hint {
             Self::WholeImage => "offset 0 takes all of the image",
             Self::Scan => "a scan finds headers anywhere",
             Self::InspectAt => "open it at its offset",
+            Self::NoHeader => "a detached header, a partition or an offset can be given",
             Self::DetachedHeader => "a detached header, or a header backup, can be given",
             Self::NameKeyslot => "name the keyslot",
             Self::AnyKeyslot => "without a keyslot's number all keyslots are tried",
@@ -142,6 +159,12 @@ impl fmt::Display for Hint {
             Self::WholeKeyFile => "a key that is no line of text is read whole (read_key_file)",
             Self::BadSectors => "a BadSectorPolicy lists such sectors and goes on",
             Self::Force => "allow it to be replaced",
+            Self::ResumeOrForce => "resume it, or allow it to be discarded",
+            Self::ForceTerminal => "redirect it, or allow it",
+            Self::ForceDevice => "allow it to be overwritten",
+            Self::Length => "write to a larger device, or a part",
+            Self::Sparse => "make room, write elsewhere, or let zeroes become holes",
+            Self::NoHash => "make no hashes, or let the process have more threads",
             Self::Resume => "resume it",
             Self::StartAgain => "start again without resuming",
             Self::TlsFolder => "a folder with server-cert.pem, server-key.pem and ca-cert.pem is wanted",

@@ -46,6 +46,8 @@ pub mod crypto;
 pub mod decrypt;
 pub mod error;
 #[cfg(feature = "unlock")]
+pub mod files;
+#[cfg(feature = "unlock")]
 pub mod format;
 #[cfg(feature = "unlock")]
 mod image;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::error::{Error, ErrorKind, Result, escape};
+use crate::error::{Error, ErrorKind, Hint, Result, escape};
 use crate::format::{self, Contents, Format, Qcow2Luks};
 use crate::io::{Peek, ReadAt, Window};
 use crate::limits::LUKS2_HDR_SIZE_MIN;
@@ -162,7 +162,7 @@ impl Survey<'_> {
                 Ok(_) => Ok(Choice::Whole),
                 Err(own) => {
                     let error = if own.kind() == ErrorKind::Io { own } else { e };
-                    Err(error.with_hint("--offset takes any place, and unluks scan finds headers without a table"))
+                    Err(error.with_hint([Hint::NameOffset, Hint::Scan]))
                 }
             },
         }
@@ -200,8 +200,7 @@ impl Survey<'_> {
 }
 
 fn no_table(name: &str) -> Error {
-    Error::invalid(format!("partition {}: the image has no partition table", escape(name)))
-        .with_hint("--offset BYTES takes any place")
+    Error::invalid(format!("partition {}: the image has no partition table", escape(name))).with_hint(Hint::NameOffset)
 }
 
 /// Whether the table may be no more than encrypted bytes that look like one: partitions that all lie on the disk do not
@@ -218,8 +217,7 @@ fn whose_data(table: &Table) -> Error {
         table.scheme,
         list_of(&all)
     );
-    let hint = "choose one with --partition, or take all of the image with --offset 0";
-    Error::invalid(message).with_rule("partition").with_hint(hint)
+    Error::invalid(message).with_rule("partition").with_hint([Hint::NamePartition, Hint::WholeImage])
 }
 
 /// Whether a partition has the magic of a LUKS2 secondary header at one of the places that it can have.
@@ -251,14 +249,14 @@ fn only_luks<'t>(table: &'t Table, look: &Peek<'_>, notes: &mut Vec<String>) -> 
         }
         (several, _) => {
             let message = format!("{} partitions hold LUKS: {}", several.len(), list_of(several));
-            Err(Error::invalid(message).with_rule("partition").with_hint("choose one with --partition"))
+            Err(Error::invalid(message).with_rule("partition").with_hint(Hint::NamePartition))
         }
     }
 }
 
 /// A table without a LUKS partition, on a disk that is none itself.
 fn nothing(disk: &Arc<dyn ReadAt>, table: &Table, look: &Peek<'_>) -> Error {
-    let hint = "--partition or --offset takes a place by its name, and unluks scan finds headers anywhere; LVM volumes have to be copied out first";
+    let hint = Hint::All(vec![Hint::NameOffset, Hint::Scan, "LVM volumes have to be copied out first".into()]);
     let mut message = format!("the disk has a {} partition table, but no partition holds LUKS", table.scheme);
     // What could not be read may be what was looked for.
     if let Some(e) = look.take_failure() {

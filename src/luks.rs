@@ -12,6 +12,7 @@ pub mod area;
 mod compare;
 pub mod data;
 pub mod findings;
+mod fingerprint;
 mod json;
 pub mod metadata;
 #[cfg(feature = "unlock")]

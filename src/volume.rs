@@ -304,7 +304,7 @@ impl Volume {
         if data.state == State::DetachedHeader {
             let message = "this is a detached header: it has no data behind it, which is in another file";
             return Err(
-                Error::corrupt("data", message).with_hint("give that file as IMAGE, and this one with --header")
+                Error::corrupt("data", message).with_hint("open that file, with this one as its detached header")
             );
         }
         if options.allow_truncated {

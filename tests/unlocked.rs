@@ -11,7 +11,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use unluks::decrypt::hash::Lanes;
+use unluks::decrypt::hash::Hashers;
 use unluks::decrypt::{Job, Options, Sink};
 use unluks::format::{HostMap, Mapping, Qcow2Luks};
 use unluks::io::{Pipe, Window};
@@ -197,7 +197,7 @@ impl Sink for Kept {
 fn stream(volume: &Volume, start: u64, len: u64) -> Result<Vec<u8>> {
     let sink = Kept(Mutex::new(vec![0; usize::try_from(len).unwrap()]));
     let job = Job { volume, pipe: None, start, len: Some(len) };
-    unluks::decrypt::run(&job, 0, &sink, &Lanes::default(), Options::default(), &Progress::default())?;
+    unluks::decrypt::run(&job, 0, &sink, &Hashers::default(), Options::default(), &Progress::default())?;
     Ok(sink.0.into_inner().unwrap())
 }
 
@@ -318,7 +318,7 @@ fn a_worker_that_panics_ends_the_stream() {
                     image.unlock(&key(b"fuzz"), &Default::default()).unwrap().volume(Default::default()).unwrap();
                 let job = Job { volume: &volume, pipe: None, start: 0, len: None };
                 let options = Options { threads: std::num::NonZeroUsize::new(threads), ..Default::default() };
-                let mut lanes = Lanes::default();
+                let mut lanes = Hashers::default();
                 lanes.plaintext(unluks::decrypt::hash::Algorithm::Sha256, None);
                 unluks::decrypt::run(&job, 0, &InOrder, &lanes, options, &Progress::default()).err()
             });
@@ -485,7 +485,7 @@ fn a_pipe_that_ends_where_the_data_starts_is_cut_off() {
         let volume = image.unlock(&key(b"fuzz"), &Default::default()).unwrap().volume(options).unwrap();
         let job = Job { volume: &volume, pipe: Some(&pipe), start: 0, len: None };
         let options = Options { allow_truncated, ..Default::default() };
-        unluks::decrypt::run(&job, 0, &unluks::decrypt::Discard, &Lanes::default(), options, &Progress::default())
+        unluks::decrypt::run(&job, 0, &unluks::decrypt::Discard, &Hashers::default(), options, &Progress::default())
     };
     for len in [DATA, DATA - 512, DATA - 1, DATA + 1] {
         refused(run(len, false).err(), ErrorKind::Corrupt, "truncated");

@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use unluks::decrypt::target::Direct;
+use unluks::decrypt::output::OutputOptions;
+use unluks::decrypt::target::{Direct, Sparse};
 use unluks::format::Format;
 use unluks::volume::BadSectorPolicy;
 
@@ -264,7 +265,7 @@ pub struct PartArgs {
     #[arg(long, value_name = "BYTES", value_parser = size)]
     pub length: Option<u64>,
     /// List sectors whose integrity tag is wrong and go on; the exit code is 4 all the same
-    #[arg(long, value_enum, value_name = "HOW", conflicts_with = "resume")]
+    #[arg(long, value_enum, value_name = "HOW")]
     pub bad_sectors: Option<BadSectors>,
 }
 
@@ -323,10 +324,10 @@ impl ServedBadSectors {
 #[derive(Args)]
 #[command(next_help_heading = "Output")]
 pub struct OutArgs {
-    /// Replace an output file that is there
+    /// Replace an output file that is there, finished or not
     #[arg(long)]
     pub force: bool,
-    /// Go on with an output that was interrupted
+    /// Resume an output that was interrupted
     #[arg(long)]
     pub resume: bool,
     /// Whether zeroes in the plaintext become holes in the output file
@@ -364,6 +365,16 @@ impl OutArgs {
             When::Auto => Direct::Auto,
             When::Always => Direct::Always,
             When::Never => Direct::Never,
+        }
+    }
+
+    pub fn options(&self) -> OutputOptions {
+        OutputOptions {
+            force: self.force,
+            resume: self.resume,
+            sparse: if self.sparse == When::Never { Sparse::Never } else { Sparse::Auto },
+            direct: self.direct(),
+            no_sync: self.no_sync,
         }
     }
 }

@@ -1,15 +1,13 @@
 //! A backup's directory in place of an image.
 
-use std::fs::File;
-
 use unluks::backup::{BackupDir, DESCRIPTION};
-use unluks::decrypt::hash::{Algorithm, Hashed, Of};
+use unluks::decrypt::hash::{Algorithm, Hashed, Of, Wanted};
 use unluks::error::Condition;
+use unluks::files::Role;
 use unluks::{Error, Key, Result};
 
 use crate::args::SourceArgs;
-use crate::hashes::Wanted;
-use crate::source::{Source, WithinFile, is_dash, shown};
+use crate::source::{Source, WithinFile, is_dash};
 
 /// A backup that the command line named, and whose image stands in its place from now on.
 pub struct InBackup(BackupDir);
@@ -45,12 +43,11 @@ pub fn explain(backup: Option<&InBackup>, e: Error) -> Error {
 
 impl InBackup {
     /// None of the backup's files may be an output.
-    pub fn keep_from_outputs(&self, source: &mut Source) -> Result<()> {
-        let description = self.0.path().join(DESCRIPTION);
-        for path in self.0.key_path().into_iter().chain([description]) {
-            source.files.push(File::open(&path).map_err(|e| Error::io(format!("opening {}", shown(&path)), e))?);
+    pub fn keep_from_outputs(&self, source: &mut Source) {
+        source.inputs.add_path(&self.0.path().join(DESCRIPTION), Role::Description);
+        if let Some(key) = self.0.key_path() {
+            source.inputs.add_path(&key, Role::Key);
         }
-        Ok(())
     }
 
     /// Refuses an image that is not as long as it was.

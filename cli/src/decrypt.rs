@@ -1,43 +1,48 @@
 //! `unluks decrypt`: the plaintext to a file, a pipe, or a block device.
 
-use std::fs::File;
-use std::io::{IsTerminal, Write};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use unluks::crypto::hash::Hash;
-use unluks::decrypt::hash::{Hashed, Lanes, Of, PipeHashes};
-use unluks::decrypt::journal::{Identity, Journal, resume};
-use unluks::decrypt::target::{InPlace, Sparse, Target, TargetOptions};
-use unluks::decrypt::{Job, Options, Sink, Stream, run as stream};
+use unluks::decrypt::hash::{Hashed, Wanted};
+use unluks::decrypt::journal::Identity;
+use unluks::decrypt::output::{self, Checked, Destination, Hashes, Written};
+use unluks::decrypt::{Job, Options};
+use unluks::error::Condition;
+use unluks::locate::Place;
 use unluks::luks::findings::{Severity, findings};
 use unluks::progress::Progress;
 use unluks::volume::{BadSectorPolicy, VolumeOptions};
 use unluks::{Error, ErrorKind, Image, ReadAt, Result, Volume};
 
-use crate::args::{BadSectors, DecryptArgs, When};
+use crate::args::{BadSectors, DecryptArgs};
 use crate::backup::InBackup;
 use crate::hashes;
 use crate::key;
 use crate::open::Opened;
-use crate::progress::{Shown, StopFollowers};
-use crate::source::{Source, is_dash, shown};
-
-/// An output below this is not worth a journal.
-const JOURNAL_FROM: u64 = 64 << 20;
+use crate::progress::{ProgressView, StopFollowers};
+use crate::source::{Source, is_dash};
 
 pub fn run(args: &mut DecryptArgs) -> Result<ExitCode> {
     key::check(&args.key, is_dash(&args.source.image))?;
-    let opened = Opened::open(&mut args.source)?;
+    let mut opened = Opened::open(&mut args.source)?;
     let args = &*args;
-    let Opened { source, image, .. } = &opened;
-    source.print_notes(args.out.quiet);
+    opened.source.print_notes(args.out.quiet);
     let asked = hashes::parse(&args.out.hash)?;
+    key::note(&args.key, &mut opened.source.inputs)?;
+    let Opened { source, image, .. } = &opened;
     hashes::check_file(args, source)?;
-    let output = Output::look(args, source)?;
+    if args.out.resume && source.pipe.is_some() {
+        return Err(Error::invalid("--resume wants an image that can be read at any place, not a pipe"));
+    }
+    // All that can be known is looked at before any key is derived, which may take minutes.
+    let len = Part::expected(args, source, image)?;
+    let output = output::check(destination(&args.output), &source.inputs, len, args.out.options())?;
+    for note in output.notes.iter().filter(|_| !args.out.quiet) {
+        let _ = writeln!(anstream::stderr(), "note: {note}");
+    }
     let compared = opened.to_compare(args.out.no_compare, args.out.quiet);
     let to_compare = compared.and_then(InBackup::wanted).filter(|wanted| !asked.contains(wanted));
     let wanted: Vec<_> = asked.iter().copied().chain(to_compare).collect();
@@ -58,21 +63,22 @@ pub fn run(args: &mut DecryptArgs) -> Result<ExitCode> {
         progress: Progress::default(),
     };
     work.catch_signals()?;
-    let hashes = match output {
-        Output::Stream(to) => work.to_stream(to),
-        Output::Device(file) => work.to_device(file),
-        Output::File => work.to_file(),
-    };
-    let hashes = hashes.map_err(|e| match e.kind() {
-        ErrorKind::Cancelled => e,
-        _ => source.named(e),
-    })?;
+    let hashes = work.write(output).map_err(|e| name_file(e, source))?;
     // One that was made to compare the image alone was not asked for.
-    let asked_for = |h: &Hashed| asked.contains(&hashes::Wanted { of: h.of, algorithm: h.algorithm });
+    let asked_for = |h: &Hashed| asked.contains(&Wanted { of: h.of, algorithm: h.algorithm });
     let hashes: Vec<_> = hashes.into_iter().filter(asked_for).collect();
     hashes::report(&hashes, args, source)?;
     report_bad_sectors(&volume, "the output is kept, with bad sectors").map_err(|e| source.named(e))?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn destination(path: &std::path::Path) -> Destination<'_> {
+    if is_dash(path) { Destination::Stdout } else { Destination::Path(path) }
+}
+
+/// Puts the image's name in front of its errors. Those of the output name that.
+fn name_file(e: Error, source: &Source) -> Error {
+    if e.kind() == ErrorKind::Cancelled || e.is(Condition::Output) { e } else { source.named(e) }
 }
 
 /// Lists the sectors that were passed over. The output is kept, but nobody must take it for whole.
@@ -146,82 +152,40 @@ struct Part {
 }
 
 impl Part {
+    /// The bytes of the part, where the header and the data's length tell them without a key; refuses one beyond the end
+    /// of the plaintext.
+    fn expected(args: &DecryptArgs, source: &Source, image: &Image) -> Result<Option<u64>> {
+        let known = match source.place() {
+            _ if source.pipe.is_some() => None,
+            Place::Qcow2Luks(_) => None,
+            Place::File(_) | Place::Inside(_) => image.metadata().plaintext_size(image.data().len()),
+        };
+        match known {
+            Some(len) => Self::within(args, len).map(|part| part.len),
+            None => Ok(args.part.length),
+        }
+    }
+
     fn of(args: &DecryptArgs, volume: &Volume) -> Result<Self> {
         let start = args.part.skip.unwrap_or(0);
         if volume.is_open_ended() {
             return Ok(Self { start, len: args.part.length });
         }
-        let rest = volume.len().checked_sub(start);
-        let too_far = || Error::invalid(format!("--skip {start} is beyond the plaintext's {} bytes", volume.len()));
-        let rest = rest.ok_or_else(too_far)?;
+        Self::within(args, volume.len())
+    }
+
+    /// The part of `all` bytes of plaintext that is wanted.
+    fn within(args: &DecryptArgs, all: u64) -> Result<Self> {
+        let start = args.part.skip.unwrap_or(0);
+        let too_far = || Error::invalid(format!("--skip {start} is beyond the plaintext's {all} bytes"));
+        let rest = all.checked_sub(start).ok_or_else(too_far)?;
         let len = args.part.length.unwrap_or(rest);
         if len > rest {
-            let message =
-                format!("--length {len} from byte {start} on is beyond the plaintext's {} bytes", volume.len());
-            return Err(Error::invalid(message));
+            return Err(Error::invalid(format!(
+                "--length {len} from byte {start} on is beyond the plaintext's {all} bytes"
+            )));
         }
         Ok(Self { start, len: Some(len) })
-    }
-}
-
-/// What kind of output it is.
-enum Output {
-    Stream(File),
-    Device(File),
-    File,
-}
-
-impl Output {
-    /// Looks at the output before any work is done, and refuses what would do harm.
-    fn look(args: &DecryptArgs, source: &Source) -> Result<Self> {
-        let path = &args.output;
-        let failed = |e| Error::io(format!("opening {}", shown(path)), e);
-        if is_dash(path) {
-            return Self::stdout(args, source);
-        }
-        source.refuse_as_output(path)?;
-        let Ok(meta) = std::fs::metadata(path) else { return Ok(Self::File) };
-        let kind = meta.file_type();
-        if kind.is_dir() {
-            return Err(Error::invalid(format!("{} is a directory", shown(path))).with_hint("name a file in it"));
-        }
-        if kind.is_char_device() || kind.is_fifo() {
-            return no_resume(args, File::options().write(true).open(path).map_err(failed)?).map(Self::Stream);
-        }
-        if kind.is_block_device() {
-            if !args.out.force {
-                return Err(Error::invalid(format!("{} is a block device", shown(path)))
-                    .with_hint("use --force to overwrite it"));
-            }
-            return no_resume(args, File::options().write(true).open(path).map_err(failed)?).map(Self::Device);
-        }
-        if !args.out.force {
-            return Err(
-                Error::invalid(format!("{} is there already", shown(path))).with_hint("use --force to replace it")
-            );
-        }
-        Ok(Self::File)
-    }
-
-    fn stdout(args: &DecryptArgs, source: &Source) -> Result<Self> {
-        use std::os::fd::AsFd;
-        let stdout = std::io::stdout();
-        if stdout.is_terminal() && !args.out.force {
-            return Err(
-                Error::invalid("the plaintext would go to the terminal").with_hint("redirect it, or use --force")
-            );
-        }
-        let file = stdout.as_fd().try_clone_to_owned().map_err(|e| Error::io("opening the standard output", e))?;
-        let file = File::from(file);
-        source.refuse_as_stream(&file)?;
-        no_resume(args, file).map(Self::Stream)
-    }
-}
-
-fn no_resume(args: &DecryptArgs, file: File) -> Result<File> {
-    match args.out.resume {
-        true => Err(Error::invalid("--resume wants an output file; a pipe or a device cannot be gone on with")),
-        false => Ok(file),
     }
 }
 
@@ -232,7 +196,7 @@ struct Work<'a> {
     image: &'a Image,
     volume: &'a Volume,
     part: Part,
-    wanted: &'a [hashes::Wanted],
+    wanted: &'a [Wanted],
     backup: Option<&'a InBackup>,
     progress: Progress,
 }
@@ -253,203 +217,80 @@ impl Work<'_> {
         Ok(())
     }
 
-    fn to_stream(&self, to: File) -> Result<Vec<Hashed>> {
-        if to.metadata().is_ok_and(|m| m.file_type().is_fifo()) {
-            // A larger pipe means fewer turns between the two ends. It is advice: the system may not allow it.
-            let _ = rustix::pipe::fcntl_setpipe_size(&to, 1 << 20);
-        }
-        let (_, hashes) = self.stream(0, &Stream::new(to), None, None)?;
-        Ok(hashes)
-    }
-
-    fn to_device(&self, file: File) -> Result<Vec<Hashed>> {
-        let sink = InPlace(file);
-        let (_, hashes) = self.stream(0, &sink, None, None)?;
-        if !self.args.out.no_sync {
-            sink.0.sync_all().map_err(|e| Error::io("syncing the output", e))?;
-        }
-        Ok(hashes)
-    }
-
-    fn to_file(&self) -> Result<Vec<Hashed>> {
+    /// Writes the output, and gives its hashes.
+    fn write(&self, output: Checked) -> Result<Vec<Hashed>> {
+        let args = &self.args.source;
+        let pipe = self.source.pipe.as_deref();
+        let job = Job { volume: self.volume, pipe, start: self.part.start, len: self.part.len };
+        let identity = self.part.len.filter(|_| pipe.is_none()).map(|len| {
+            // Words that the next version has to read as they are.
+            let offset = args.offset.map_or("-".into(), |offset| offset.to_string());
+            let partition = args.partition.as_deref().unwrap_or("-");
+            let format = args.format.map_or("-".into(), |format| format.to_string());
+            let place = format!("offset {offset}, partition {partition}, format {format}");
+            Identity::of(self.image.metadata(), &self.source.inputs, place, self.part.start, len)
+        });
+        let writing = output.begin(job, identity)?;
         let out = &self.args.out;
-        let path = &self.args.output;
-        let options = TargetOptions {
-            force: out.force,
-            sparse: if out.sparse == When::Never { Sparse::Never } else { Sparse::Auto },
-            direct: out.direct(),
-            no_sync: out.no_sync,
-        };
-        let len = self.part.len.unwrap_or(0);
-        if out.resume && self.source.pipe.is_some() {
-            return Err(Error::invalid("--resume wants an image that can be read at any place, not a pipe"));
-        }
-        let (mut target, mut journal) = match out.resume {
-            true => resume(path, &self.identity(len)?, self.volume, options).map(|(t, j)| (t, Some(j)))?,
-            false => {
-                let target = Target::create(path, len, options)?;
-                // A pipe cannot be read again; and bad sectors are not noted there, so a second run would not tell of them.
-                let again = self.source.pipe.is_none() && self.args.part.bad_sectors.is_none();
-                let journaled = len >= JOURNAL_FROM && again && !out.no_sync;
-                let journal = journaled.then(|| Journal::create(path, self.identity(len)?, &target)).transpose()?;
-                (target, journal)
-            }
-        };
-        let before = target.done();
+        let before = writing.resumed_at();
         if before > 0 && !out.quiet {
-            let _ = writeln!(anstream::stderr(), "resuming at byte {before} of {len}");
+            let all = self.part.len.unwrap_or(before);
+            let _ = writeln!(anstream::stderr(), "resuming at byte {before} of {all}");
         }
-        let result = self.stream(before, &target, Some(&target), journal.as_mut());
-        let (written, hashes) = match result {
-            Ok(done) => done,
-            Err(e) => return Err(give_up(target, journal, e)),
-        };
-        if self.part.len.is_none_or(|len| written < len) {
-            target.truncate(written)?;
-        }
-        if !out.no_sync
-            && let Err(e) = target.sync()
-        {
-            target.keep();
-            return Err(e);
-        }
-        // An output that is whole has no use for a journal, also where it does not get its name.
-        if let Some(journal) = journal {
-            journal.remove();
-        }
-        target.commit()?;
-        Ok(hashes)
-    }
-
-    /// Runs the stream, with progress, hashes and the journal beside it.
-    fn stream(
-        &self,
-        skip: u64,
-        sink: &dyn Sink,
-        target: Option<&Target>,
-        journal: Option<&mut Journal>,
-    ) -> Result<(u64, Vec<Hashed>)> {
-        let mut lanes = Lanes::default();
-        let mut of_pipe = Vec::new();
-        for w in self.wanted {
-            match (w.of, &self.source.pipe) {
-                (Of::Plaintext, _) => {
-                    let written = target.filter(|_| skip > 0).map(|t| t.reader().map(|f| (f, skip))).transpose()?;
-                    lanes.plaintext(w.algorithm, written);
-                }
-                (Of::Image, Some(_)) => of_pipe.push(w.algorithm),
-                (Of::Image, None) => {
-                    let more = self.source.segments.iter().map(|segment| &segment.file);
-                    let files = std::iter::once(&self.source.file).chain(more).map(Arc::clone).collect();
-                    lanes.image(w.algorithm, files, self.source.is_plain_file());
-                }
-            }
-        }
-        let tapped = match self.source.pipe.as_ref().filter(|_| !of_pipe.is_empty()) {
-            Some(pipe) => Some((pipe, PipeHashes::tap(pipe, &of_pipe)?)),
-            None => None,
-        };
-        let job =
-            Job { volume: self.volume, pipe: self.source.pipe.as_deref(), start: self.part.start, len: self.part.len };
-        let options = Options {
-            threads: self.args.out.threads,
-            allow_truncated: self.args.source.allow_truncated,
-            drop_behind: self.args.out.direct().drops_behind(self.part.len.unwrap_or(0)),
-        };
-        let out = &self.args.out;
-        let shown = Shown::new(out.progress, out.quiet, self.part.len, skip);
-        self.progress.add(skip);
-        let start = Instant::now();
-        let stop = AtomicBool::new(false);
+        let shown = ProgressView::new(out.progress, out.quiet, self.part.len, before);
+        let (start, stop) = (Instant::now(), AtomicBool::new(false));
+        let may_wait = writing.unfinished().is_none() && !writing.can_resume() || pipe.is_some();
+        let unfinished = writing.unfinished();
         let written = std::thread::scope(|scope| {
-            let follow = || shown.follow(&self.progress, &stop, || self.leave_pipe(target));
-            let thread = |name: &str| std::thread::Builder::new().name(name.into());
-            // Without a thread of its own, no progress is shown; what is to be resumed has to be noted.
-            let watcher = thread("progress").spawn_scoped(scope, follow).ok();
-            let mut stopped = StopFollowers::new(&stop, watcher.iter().map(|w| w.thread().clone()).collect());
-            let scribe = journal.zip(target).map(|(j, t)| {
-                let stop = &stop;
-                thread("journal").spawn_scoped(scope, move || j.follow(t, stop))
-            });
-            let scribe = scribe.transpose().map_err(|e| Error::io("starting a thread for the journal", e))?;
-            stopped.add(scribe.iter().map(|s| s.thread().clone()));
-            let written = stream(&job, skip, sink, &lanes, options, &self.progress);
-            drop(stopped);
-            let panicked = || Err(Error::new(ErrorKind::Io, "noting the progress ended by a panic").with_rule("panic"));
-            let noted = scribe.map_or(Ok(()), |s| s.join().unwrap_or_else(|_| panicked()));
-            written.and_then(|n| noted.map(|()| n))
+            let follow = || {
+                shown.follow(&self.progress, &stop, || {
+                    if may_wait {
+                        leave_pipe(unfinished.as_deref());
+                    }
+                });
+            };
+            // Without a thread of its own, nothing is shown.
+            let watcher = std::thread::Builder::new().name("progress".into()).spawn_scoped(scope, follow);
+            let _stopped = StopFollowers::new(&stop, watcher.iter().map(|w| w.thread().clone()).collect());
+            let more = self.source.segments.iter().map(|segment| &segment.file);
+            let image = std::iter::once(&self.source.file).chain(more).map(Arc::clone).collect();
+            let hashes = Hashes { wanted: self.wanted, image, passes_by: self.source.is_plain_file() };
+            let options = Options {
+                threads: out.threads,
+                allow_truncated: self.args.source.allow_truncated,
+                ..Options::default()
+            };
+            writing.run(&hashes, options, &self.progress)
         });
         shown.finish(self.progress.bytes());
-        let written = written?;
-        let missing = self.part.len.and_then(|len| len.checked_sub(written)).filter(|n| *n > 0);
-        if let Some(missing) = missing.filter(|_| !out.quiet) {
-            let _ = writeln!(anstream::stderr(), "warning: the pipe ended {missing} bytes before the end of the part");
+        self.finish(written?, start)
+    }
+
+    /// Gives what was written its name, unless something is wrong with the image.
+    fn finish(&self, mut written: Written, start: Instant) -> Result<Vec<Hashed>> {
+        let quiet = self.args.out.quiet;
+        if written.missing > 0 && !quiet {
+            let message = "bytes before the end of the part";
+            let _ = writeln!(anstream::stderr(), "warning: the pipe ended {} {message}", written.missing);
         }
-        let mut hashes = lanes.results()?;
-        if let Some((pipe, tapped)) = tapped {
-            hashes.extend(tapped.finish(pipe)?);
-        }
-        // Before the output gets its name.
-        if let Some(same) = self.backup.map(|backup| backup.compare(&hashes)).transpose()?.filter(|_| !out.quiet) {
+        if let Some(same) = self.backup.map(|backup| backup.compare(&written.hashes)).transpose()?.filter(|_| !quiet) {
             let _ = writeln!(anstream::stderr(), "{same}");
         }
-        if !out.quiet {
+        if !quiet {
             let seconds = start.elapsed().as_secs_f64();
-            let _ = writeln!(anstream::stderr(), "{written} bytes of plaintext in {seconds:.1} s");
+            let _ = writeln!(anstream::stderr(), "{} bytes of plaintext in {seconds:.1} s", written.bytes);
         }
-        Ok((written, hashes))
-    }
-
-    /// Ends the program where it was told to stop but waits for a pipe. There is no journal then, so nothing is kept.
-    fn leave_pipe(&self, target: Option<&Target>) {
-        if self.source.pipe.is_none() && target.is_some() {
-            return;
-        }
-        if let Some(target) = target {
-            let _ = std::fs::remove_file(target.temp_path());
-        }
-        let _ = writeln!(anstream::stderr(), "unluks: cancelled: stopped before the end");
-        std::process::exit(130);
-    }
-
-    /// What a journal must be of.
-    fn identity(&self, len: u64) -> Result<Identity> {
-        let metadata = self.image.metadata();
-        // Not the keyslots' areas: a LUKS1 header may put them terabytes away, in a file full of holes.
-        let copies = u64::try_from(metadata.copies.len()).unwrap_or(1);
-        let len_of_copies = usize::try_from(metadata.metadata_size * copies).unwrap_or(0);
-        let mut header = vec![0u8; len_of_copies];
-        self.source.header().read_exact_at(&mut header, 0)?;
-        let of = |f: &File| {
-            let m = f.metadata().map_err(|e| Error::io("looking at the image", e))?;
-            Ok((
-                self.source.file.len().max(m.len()),
-                i128::from(m.mtime()) * 1_000_000_000 + i128::from(m.mtime_nsec()),
-            ))
-        };
-        let args = &self.args.source;
-        let sha256 = Hash::Sha256.digest(&[&header]);
-        Ok(Identity {
-            unluks_journal: 2,
-            files: self.source.files.iter().map(of).collect::<Result<_>>()?,
-            place: format!("{:?} {:?} {:?}", args.offset, args.partition, args.format),
-            header_sha256: hex::encode(sha256),
-            start: self.part.start,
-            len,
-            output: 0,
-        })
+        let hashes = std::mem::take(&mut written.hashes);
+        written.commit()?;
+        Ok(hashes)
     }
 }
 
-/// Keeps what can be gone on with, removes what cannot, and says so.
-fn give_up(mut target: Target, journal: Option<Journal>, e: Error) -> Error {
-    let Some(mut journal) = journal else { return e };
-    let worth = e.kind() == ErrorKind::Io && journal.note(&target, JOURNAL_FROM).is_ok() && journal.done() > 0;
-    if !worth {
-        journal.remove();
-        return e;
+/// Ends the program where it was told to stop but waits for a pipe. There is no journal then, so nothing is kept.
+fn leave_pipe(unfinished: Option<&std::path::Path>) {
+    if let Some(unfinished) = unfinished {
+        let _ = std::fs::remove_file(unfinished);
     }
-    target.keep();
-    let (done, temp) = (journal.done(), shown(target.temp_path()));
-    e.with_hint(format!("{done} bytes are kept in {temp}: go on with --resume"))
+    let _ = writeln!(anstream::stderr(), "unluks: cancelled: stopped before the end");
+    std::process::exit(130);
 }

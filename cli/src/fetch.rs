@@ -4,15 +4,16 @@ mod image;
 mod key;
 mod volume;
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File};
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use unluks::backup::{Becomes, StoredKey};
+use unluks::files::{Existing, write_whole};
 use unluks::progress::Progress;
 use unluks::{Error, Key, Result};
 use unluks_openstack::secret::Secret;
@@ -86,20 +87,7 @@ pub fn write_key(path: &Path, secret: &Secret) -> Result<()> {
                 .with_hint("name another directory, or move it away")),
         };
     }
-    let failed = |e| Error::io(format!("writing {}", shown(path)), e);
-    let name = path.file_name().ok_or_else(|| Error::invalid(format!("{} is no file name", shown(path))))?;
-    let temp = path.with_file_name(format!(".{}.unluks-part", name.to_string_lossy()));
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true).mode(0o600);
-    let _ = std::fs::remove_file(&temp);
-    let written =
-        options.open(&temp).and_then(|mut f| f.write_all(secret.payload.expose()).and_then(|()| f.sync_all()));
-    if let Err(e) = written.and_then(|()| std::fs::rename(&temp, path)) {
-        let _ = std::fs::remove_file(&temp);
-        return Err(failed(e));
-    }
-    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(parent).and_then(|d| d.sync_all()).map_err(failed)
+    write_whole(path, secret.payload.expose(), Existing::Keep)
 }
 
 /// What a backup says of a key.

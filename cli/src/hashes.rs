@@ -1,24 +1,16 @@
 //! `--hash`: which hashes are wanted, and how they are printed.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use unluks::decrypt::hash::{Algorithm, Hashed, Of};
-use unluks::decrypt::target::is_same_file;
+use unluks::decrypt::hash::{Hashed, Of, Wanted};
+use unluks::files::{Existing, Inputs, Role, folder, names, write_whole};
 use unluks::{Error, Result};
 
 use crate::args::DecryptArgs;
 use crate::source::{Source, is_dash, shown};
-
-/// A hash that the user asked for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Wanted {
-    pub of: Of,
-    pub algorithm: Algorithm,
-}
 
 /// Reads `sha256`, `plaintext:sha256` and `image:sha256`; without a prefix it is both.
 pub fn parse(hashes: &[String]) -> Result<Vec<Wanted>> {
@@ -51,34 +43,46 @@ pub fn check_file(args: &DecryptArgs, source: &Source) -> Result<()> {
     if is_dash(path) {
         return refuse("name a file; the hashes are printed anyway");
     }
-    source.refuse_as_output(path)?;
-    let full = full_name(path).map_err(|e| Error::io(format!("opening the folder of {}", shown(path)), e))?;
-    if full.is_none() || path.is_dir() {
+    let [_, unfinished, _] = names(path)?;
+    for name in [path, &unfinished] {
+        source.inputs.refuse(name)?;
+    }
+    if path.is_dir() {
         return refuse("it is a folder");
     }
-    let output = full_name(&args.output).ok().flatten();
-    if !is_dash(&args.output) && (full == output || is_output(path, args)) {
-        return refuse("it is the output itself");
+    let full = full_name(path)?;
+    if !is_dash(&args.output) {
+        // Whoever makes the one must not take a name of the other.
+        let own = [full, full_name(&unfinished)?];
+        for name in names(&args.output)? {
+            // An output whose folder is not there says so itself.
+            if full_name(&name).is_ok_and(|name| own.contains(&name)) || is_output(path, args) {
+                return refuse("it is the output itself, or a name that it takes meanwhile");
+            }
+        }
     }
     match path.symlink_metadata() {
         Ok(_) if !args.out.force => {
             Err(Error::invalid(format!("{} is there already", shown(path))).with_hint("use --force to replace it"))
         }
+        Ok(_) if path.metadata().is_ok_and(|meta| !meta.is_file()) => refuse("it is no regular file"),
         _ => Ok(()),
     }
 }
 
-/// A file's name with its folder's true name; `None` where it names no file.
-fn full_name(path: &Path) -> std::io::Result<Option<PathBuf>> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let folder = folder.canonicalize()?;
-    Ok(path.file_name().map(|name| folder.join(name)))
+/// A file's name with its folder's true name.
+fn full_name(path: &Path) -> Result<PathBuf> {
+    let failed = |e| Error::io(format!("opening the folder of {}", shown(path)), e);
+    let folder = folder(path).canonicalize().map_err(failed)?;
+    Ok(folder.join(path.file_name().unwrap_or_default()))
 }
 
 /// Whether the name leads to the output, where both are there.
 fn is_output(path: &Path, args: &DecryptArgs) -> bool {
     let output = Some(&args.output).filter(|p| p.is_file()).and_then(|p| File::open(p).ok());
-    output.is_some_and(|f| is_same_file(&f, path).unwrap_or(false))
+    let mut outputs = Inputs::default();
+    let noted = output.map(|file| outputs.add(&file, shown(&args.output), Role::Image));
+    noted.is_some_and(|noted| noted.is_ok()) && outputs.refuse(path).is_err()
 }
 
 /// Prints the hashes, and writes them to `--hash-file`.
@@ -104,10 +108,8 @@ fn write_file(path: &Path, text: &[u8], args: &DecryptArgs) -> Result<()> {
     if is_output(path, args) {
         return Err(Error::invalid(format!("--hash-file {}: it is the output itself", shown(path))));
     }
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).create_new(!args.out.force).truncate(true).mode(0o600);
-    let file = options.open(path).and_then(|mut f| f.write_all(text).and_then(|()| f.sync_all()));
-    file.map_err(|e| Error::io(format!("writing the hashes to {}", shown(path)), e))
+    let existing = if args.out.force { Existing::Replace } else { Existing::Keep };
+    write_whole(path, text, existing)
 }
 
 /// The format of `sha256sum`; with several algorithms that of `sha256sum --tag`, which says which is which.
@@ -145,6 +147,8 @@ fn lines(hashes: &[Hashed], images: &[&Path], output: &Path) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use unluks::decrypt::hash::Algorithm;
 
     fn hashed(of: Of, algorithm: Algorithm) -> Hashed {
         Hashed { of, algorithm, hex: "ab".into() }

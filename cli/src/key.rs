@@ -2,15 +2,16 @@
 
 use std::fs::File;
 use std::io::{IsTerminal, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use unluks::files::{Inputs, Role};
 use unluks::key::{read_first_line, read_key_file};
 use unluks::luks::unlock::{UnlockOptions, derivations};
 use unluks::{Error, Image, Key, Limits, Result, SecretBytes, UnlockedImage, VolumeKey};
 
 use crate::args::{KeyArgs, LimitArgs};
 use crate::backup::InBackup;
-use crate::source::{is_dash, shown};
+use crate::source::{is_dash, shown, stdin};
 
 /// What the user gave to open the image with.
 pub enum Material {
@@ -24,12 +25,25 @@ pub fn check(args: &KeyArgs, stdin_is_image: bool) -> Result<()> {
     if args.key_file.is_none() && (args.keyfile_offset.is_some() || args.keyfile_size.is_some()) {
         return Err(Error::invalid("--keyfile-offset and --keyfile-size are for --key-file"));
     }
-    let first = [&args.barbican_key, &args.key_file, &args.passphrase_file, &args.key, &args.volume_key_file];
-    let more = args.also_key_file.iter().chain(&args.also_passphrase_file);
-    match stdin_is_image && first.into_iter().flatten().chain(more).any(|path| is_dash(path)) {
+    match stdin_is_image && paths(args).any(|path| is_dash(path)) {
         true => Err(Error::invalid("the standard input cannot be both the image and the key")),
         false => Ok(()),
     }
+}
+
+/// All files that hold keys.
+fn paths(args: &KeyArgs) -> impl Iterator<Item = &PathBuf> {
+    let first = [&args.barbican_key, &args.key_file, &args.passphrase_file, &args.key, &args.volume_key_file];
+    first.into_iter().flatten().chain(&args.also_key_file).chain(&args.also_passphrase_file)
+}
+
+/// Takes note of the keys as inputs, before any of them is read. The standard input may be one, also unnamed.
+pub fn note(args: &KeyArgs, inputs: &mut Inputs) -> Result<()> {
+    inputs.add(&stdin()?, "the standard input", Role::Key)?;
+    for path in paths(args).filter(|path| !is_dash(path)) {
+        inputs.add_path(path, Role::Key);
+    }
+    Ok(())
 }
 
 /// Reads the key, and what is to be tried beside it. `stdin_is_image` says that the standard input is taken; a backup's
@@ -74,20 +88,13 @@ fn read_first(args: &KeyArgs, stdin_is_image: bool, backup: Option<&InBackup>) -
     }
     match std::io::stdin().is_terminal() || stdin_is_image {
         true => prompt().map(plain),
-        false => read_first_line(&mut unbuffered_stdin()?).map(plain),
+        false => read_first_line(&mut stdin()?).map(plain),
     }
-}
-
-/// The standard input without a buffer, which would keep a copy of the secret.
-fn unbuffered_stdin() -> Result<File> {
-    use std::os::fd::AsFd;
-    let fd = std::io::stdin().as_fd().try_clone_to_owned().map_err(|e| Error::io("opening the standard input", e))?;
-    Ok(File::from(fd))
 }
 
 fn with_file(path: &Path, read: impl FnOnce(&mut File) -> Result<SecretBytes>) -> Result<SecretBytes> {
     let mut file = match is_dash(path) {
-        true => unbuffered_stdin()?,
+        true => stdin()?,
         false => File::open(path).map_err(|e| Error::io(format!("opening the key {}", shown(path)), e))?,
     };
     read(&mut file).map_err(|e| e.within(shown(path)))

@@ -27,7 +27,7 @@ impl Opened {
         let backup = backup::enter(args)?;
         let mut source = Source::open(args)?;
         if let Some(backup) = &backup {
-            backup.keep_from_outputs(&mut source)?;
+            backup.keep_from_outputs(&mut source);
         }
         let image = source.image().map_err(|e| backup::explain(backup.as_ref(), e))?;
         Ok(Self {

@@ -12,13 +12,13 @@ use crate::args::ProgressKind;
 /// How often progress is shown.
 const EVERY: Duration = Duration::from_millis(500);
 
-pub enum Shown {
+pub enum ProgressView {
     Bar(ProgressBar),
     Json { total: Option<u64>, start: Instant, before: u64 },
     Nothing,
 }
 
-impl Shown {
+impl ProgressView {
     /// `total` is `None` where nobody knows it; `before` bytes are there already.
     pub fn new(kind: ProgressKind, quiet: bool, total: Option<u64>, before: u64) -> Self {
         match kind {
@@ -86,11 +86,6 @@ pub struct StopFollowers<'a> {
 impl<'a> StopFollowers<'a> {
     pub fn new(stop: &'a AtomicBool, followers: Vec<std::thread::Thread>) -> Self {
         Self { stop, followers }
-    }
-
-    /// Ends these too.
-    pub fn add(&mut self, followers: impl Iterator<Item = std::thread::Thread>) {
-        self.followers.extend(followers);
     }
 }
 

@@ -12,7 +12,7 @@ use unluks::{Error, Result};
 
 use crate::args::ScanArgs;
 use crate::inspect::json;
-use crate::progress::Shown;
+use crate::progress::ProgressView;
 use crate::source::{Disk, WithinFile};
 use report::Report;
 
@@ -25,7 +25,7 @@ pub fn run(args: &ScanArgs) -> Result<ExitCode> {
     }
     let len = disk.disk.len();
     let progress = Progress::default();
-    let shown = Shown::new(args.progress, quiet, Some(len), 0);
+    let shown = ProgressView::new(args.progress, quiet, Some(len), 0);
     let start = Instant::now();
     let scan = shown.beside(&progress, || {
         let options = Options { threads: args.threads, drop_behind: args.drops_behind(len) };

@@ -5,8 +5,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use unluks::decrypt::target::{is_same_file, names_beside};
 use unluks::error::{Condition, escape};
+use unluks::files::{Inputs, Role};
 use unluks::format::{self, Contents, Format};
 use unluks::io::Pipe;
 use unluks::locate::{FindOptions, Found, Place, find};
@@ -29,8 +29,8 @@ pub struct Source {
     header: Option<Arc<dyn ReadAt>>,
     /// The pipe that the image comes through, where it does.
     pub pipe: Option<Arc<Pipe>>,
-    /// All files behind it.
-    pub files: Vec<File>,
+    /// All files behind it, and the keys: what is never an output.
+    pub inputs: Inputs,
 }
 
 /// A whole disk: a file or device, or what a container format makes of it.
@@ -58,12 +58,12 @@ impl Disk {
         if is_dash(&args.image) {
             return Err(no_pipe());
         }
-        let (mut files, mut pipe) = (Vec::new(), None);
-        let file = open_file(&args.image, &mut files, &mut pipe)?;
+        let (mut inputs, mut pipe) = (Inputs::default(), None);
+        let file = open_file(&args.image, Role::Image, &mut inputs, &mut pipe)?;
         if pipe.is_some() {
             return Err(no_pipe().within_file(&args.image));
         }
-        let segments = more_segments(args, &*file, &mut files)?;
+        let segments = more_segments(args, &*file, &mut inputs)?;
         let opened = format::open(file, options(args, &segments).container);
         let opened = opened.map_err(|e| e.within_file(&args.image))?;
         let Contents::Disk(disk) = opened.contents else {
@@ -93,19 +93,21 @@ pub fn shown(path: &Path) -> String {
 
 impl Source {
     pub fn open(args: &SourceArgs) -> Result<Self> {
-        let mut files = Vec::new();
+        let mut inputs = Inputs::default();
         let mut pipe = None;
         let file: Arc<dyn ReadAt> = match is_dash(&args.image) {
             true => {
+                // It may be a file all the same.
+                inputs.add(&stdin()?, shown(&args.image), Role::Image)?;
                 let p = Arc::new(Pipe::new(Box::new(std::io::stdin())));
                 pipe = Some(Arc::clone(&p));
                 p
             }
-            false => open_file(&args.image, &mut files, &mut pipe)?,
+            false => open_file(&args.image, Role::Image, &mut inputs, &mut pipe)?,
         };
         let header = match &args.header {
             Some(path) if is_dash(path) => return Err(Error::invalid("--header cannot be the standard input")),
-            Some(path) => Some(open_file(path, &mut files, &mut None)?),
+            Some(path) => Some(open_file(path, Role::Header, &mut inputs, &mut None)?),
             None => None,
         };
         let mut segments = Vec::new();
@@ -124,12 +126,12 @@ impl Source {
                 Found { file: Arc::clone(&file), place: Place::File(Arc::clone(&file)), notes: Vec::new() }
             }
             None => {
-                segments = more_segments(args, &*file, &mut files)?;
+                segments = more_segments(args, &*file, &mut inputs)?;
                 find(Arc::clone(&file), options(args, &segments)).map_err(|e| e.within_file(&args.image))?
             }
         };
         let header_name = args.header.clone().unwrap_or_else(|| args.image.clone());
-        Ok(Self { name: args.image.clone(), header_name, file, segments, found, header, pipe, files })
+        Ok(Self { name: args.image.clone(), header_name, file, segments, found, header, pipe, inputs })
     }
 
     /// The image's name in front of an error of it.
@@ -162,35 +164,6 @@ impl Source {
     /// The file as a whole is what the volume reads: its bytes can be hashed as they are read.
     pub fn is_plain_file(&self) -> bool {
         matches!(self.found.place, Place::File(_))
-    }
-
-    /// Refuses a name of something to write that leads to one of these files: also through links, through a loop device,
-    /// and where one of the names beside an output would take its place.
-    pub fn refuse_as_output(&self, path: &Path) -> Result<()> {
-        let mut names = vec![path.to_owned()];
-        names.extend(names_beside(path).into_iter().flatten());
-        names.extend(loop_file(path));
-        for file in &self.files {
-            for name in &names {
-                if is_same_file(file, name)? {
-                    return Err(Error::invalid(format!("the output {} is the input itself", shown(name))));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Refuses a file that is open for writing, where it is one of these.
-    pub fn refuse_as_stream(&self, to: &File) -> Result<()> {
-        use std::os::unix::fs::MetadataExt;
-        let id = |f: &File| f.metadata().map(|m| (m.dev(), m.ino())).map_err(|e| Error::io("looking at a file", e));
-        let to = id(to)?;
-        for file in &self.files {
-            if id(file)? == to {
-                return Err(Error::invalid("the standard output is the input itself"));
-            }
-        }
-        Ok(())
     }
 
     /// Reads and validates the header.
@@ -237,7 +210,7 @@ fn options(args: &SourceArgs, segments: &[SegmentFile]) -> FindOptions {
 }
 
 /// The files of an EWF set behind the first, which is `file`, as far as they are there.
-fn more_segments(args: &SourceArgs, file: &dyn ReadAt, files: &mut Vec<File>) -> Result<Vec<SegmentFile>> {
+fn more_segments(args: &SourceArgs, file: &dyn ReadAt, inputs: &mut Inputs) -> Result<Vec<SegmentFile>> {
     let ewf = match args.format {
         Some(format) => format == Format::Ewf,
         None => format::detect(file).is_ok_and(|format| format == Format::Ewf),
@@ -249,7 +222,10 @@ fn more_segments(args: &SourceArgs, file: &dyn ReadAt, files: &mut Vec<File>) ->
     if !paths.is_empty() {
         allow_many_files();
     }
-    paths.into_iter().map(|path| Ok(SegmentFile { file: open_file(&path, files, &mut None)?, path })).collect()
+    paths
+        .into_iter()
+        .map(|path| Ok(SegmentFile { file: open_file(&path, Role::Image, inputs, &mut None)?, path }))
+        .collect()
 }
 
 /// A set may have more files than a process may have open at first; best effort, for most have a few.
@@ -260,7 +236,7 @@ fn allow_many_files() {
 }
 
 /// A regular file or block device is read at any position, a FIFO as a pipe.
-fn open_file(path: &Path, files: &mut Vec<File>, pipe: &mut Option<Arc<Pipe>>) -> Result<Arc<dyn ReadAt>> {
+fn open_file(path: &Path, role: Role, inputs: &mut Inputs, pipe: &mut Option<Arc<Pipe>>) -> Result<Arc<dyn ReadAt>> {
     use std::os::unix::fs::FileTypeExt;
     let file = File::open(path).map_err(|e| Error::io(format!("opening {}", shown(path)), e))?;
     let kind = file.metadata().map_err(|e| Error::io(format!("looking at {}", shown(path)), e))?.file_type();
@@ -269,17 +245,15 @@ fn open_file(path: &Path, files: &mut Vec<File>, pipe: &mut Option<Arc<Pipe>>) -
         *pipe = Some(Arc::clone(&p));
         return Ok(p);
     }
-    files.push(file.try_clone().map_err(|e| Error::io(format!("opening {}", shown(path)), e))?);
+    inputs.add(&file, shown(path), role)?;
     Ok(Arc::new(FileSource::new(file).map_err(|e| e.within(shown(path)))?))
 }
 
-/// The file that a loop device stands for.
-fn loop_file(device: &Path) -> Option<PathBuf> {
-    use std::os::unix::fs::{FileTypeExt, MetadataExt};
-    let meta = std::fs::metadata(device).ok().filter(|m| m.file_type().is_block_device())?;
-    let (major, minor) = (rustix::fs::major(meta.rdev()), rustix::fs::minor(meta.rdev()));
-    let name = std::fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/loop/backing_file")).ok()?;
-    Some(PathBuf::from(name.trim_end_matches('\n')))
+/// The standard input without a buffer, which would keep a copy of a secret.
+pub fn stdin() -> Result<File> {
+    use std::os::fd::AsFd;
+    let fd = std::io::stdin().as_fd().try_clone_to_owned().map_err(|e| Error::io("opening the standard input", e))?;
+    Ok(File::from(fd))
 }
 
 /// Puts a file's name in front of an error.

@@ -126,8 +126,7 @@ impl Partial {
                 other => other,
             };
         renamed.map_err(|e| failed(&self.path, e.into()))?;
-        let parent = self.path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(parent).and_then(|d| d.sync_all()).map_err(|e| failed(parent, e))
+        unluks::files::sync_folder(&self.path)
     }
 
     /// Removes the note: nobody need go on with this.

@@ -10,10 +10,11 @@ use std::sync::{Arc, Mutex};
 use std::thread::Scope;
 
 use digest::DynDigest;
+use zeroize::Zeroizing;
 
 use super::buffer::Chunk;
 use super::{Progress, lock};
-use crate::error::{Error, Result, catch_panic, escape};
+use crate::error::{Error, Hint, Result, catch_panic, escape};
 use crate::io::{Pipe, ReadAt};
 
 /// Chunks that may wait for a lane: enough that it never runs dry, and few enough that they stay in the cache.
@@ -98,6 +99,15 @@ pub enum Of {
     Image,
 }
 
+/// A hash that is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Of what.
+    pub of: Of,
+    /// Which hash.
+    pub algorithm: Algorithm,
+}
+
 /// A hash that came out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hashed {
@@ -111,8 +121,8 @@ pub struct Hashed {
 
 /// The hashes to make of one stream.
 #[derive(Default)]
-pub struct Lanes {
-    lanes: Vec<Lane>,
+pub struct Hashers {
+    hashers: Vec<Lane>,
 }
 
 struct Lane {
@@ -128,13 +138,13 @@ struct Lane {
     result: Mutex<Option<Result<Vec<String>>>>,
 }
 
-impl Lanes {
+impl Hashers {
     /// Hashes the plaintext that the stream writes. Where the stream goes on with an output, its first bytes are read
     /// back from `written`.
     pub fn plaintext(&mut self, algorithm: Algorithm, written: Option<(File, u64)>) {
         let (of, result) = (Of::Plaintext, Mutex::default());
         let lane = Lane { of, algorithm, image: Vec::new(), passes_by: false, written, result };
-        self.lanes.push(lane);
+        self.hashers.push(lane);
     }
 
     /// Hashes each of the whole files of the image, which come out in their order. Where the first is the stream's data
@@ -143,11 +153,11 @@ impl Lanes {
     pub fn image(&mut self, algorithm: Algorithm, image: Vec<Arc<dyn ReadAt>>, passes_by: bool) {
         let (of, result) = (Of::Image, Mutex::default());
         let lane = Lane { of, algorithm, image, passes_by, written: None, result };
-        self.lanes.push(lane);
+        self.hashers.push(lane);
     }
 
     pub(super) fn want_ciphertext(&self) -> bool {
-        self.lanes.iter().any(|l| l.passes_by)
+        self.hashers.iter().any(|l| l.passes_by)
     }
 
     /// The hashes, once the stream is through.
@@ -156,7 +166,7 @@ impl Lanes {
     /// The error that kept a lane from reading what the stream does not.
     pub fn results(&self) -> Result<Vec<Hashed>> {
         let mut all = Vec::new();
-        for lane in &self.lanes {
+        for lane in &self.hashers {
             if let Some(hexes) = lock(&lane.result).take() {
                 all.extend(hexes?.into_iter().map(|hex| Hashed { of: lane.of, algorithm: lane.algorithm, hex }));
             }
@@ -185,13 +195,12 @@ impl Lanes {
             thread.spawn_scoped(scope, run).map_err(|e| no_thread(lane.algorithm, e))?;
             Ok((lane.of, send))
         };
-        Ok(Feeds { feeds: self.lanes.iter().map(start).collect::<Result<_>>()? })
+        Ok(Feeds { feeds: self.hashers.iter().map(start).collect::<Result<_>>()? })
     }
 }
 
 fn no_thread(algorithm: Algorithm, e: std::io::Error) -> Error {
-    Error::io(format!("starting a thread for {}", algorithm.name()), e)
-        .with_hint("leave --hash out, or let the process have more threads")
+    Error::io(format!("starting a thread for {}", algorithm.name()), e).with_hint(Hint::NoHash)
 }
 
 impl Lane {
@@ -236,7 +245,8 @@ fn hash_range(
     read: impl Fn(&mut [u8], u64) -> Result<()>,
     is_over: &dyn Fn() -> bool,
 ) -> Result<()> {
-    let mut buf = vec![0u8; 256 << 10];
+    // It may be plaintext that is read back.
+    let mut buf = Zeroizing::new(vec![0u8; 256 << 10]);
     let mut at = range.start;
     while at < range.end && !is_over() {
         let n = usize::try_from(range.end - at).unwrap_or(usize::MAX).min(buf.len());
@@ -256,7 +266,7 @@ struct Piece<'s> {
     offset: u64,
 }
 
-/// The workers' ends of the lanes.
+/// The workers' ends of the hashers.
 pub(super) struct Feeds<'s> {
     feeds: Vec<(Of, SyncSender<Piece<'s>>)>,
 }
@@ -326,7 +336,7 @@ impl PipeHashes {
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) where the pipe cannot be read.
     pub fn finish(self, pipe: &Pipe) -> Result<Vec<Hashed>> {
         pipe.drain()?;
-        // Without the tap, the lanes come to their end.
+        // Without the tap, the hashers come to their end.
         pipe.set_tap(Box::new(|_| {}));
         let mut all = Vec::new();
         for (algorithm, thread) in self.threads {

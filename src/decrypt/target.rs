@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use rustix::fs::{Advice, FallocateFlags};
-use zeroize::Zeroize;
+use rustix::io::Errno;
 
-use super::{Sink, lock};
-use crate::error::{Error, ErrorKind, Result, escape};
+use super::{Sink, journal, lock, room};
+use crate::error::{Error, Result, shown};
+use crate::files::{self, Existing, Temp};
 
 /// Zero plaintext becomes a hole in runs of at least this many bytes.
 const HOLE: usize = 32 << 10;
@@ -66,11 +67,16 @@ pub struct TargetOptions {
     pub no_sync: bool,
 }
 
+impl TargetOptions {
+    pub(super) fn existing(self) -> Existing {
+        if self.force { Existing::Replace } else { Existing::Keep }
+    }
+}
+
 /// An output file that appears under its name when it is whole.
 pub struct Target {
     path: PathBuf,
-    temp: PathBuf,
-    file: File,
+    temp: Temp,
     /// The same file, opened with `O_DIRECT`.
     direct: Option<File>,
     options: TargetOptions,
@@ -90,145 +96,103 @@ struct Done {
     written_out: u64,
 }
 
-/// A name beside `path` that is not taken for a finished file.
-fn beside(path: &Path, suffix: &str) -> Result<PathBuf> {
-    let name = path.file_name().ok_or_else(|| Error::invalid(format!("{} is no file name", shown(path))))?;
-    let mut temp = std::ffi::OsString::from(".");
-    temp.push(name);
-    temp.push(suffix);
-    Ok(path.with_file_name(temp))
-}
-
-/// A path as errors show it.
-fn shown(path: &Path) -> String {
-    escape(&path.display().to_string())
-}
-
-/// The name of the journal of an output.
-pub(super) fn journal_path(path: &Path) -> Result<PathBuf> {
-    beside(path, ".unluks-journal")
-}
-
-/// The names beside an output that its making takes: of the unfinished output, and of its journal.
-///
-/// # Errors
-/// [`ErrorKind::InvalidInput`] where `path` names no file.
-pub fn names_beside(path: &Path) -> Result<[PathBuf; 2]> {
-    Ok([beside(path, ".unluks-part")?, journal_path(path)?])
-}
-
-/// Removes the journal of an earlier output, for good: it would vouch for bytes that the next one has not written.
-fn forget_journal(path: &Path) -> Result<()> {
-    match std::fs::remove_file(journal_path(path)?) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(Error::io(format!("removing the journal of {}", shown(path)), e)),
-        Ok(()) => sync_folder(path),
-    }
-}
-
-/// A name is on the disk, or gone from it, once its directory is.
-fn sync_folder(path: &Path) -> Result<()> {
-    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(parent).and_then(|d| d.sync_all()).map_err(|e| Error::io(format!("syncing {}", shown(parent)), e))
-}
-
-/// Whether two names lead to the same file, also through links.
-///
-/// # Errors
-/// [`ErrorKind::Io`] where a file's attributes cannot be read.
-pub fn is_same_file(a: &File, path: &Path) -> Result<bool> {
-    let a = a.metadata().map_err(|e| Error::io("reading the input's attributes", e))?;
-    match std::fs::metadata(path) {
-        Ok(b) => Ok((a.dev(), a.ino()) == (b.dev(), b.ino())),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(e) => Err(Error::io(format!("looking at {}", shown(path)), e)),
-    }
-}
-
 impl Target {
     /// Starts an output of `len` bytes that will be `path`.
     ///
     /// The whole length is allocated first, where the file system can: a disk that is too small says so before hours of
-    /// work, and writing is faster.
+    /// work, and writing is faster. Where the room is not there, an output that may be sparse takes what it needs as it
+    /// is written.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] where `path` is there and may not be replaced, or another process writes to it;
-    /// [`ErrorKind::Io`] where it cannot be made.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) where `path` is there and may not be replaced, is no regular file, or another process
+    /// writes to it, or an unfinished output is there that could be resumed; [`Io`](crate::ErrorKind::Io) where it cannot be made.
     pub fn create(path: &Path, len: u64, options: TargetOptions) -> Result<Self> {
-        let path = resolve(path, options.force)?;
-        let temp = beside(&path, ".unluks-part")?;
-        forget_journal(&path)?;
-        let mut open = OpenOptions::new();
-        open.read(true).write(true).create_new(true).mode(0o600);
-        let file = match open.open(&temp) {
-            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
-                drop(lock_file(OpenOptions::new().write(true).open(&temp).map_err(|e| making(&temp, e))?, &temp)?);
-                std::fs::remove_file(&temp).map_err(|e| making(&temp, e))?;
-                open.open(&temp)
+        let path = files::resolve(path, options.existing())?;
+        let temp = Temp::make(&path, |old| {
+            if !options.force {
+                journal::refuse_resumable(&path, old.inode()?)?;
             }
-            other => other,
-        };
-        let file = lock_file(file.map_err(|e| making(&temp, e))?, &temp)?;
-        let mut target = Self::with_file(path, temp, file, len, options);
+            journal::forget(&path)
+        })?;
+        let mut target = Self::with(path, temp, len, options);
+        // Only now is it known that the journal is nobody's: one that wrote to it would have the unfinished file locked.
+        journal::forget(&target.path)?;
         target.allocate(len)?;
         Ok(target)
     }
 
-    /// Goes on with an output that was left behind; its first `done` bytes are right.
-    pub(super) fn reopen(path: &Path, done: u64, len: u64, options: TargetOptions) -> Result<Self> {
-        let path = resolve(path, options.force)?;
-        let temp = beside(&path, ".unluks-part")?;
-        let file = OpenOptions::new().read(true).write(true).open(&temp).map_err(|e| making(&temp, e))?;
-        let mut target = Self::with_file(path, temp, file, len, options);
-        target.keep = true;
-        target.file = lock_file(target.file.try_clone().map_err(|e| making(&target.temp, e))?, &target.temp)?;
-        target.allocated = true;
-        *lock(&target.done) = Done { upto: done, written_out: done, ..Done::default() };
+    /// Takes over an output that was left behind. None of it counts as done yet.
+    pub(super) fn reopen(path: &Path, len: u64, options: TargetOptions) -> Result<Self> {
+        let path = files::resolve(path, options.existing())?;
+        let temp = Temp::open(&path)?.ok_or_else(|| journal::refuse("there is no unfinished output"))?;
+        let mut target = Self::with(path, temp, len, options);
+        (target.keep, target.allocated) = (true, true);
         Ok(target)
     }
 
-    fn with_file(path: PathBuf, temp: PathBuf, file: File, len: u64, options: TargetOptions) -> Self {
+    /// Counts the first `done` bytes as written, by an earlier run.
+    pub(super) fn resume_at(&self, done: u64) {
+        *lock(&self.done) = Done { upto: done, written_out: done, ..Done::default() };
+    }
+
+    fn with(path: PathBuf, temp: Temp, len: u64, options: TargetOptions) -> Self {
         let direct = match options.direct {
             Direct::Always => open_direct(&temp),
             _ => None,
         };
         let drop_behind = options.direct.drops_behind(len);
         let done = Mutex::default();
-        Self { path, temp, file, direct, options, allocated: false, drop_behind, done, keep: false }
+        Self { path, temp, direct, options, allocated: false, drop_behind, done, keep: false }
     }
 
     /// Gives the file its length and, where it can be had, its room.
     fn allocate(&mut self, len: u64) -> Result<()> {
-        self.file.set_len(len).map_err(|e| making(&self.temp, e))?;
+        self.file().set_len(len).map_err(|e| self.writing(e))?;
         if len == 0 {
             return Ok(());
         }
-        match rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, len) {
+        let may_be_sparse = self.options.sparse == Sparse::Auto;
+        // A disk that fills up, if only for a moment, is full for everybody on it.
+        if room::free(files::folder(&self.path)).is_some_and(|free| free < len) && may_be_sparse {
+            return Ok(());
+        }
+        match rustix::fs::fallocate(self.file(), FallocateFlags::empty(), 0, len) {
             Ok(()) => self.allocated = true,
-            // A sparse output may fit where its full length does not.
-            Err(rustix::io::Errno::NOSPC) if self.options.sparse == Sparse::Auto => {}
-            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS | rustix::io::Errno::INVAL) => {}
-            Err(e) => return Err(Error::io(format!("allocating {len} bytes for {}", shown(&self.path)), e.into())),
+            Err(Errno::NOSPC | Errno::DQUOT) if may_be_sparse => {
+                // Some file systems keep what they got of it.
+                self.file().set_len(0).and_then(|()| self.file().set_len(len)).map_err(|e| self.writing(e))?;
+            }
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {}
+            Err(e) => return Err(self.writing(e.into())),
         }
         Ok(())
+    }
+
+    fn file(&self) -> &File {
+        self.temp.file()
     }
 
     /// The output under its temporary name, for reading back.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`] where it cannot be opened once more.
+    /// [`Io`](crate::ErrorKind::Io) where it cannot be opened once more.
     pub fn reader(&self) -> Result<File> {
-        self.file.try_clone().map_err(|e| making(&self.temp, e))
+        self.file().try_clone().map_err(|e| self.writing(e))
     }
 
     /// Which file it is on its file system.
     pub(super) fn inode(&self) -> Result<u64> {
-        self.file.metadata().map(|m| m.ino()).map_err(|e| making(&self.temp, e))
+        self.temp.inode()
+    }
+
+    /// The name that it will have.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The temporary name.
     pub fn temp_path(&self) -> &Path {
-        &self.temp
+        self.temp.name()
     }
 
     /// How many bytes from the start are written without a gap.
@@ -239,9 +203,9 @@ impl Target {
     /// Waits until what was written is on the disk.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`] where it cannot be written.
+    /// [`Io`](crate::ErrorKind::Io) where it cannot be written.
     pub fn sync(&self) -> Result<()> {
-        self.file.sync_data().map_err(|e| self.writing(e))
+        self.file().sync_data().map_err(|e| self.writing(e))
     }
 
     /// Leaves the temporary file where it is when the target is dropped.
@@ -249,56 +213,40 @@ impl Target {
         self.keep = true;
     }
 
+    /// Removes the temporary file when the target is dropped.
+    pub fn discard(&mut self) {
+        self.keep = false;
+    }
+
     /// Cuts the output to `len` bytes, where it was taken for longer.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`] where it cannot be cut.
+    /// [`Io`](crate::ErrorKind::Io) where it cannot be cut.
     pub fn truncate(&self, len: u64) -> Result<()> {
-        self.file.set_len(len).map_err(|e| self.writing(e))
+        self.file().set_len(len).map_err(|e| self.writing(e))
     }
 
     /// Syncs the output, where it is wanted on the disk, and gives it its name.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`] where it cannot be synced or renamed; [`ErrorKind::InvalidInput`] where somebody else took the
+    /// [`Io`](crate::ErrorKind::Io) where it cannot be synced or renamed; [`InvalidInput`](crate::ErrorKind::InvalidInput) where somebody else took the
     /// name meanwhile.
     pub fn commit(mut self) -> Result<()> {
         if !self.options.no_sync {
-            self.file.sync_all().map_err(|e| self.writing(e))?;
+            self.file().sync_all().map_err(|e| self.writing(e))?;
         }
-        let flags = match self.options.force {
-            true => rustix::fs::RenameFlags::empty(),
-            false => rustix::fs::RenameFlags::NOREPLACE,
-        };
-        let cwd = rustix::fs::CWD;
-        let renamed = match rustix::fs::renameat_with(cwd, &self.temp, cwd, &self.path, flags) {
-            // Some file systems cannot rename without replacing; then the look before has to do.
-            Err(rustix::io::Errno::INVAL) if !self.path.exists() => rustix::fs::rename(&self.temp, &self.path),
-            other => other,
-        };
+        let renamed = self.temp.rename(&self.path, self.options.existing());
         // All of it is there, whatever becomes of its name.
         self.keep = true;
-        renamed.map_err(|e| {
-            let error = match e {
-                rustix::io::Errno::EXIST => exists(&self.path),
-                e => Error::io(format!("renaming the output to {}", shown(&self.path)), e.into()),
-            };
-            error.with_hint(format!("the output is whole, and in {}", shown(&self.temp)))
-        })?;
+        renamed.map_err(|e| e.with_hint(format!("the output is whole, and in {}", shown(self.temp.name()))))?;
         match self.options.no_sync {
             true => Ok(()),
-            false => sync_folder(&self.path),
+            false => files::sync_folder(&self.path),
         }
     }
 
     fn writing(&self, e: std::io::Error) -> Error {
-        let error = Error::io(format!("writing {}", shown(&self.path)), e);
-        match error.io_error().map(std::io::Error::kind) {
-            Some(std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded) => {
-                error.with_hint("make room, or write elsewhere")
-            }
-            _ => error,
-        }
+        files::failed(&self.path, e)
     }
 
     fn write_run(&self, run: &[u8], at: u64) -> std::io::Result<()> {
@@ -308,9 +256,9 @@ impl Target {
                 if at.is_multiple_of(4096) && aligned > 0 && run.as_ptr().addr().is_multiple_of(DIRECT_ALIGN) =>
             {
                 direct.write_all_at(&run[..aligned], at)?;
-                self.file.write_all_at(&run[aligned..], at + u64::try_from(aligned).unwrap_or(0))
+                self.file().write_all_at(&run[aligned..], at + u64::try_from(aligned).unwrap_or(0))
             }
-            _ => self.file.write_all_at(run, at),
+            _ => self.file().write_all_at(run, at),
         }
     }
 
@@ -320,9 +268,9 @@ impl Target {
             return Ok(());
         }
         let len = u64::try_from(zeroes.len()).unwrap_or(0);
-        match rustix::fs::fallocate(&self.file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, at, len) {
+        match rustix::fs::fallocate(self.file(), FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, at, len) {
             Ok(()) => Ok(()),
-            Err(_) => self.file.write_all_at(zeroes, at),
+            Err(_) => self.file().write_all_at(zeroes, at),
         }
     }
 
@@ -347,7 +295,7 @@ impl Target {
         drop(done);
         // For dirty pages this advice starts the writing without waiting for it; it drops clean ones.
         let advise = |from: u64, to: u64| {
-            let _ = rustix::fs::fadvise(&self.file, from, std::num::NonZeroU64::new(to - from), Advice::DontNeed);
+            let _ = rustix::fs::fadvise(self.file(), from, std::num::NonZeroU64::new(to - from), Advice::DontNeed);
         };
         if self.direct.is_none() {
             advise(from, to);
@@ -394,7 +342,7 @@ impl Sink for Target {
 impl Drop for Target {
     fn drop(&mut self) {
         if !self.keep {
-            let _ = std::fs::remove_file(&self.temp);
+            self.temp.remove();
         }
     }
 }
@@ -412,61 +360,12 @@ fn is_zero(data: &[u8]) -> bool {
     data.chunks(64).all(|c| c.iter().fold(0, |all, b| all | b) == 0)
 }
 
-/// A block device, or anything else that is there already and is written in place.
-pub struct InPlace(pub File);
-
-impl Sink for InPlace {
-    fn in_order(&self) -> bool {
-        false
-    }
-
-    fn write(&self, plaintext: &[u8], offset: u64) -> Result<()> {
-        self.0.write_all_at(plaintext, offset).map_err(|e| Error::io("writing the output", e).at(offset))
-    }
-
-    /// What was there stays there.
-    fn leave_out(&self, _: &[u8], _: u64) -> Result<()> {
-        Ok(())
-    }
-}
-
-/// Where the output really goes: through a link, where one may be replaced.
-fn resolve(path: &Path, force: bool) -> Result<PathBuf> {
-    match std::fs::symlink_metadata(path) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(path.to_owned()),
-        Err(e) => Err(Error::io(format!("looking at {}", shown(path)), e)),
-        Ok(_) if !force => Err(exists(path)),
-        Ok(meta) if meta.is_dir() => Err(Error::invalid(format!("{} is a directory", shown(path)))),
-        Ok(meta) if meta.is_symlink() => {
-            std::fs::canonicalize(path).map_err(|e| Error::io(format!("following the link {}", shown(path)), e))
-        }
-        Ok(_) => Ok(path.to_owned()),
-    }
-}
-
-fn exists(path: &Path) -> Error {
-    Error::invalid(format!("{} is there already", shown(path))).with_hint("use --force to replace it")
-}
-
-fn making(temp: &Path, e: std::io::Error) -> Error {
-    Error::io(format!("making {}", shown(temp)), e)
-}
-
-/// Keeps a second process from writing the same output.
-fn lock_file(file: File, temp: &Path) -> Result<File> {
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => {
-            Err(Error::new(ErrorKind::InvalidInput, format!("another unluks is writing {}", shown(temp))))
-        }
-        // Not every file system can lock; then nothing is lost but the check.
-        Err(std::fs::TryLockError::Error(_)) => Ok(file),
-    }
-}
-
-fn open_direct(path: &Path) -> Option<File> {
+/// The same file once more, with `O_DIRECT`, where the file system has that.
+fn open_direct(temp: &Temp) -> Option<File> {
     let flags = i32::try_from(rustix::fs::OFlags::DIRECT.bits()).ok()?;
-    OpenOptions::new().write(true).custom_flags(flags).open(path).ok()
+    let direct = OpenOptions::new().write(true).custom_flags(flags).open(temp.name()).ok()?;
+    let id = |file: &File| file.metadata().ok().map(|m| (m.dev(), m.ino()));
+    (id(&direct)? == id(temp.file())?).then_some(direct)
 }
 
 /// Bytes of memory that the machine has.
@@ -478,14 +377,10 @@ pub fn memory() -> u64 {
     total.saturating_mul(info.mem_unit.into())
 }
 
-/// Wipes a buffer that held plaintext.
-pub(super) fn wipe(buf: &mut [u8]) {
-    buf.zeroize();
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
 
     #[test]
     fn runs_of_zeroes_are_found_in_whole_holes() {
@@ -532,5 +427,35 @@ mod tests {
         assert!(Target::create(&path, 10, TargetOptions::default()).is_err());
         Target::create(&path, 3, TargetOptions { force: true, ..Default::default() }).unwrap().commit().unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), [0; 3]);
+    }
+
+    #[test]
+    fn what_gets_the_name_is_what_was_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out");
+        let options = TargetOptions { force: true, no_sync: true, ..Default::default() };
+        for _ in 0..200 {
+            let write = |byte: u8| {
+                let target = Target::create(&path, 3000, options)?;
+                for at in [0, 1000, 2000] {
+                    target.write(&[byte; 1000], at)?;
+                }
+                target.commit()
+            };
+            let whole = std::thread::scope(|scope| {
+                let all = [1u8, 2, 3, 4].map(|byte| scope.spawn(move || write(byte)));
+                all.map(|one| one.join().unwrap()).into_iter().filter(Result::is_ok).count()
+            });
+            assert!(whole > 0);
+            let got = std::fs::read(&path).unwrap();
+            assert!(
+                got.len() == 3000 && got[0] > 0 && got.iter().all(|b| *b == got[0]),
+                "{} {:?}",
+                got.len(),
+                &got[..9]
+            );
+            std::fs::remove_file(&path).unwrap();
+        }
+        assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 0);
     }
 }

@@ -315,8 +315,7 @@ fn luks_header(
             )
             .at(32)
             .with_hint(
-                "qemu-img convert --object secret,id=s,file=KEYFILE --image-opts \
-                 driver=qcow2,file.filename=IMAGE,encrypt.format=aes,encrypt.key-secret=s -O raw DISK.raw decrypts it",
+                "qemu-img convert decrypts it, with the key as a secret object and encrypt.format=aes among the options of the image",
             ));
         }
         2 => (),

@@ -30,7 +30,7 @@ use super::metadata::{Difference, HeaderCopy, Metadata, Role, Version};
 use super::validate::{self, Json};
 use super::{MAGIC, MAGIC_SECONDARY, compare, json};
 use crate::crypto::hash::Hash;
-use crate::error::{Condition, Error, ErrorKind, Result, escape};
+use crate::error::{Condition, Error, ErrorKind, Hint, Result, escape};
 use crate::io::ReadAt;
 use crate::limits::{LUKS2_HDR_SIZE_MAX, LUKS2_HDR_SIZE_MIN};
 
@@ -283,13 +283,11 @@ fn neither(primary: Option<Error>, secondary: Option<Error>) -> Error {
 
 fn no_header() -> Error {
     let message = "no LUKS header: neither the start nor any place of a secondary copy has one";
-    Error::corrupt("magic", message)
-        .with_condition(Condition::NoHeader)
-        .with_hint("for a detached header use --header, for a whole disk --partition or --offset")
+    Error::corrupt("magic", message).with_condition(Condition::NoHeader).with_hint(Hint::NoHeader)
 }
 
 fn both_damaged(first: &Error, second: &Error) -> Error {
-    let hint = "both copies are damaged; a header backup can be given with --header";
+    let hint = ["both copies are damaged".into(), Hint::DetachedHeader];
     // The rule is that of the primary, unless there is none to speak of.
     let rule = if first.is(Condition::NoHeader) { second.rule() } else { first.rule() }.to_owned();
     Error::new(ErrorKind::Corrupt, format!("primary header: {first}, secondary header: {second}"))

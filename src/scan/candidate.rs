@@ -1,7 +1,7 @@
 //! A sector that begins with a magic, and what it takes to know whether it begins a header.
 
 use super::{CHUNK, Copy, State, bytes};
-use crate::error::{Error, Result};
+use crate::error::{Error, Hint, Result};
 use crate::io::{ReadAt, Window};
 use crate::limits::SCAN_CHECK_MAX;
 use crate::luks::metadata::{HeaderCopy, Role, Version};
@@ -78,7 +78,7 @@ impl Candidate {
                     let message = format!(
                         "not verified: the headers in {CHUNK} bytes of the disk would take more than {SCAN_CHECK_MAX} bytes"
                     );
-                    let hint = "unluks inspect with --offset checks one";
+                    let hint = Hint::InspectAt;
                     self.error = Some(Error::limit("scan.check", message).with_hint(hint));
                 }
             }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Container, Copy, Opened, State, stopped};
-use crate::error::{Error, Result};
+use crate::error::{Error, Hint, Result};
 use crate::io::{ReadAt, Window};
 use crate::limits::SCAN_OPEN_MAX;
 use crate::luks::metadata::Metadata;
@@ -51,7 +51,7 @@ pub(super) fn open_at(disk: &dyn ReadAt, start: u64) -> Result<Metadata> {
 
 fn too_many() -> Error {
     let message = format!("not opened: the headers before it take {SCAN_OPEN_MAX} bytes");
-    Error::limit("scan.open", message).with_hint("unluks inspect with --offset opens it")
+    Error::limit("scan.open", message).with_hint(Hint::InspectAt)
 }
 
 impl Container {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// The modules in their order: one may import those above it in this list, and nothing below it or beside it.
 const LAYERS: &[&[&str]] = &[
     &["error"],
-    &["limits", "num", "progress"],
+    &["limits", "num", "progress", "files"],
     &["secret", "io"],
     &["crypto"],
     &["key", "format", "storage"],
@@ -320,6 +320,24 @@ fn the_program_uses_the_public_library_and_the_library_is_no_program() {
             let program_only = PROGRAM_ONLY.iter().any(|c| line.contains(&format!("{c}::")));
             if !source.is_program() && (program_only || prints.iter().any(|p| line.contains(p))) {
                 faults.push(format!("{at}: this belongs to the program: {}", line.trim()));
+            }
+        }
+    }
+    assert_none(&faults);
+}
+
+#[test]
+fn the_library_names_no_flag_of_the_program() {
+    let mut faults = Vec::new();
+    for source in sources(&["src"]).iter().filter(|s| !s.path.ends_with("tests.rs")) {
+        for (n, line) in source.code() {
+            if line.trim_start().starts_with("#[cfg(test)]") {
+                break;
+            }
+            let is_flag = |text: &str| text.starts_with(|c: char| c.is_ascii_lowercase());
+            let texts = line.split('"').skip(1).step_by(2);
+            if texts.filter(|t| !t.starts_with("aes-")).any(|text| text.split("--").skip(1).any(is_flag)) {
+                faults.push(format!("{}:{n}: a hint is an enum that the program words: {}", source.path, line.trim()));
             }
         }
     }

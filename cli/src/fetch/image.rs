@@ -1,15 +1,16 @@
 //! `unluks fetch image`.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use unluks::backup::{Backup, DESCRIPTION, Data, KEY_FILE, Plaintext, VolumeInfo, data_file_name};
-use unluks::decrypt::hash::{Algorithm, Lanes};
-use unluks::decrypt::target::{Target, TargetOptions};
+use unluks::decrypt::hash::{Algorithm, Of, Wanted};
+use unluks::decrypt::output::{self, Checked, Destination, Hashes, OutputOptions, Written};
 use unluks::decrypt::{Job, Options};
 use unluks::error::Condition;
+use unluks::files::{Inputs, folder, names};
 use unluks::io::Pipe;
 use unluks::luks::unlock::UnlockOptions;
 use unluks::progress::Progress;
@@ -21,7 +22,7 @@ use unluks_openstack::{Cloud, Download, Downloaded, Feed, FeedReader};
 
 use super::{connect, describe, make_dir, opens_with, write_key};
 use crate::args::fetch::ImageArgs;
-use crate::progress::Shown;
+use crate::progress::ProgressView;
 use crate::source::shown;
 
 pub fn run(args: &ImageArgs) -> Result<ExitCode> {
@@ -48,6 +49,7 @@ pub fn fetch(args: &ImageArgs, cloud: &Cloud, progress: &Progress, volume: Optio
     make_dir(&args.output)?;
     let file = data_file_name(image.info.disk_format.as_deref());
     keep_apart(args, &file)?;
+    let output = args.decrypt.as_deref().map(|to| check_output(args, to)).transpose()?;
     let mut backup = Backup::new(cloud.description());
     backup.image = Some(image.info.clone());
     backup.volume = volume;
@@ -59,9 +61,9 @@ pub fn fetch(args: &ImageArgs, cloud: &Cloud, progress: &Progress, volume: Optio
     let path = args.output.join(&file);
     let download =
         Download { cloud, image: &image, path: (!args.no_ciphertext).then_some(&path), feed: None, progress };
-    let bar = Shown::new(args.progress, args.quiet, Some(size), 0);
-    let fetched = bar.beside(progress, || match (&args.decrypt, &secret) {
-        (Some(to), Some(secret)) => fetch_and_decrypt(download, to, secret, args, progress),
+    let bar = ProgressView::new(args.progress, args.quiet, Some(size), 0);
+    let fetched = bar.beside(progress, || match (output, &secret) {
+        (Some(output), Some(secret)) => fetch_and_decrypt(download, output, secret, args, progress),
         _ => download.run().map(|downloaded| (downloaded, None)),
     });
     bar.finish(progress.bytes());
@@ -69,8 +71,8 @@ pub fn fetch(args: &ImageArgs, cloud: &Cloud, progress: &Progress, volume: Optio
 
     downloaded.commit()?;
     backup.data = (!args.no_ciphertext).then_some(Data { file, size: downloaded.size });
-    if let Some((target, plaintext)) = plaintext {
-        target.commit()?;
+    if let Some((written, plaintext)) = plaintext {
+        written.commit()?;
         backup.plaintext = Some(plaintext);
     }
     backup.write(&args.output)?;
@@ -85,20 +87,26 @@ pub fn refuse_what_is_there(args: &ImageArgs) -> Result<()> {
         return Err(Error::invalid(format!("{} holds a backup already", shown(&args.output)))
             .with_hint("name another directory"));
     }
-    match &args.decrypt {
-        Some(to) if !args.force && to.symlink_metadata().is_ok() => {
-            Err(Error::invalid(format!("{} is there already", shown(to))).with_hint("use --force to replace it"))
-        }
-        _ => Ok(()),
-    }
+    // What is refused here is refused before anything is asked of the cloud.
+    args.decrypt.as_deref().map_or(Ok(()), |to| check_output(args, to).map(drop))
+}
+
+/// Looks at where the plaintext goes.
+fn check_output(args: &ImageArgs, to: &Path) -> Result<Checked> {
+    let options = OutputOptions { force: args.force, ..OutputOptions::default() };
+    output::check(Destination::Path(to), &Inputs::default(), None, options)
 }
 
 /// Refuses a plaintext that would be one of the backup's own files.
 fn keep_apart(args: &ImageArgs, file: &str) -> Result<()> {
     let Some(to) = &args.decrypt else { return Ok(()) };
-    let parent = to.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let same = matches!((parent.canonicalize(), args.output.canonicalize()), (Ok(a), Ok(b)) if a == b);
-    match same && [file, KEY_FILE, DESCRIPTION].iter().any(|own| to.file_name() == Some(own.as_ref())) {
+    let same = matches!((folder(to).canonicalize(), args.output.canonicalize()), (Ok(a), Ok(b)) if a == b);
+    let mut taken = Vec::new();
+    for own in [file, KEY_FILE, DESCRIPTION] {
+        taken.extend(names(Path::new(own))?);
+    }
+    let own = |name: &PathBuf| taken.iter().any(|own| own.file_name() == name.file_name());
+    match same && names(to)?.iter().any(own) {
         true => {
             Err(Error::invalid(format!("{} is a file of the backup itself", shown(to))).with_hint("name another file"))
         }
@@ -154,16 +162,16 @@ fn print_snapshots(image: &Image) {
 /// Downloads on this thread, and decrypts on others what comes. The plaintext has no name yet.
 fn fetch_and_decrypt(
     mut download: Download<'_>,
-    to: &Path,
+    output: Checked,
     secret: &Secret,
     args: &ImageArgs,
     progress: &Progress,
-) -> Result<(Downloaded, Option<(Target, Plaintext)>)> {
+) -> Result<(Downloaded, Option<(Written, Plaintext)>)> {
     let key = opens_with(secret)?;
     let (feed, reader) = Feed::pair();
     download.feed = Some(feed);
     std::thread::scope(|scope| {
-        let decryption = scope.spawn(|| decrypt(reader, &key, to, args));
+        let decryption = scope.spawn(|| decrypt(reader, &key, output, args));
         let downloaded = download.run();
         let decrypted = decryption.join().unwrap_or_else(|_| Err(Error::invalid("the decryption ended early")));
         match (downloaded, decrypted) {
@@ -177,8 +185,8 @@ fn fetch_and_decrypt(
     })
 }
 
-/// Decrypts what comes through a pipe into a file that has no name yet.
-fn decrypt(reader: FeedReader, key: &unluks::Key, to: &Path, args: &ImageArgs) -> Result<(Target, Plaintext)> {
+/// Decrypts what comes through a pipe into an output that has no name yet.
+fn decrypt(reader: FeedReader, key: &unluks::Key, output: Checked, args: &ImageArgs) -> Result<(Written, Plaintext)> {
     let pipe = Arc::new(Pipe::new(Box::new(reader)));
     let source: Arc<dyn ReadAt> = Arc::<Pipe>::clone(&pipe);
     let image = unluks::Image::open(source)?;
@@ -188,16 +196,15 @@ fn decrypt(reader: FeedReader, key: &unluks::Key, to: &Path, args: &ImageArgs) -
     let volume = unlocked.volume(options)?;
     drop(unlocked);
     crate::decrypt::warn(args.quiet, &image, &volume);
-    let target = Target::create(to, 0, TargetOptions { force: args.force, ..TargetOptions::default() })?;
-    let mut lanes = Lanes::default();
-    lanes.plaintext(Algorithm::Sha256, None);
     let job = Job { volume: &volume, pipe: Some(&pipe), start: 0, len: None };
-    let size = unluks::decrypt::run(&job, 0, &target, &lanes, Options::default(), &Progress::default())?;
+    let wanted = [Wanted { of: Of::Plaintext, algorithm: Algorithm::Sha256 }];
+    let hashes = Hashes { wanted: &wanted, ..Hashes::default() };
+    let mut written = output.begin(job, None)?.run(&hashes, Options::default(), &Progress::default())?;
     // What is behind the last whole sector belongs to the image, and to its hash.
     pipe.drain()?;
-    target.truncate(size)?;
-    let sha256 = lanes.results()?.pop().map(|h| h.hex).unwrap_or_default();
-    Ok((target, Plaintext { size, sha256 }))
+    let sha256 = std::mem::take(&mut written.hashes).pop().map(|h| h.hex).unwrap_or_default();
+    let plaintext = Plaintext { size: written.bytes, sha256 };
+    Ok((written, plaintext))
 }
 
 fn report(args: &ImageArgs, downloaded: &Downloaded) {

@@ -13,7 +13,7 @@ use unluks_openstack::{Cloud, Options};
 
 use crate::args::RestorePlanArgs;
 use crate::fetch::catch_signals;
-use crate::progress::Shown;
+use crate::progress::ProgressView;
 
 pub fn run(args: &RestorePlanArgs, dir: &BackupDir, plan: &Plan) -> Result<ExitCode> {
     let progress = Progress::default();
@@ -29,7 +29,7 @@ pub fn run(args: &RestorePlanArgs, dir: &BackupDir, plan: &Plan) -> Result<ExitC
     for note in plan.notes.iter().filter(|note| plan.volume_wanted || !of_volume(note.rule)) {
         tell(&format!("{}: {}", note.rule, note.message));
     }
-    let shown = Shown::new(args.progress, args.quiet, Some(plan.image.size), 0);
+    let shown = ProgressView::new(args.progress, args.quiet, Some(plan.image.size), 0);
     let restore = Restore { api: &cloud, dir, plan, progress: &progress, abort: &abort, tell: &tell };
     let made = shown.beside(&progress, || restore.run());
     shown.finish(progress.bytes());

@@ -6,6 +6,7 @@ mod keys;
 mod output;
 mod part;
 mod refused;
+mod safe;
 
 use std::path::Path;
 

@@ -28,16 +28,16 @@ impl Big {
         Self { image, key: testdata().join("openstack-volume.key"), dir }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    fn args(&self, out: &Path) -> Vec<String> {
+    pub fn args(&self, out: &Path) -> Vec<String> {
         let (image, key) = (text(&self.image), text(&self.key));
         [&["decrypt", &image, "--barbican-key", &key, "-o"].map(str::to_owned)[..], &[text(out)]].concat()
     }
 
-    fn decrypt(&self, out: &Path, more: &[&str]) -> Run {
+    pub fn decrypt(&self, out: &Path, more: &[&str]) -> Run {
         unluks(&[self.args(out), more.iter().map(|s| (*s).to_owned()).collect()].concat())
     }
 
@@ -237,4 +237,35 @@ fn a_signal_ends_what_waits_for_a_pipe() {
     drop(stdin);
     assert_eq!(output.status.code(), Some(130), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(names(big.dir.path()), ["big.img"]);
+}
+
+#[test]
+fn a_second_run_leaves_the_first_ones_journal_alone() {
+    let big = Big::new(512 << 20);
+    let out = big.path("out");
+    let first = big.start(&out).until(|| big.is_begun());
+    first.signal(Signal::STOP);
+    let noted = fs::read(big.journal_of_out()).unwrap();
+    for more in [&[][..], &["--force"], &["--no-sync"], &["--resume"]] {
+        assert_refused(&big.decrypt(&out, more), 2, &["another unluks is writing"]);
+        assert_eq!(fs::read(big.journal_of_out()).unwrap(), noted);
+    }
+    first.end(Signal::KILL);
+    assert_ok(&big.decrypt(&out, &["--resume"]));
+    assert_eq!(names(big.dir.path()), ["big.img", "out"]);
+}
+
+#[test]
+fn hours_of_work_are_not_thrown_away_unasked() {
+    let big = Big::new(512 << 20);
+    let out = big.path("out");
+    big.start(&out).until(|| big.is_begun()).end(Signal::KILL);
+    let noted = fs::read(big.journal_of_out()).unwrap();
+    for more in [&[][..], &["--no-sync"], &["--length", "4096"]] {
+        assert_refused(&big.decrypt(&out, more), 2, &["unfinished", "--resume", "--force"]);
+        assert_eq!(fs::read(big.journal_of_out()).unwrap(), noted);
+    }
+    assert_ok(&big.decrypt(&out, &["--force", "--length", "4096"]));
+    assert_eq!(names(big.dir.path()), ["big.img", "out"]);
+    assert_eq!(fs::metadata(&out).unwrap().len(), 4096);
 }
