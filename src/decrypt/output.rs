@@ -145,6 +145,7 @@ fn look(path: &Path, inputs: &Inputs, options: OutputOptions) -> Result<To> {
     let name = shown(path);
     let Ok(meta) = std::fs::metadata(path) else {
         // Nothing, a link to nothing, or out of reach.
+        room::check_folder(path)?;
         return files::resolve(path, options.target().existing()).map(To::File);
     };
     let file_type = meta.file_type();
