@@ -91,6 +91,7 @@ fn what_can_be_known_is_said_before_a_key_is_derived() {
         (&["-o", &text(&golden.path("nowhere/out"))][..], 1, &["nowhere of the output does not exist"][..]),
         (&["-o", &text(&golden.path("file/out"))], 1, &["file of the output is no folder"]),
         (&["-o", &text(&golden.path(&"n".repeat(256)))], 1, &["too long"]),
+        (&["-o", "/dev/unluks-no-such-device"], 2, &["there is no device"]),
         (&["-o", &out, "--skip", "8193"], 2, &["--skip 8193", "8192 bytes"]),
         (&["-o", &out, "--skip", "8000", "--length", "200"], 2, &["--length 200", "8192 bytes"]),
         (&["-o", &out, "--resume"], 2, &["cannot resume", "no journal"]),
