@@ -122,9 +122,8 @@ pub(crate) fn exists(path: &Path) -> Error {
 pub(crate) fn failed(path: &Path, e: std::io::Error) -> Error {
     let name = shown(path);
     let message = match e.kind() {
-        ErrorKind::NotFound | ErrorKind::NotADirectory => {
-            format!("writing {name}: the folder {} does not exist", shown(folder(path)))
-        }
+        ErrorKind::NotFound => format!("writing {name}: the folder {} does not exist", shown(folder(path))),
+        ErrorKind::NotADirectory => format!("writing {name}: {} is no folder", shown(folder(path))),
         ErrorKind::PermissionDenied => {
             format!("writing {name}: no file may be made in the folder {}", shown(folder(path)))
         }

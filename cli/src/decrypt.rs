@@ -157,7 +157,7 @@ impl Part {
     fn expected(args: &DecryptArgs, source: &Source, image: &Image) -> Result<Option<u64>> {
         let known = match source.place() {
             _ if source.pipe.is_some() => None,
-            Place::Qcow2Luks(_) => None,
+            Place::Qcow2Luks(luks) => Some(luks.clusters.virtual_size()),
             Place::File(_) | Place::Inside(_) => image.metadata().plaintext_size(image.data().len()),
         };
         match known {

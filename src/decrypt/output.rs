@@ -145,6 +145,11 @@ fn look(path: &Path, inputs: &Inputs, options: OutputOptions) -> Result<To> {
     let name = shown(path);
     let Ok(meta) = std::fs::metadata(path) else {
         // Nothing, a link to nothing, or out of reach.
+        room::check_folder(path)?;
+        if files::folder(path).canonicalize().is_ok_and(|folder| folder == Path::new("/dev")) {
+            // A file there would be one in memory, under the name that a device gets when it comes.
+            return Err(output(Error::invalid(format!("there is no device {name}"))));
+        }
         return files::resolve(path, options.target().existing()).map(To::File);
     };
     let file_type = meta.file_type();

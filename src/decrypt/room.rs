@@ -26,6 +26,7 @@ pub fn check_folder(output: &Path) -> Result<()> {
     };
     let meta = std::fs::metadata(folder).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => refuse("does not exist", e),
+        std::io::ErrorKind::NotADirectory => refuse("is in a file, which is no folder", e),
         _ => refuse("cannot be looked at", e),
     })?;
     if !meta.is_dir() {
