@@ -529,11 +529,10 @@ fn check_file_name(rule: &'static str, name: &str) -> Result<()> {
 /// # Errors
 /// [`ErrorKind::Corrupt`] with `rule`.
 pub fn check_id(rule: &'static str, id: &str) -> Result<()> {
-    match !id.is_empty() && id.len() <= 64 && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
-        true => Ok(()),
-        false => {
-            Err(Error::corrupt(rule, format!("found \"{}\"; an id of letters, digits and - is wanted", escape(id))))
-        }
+    if !id.is_empty() && id.len() <= 64 && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+        Ok(())
+    } else {
+        Err(Error::corrupt(rule, format!("found \"{}\"; an id of letters, digits and - is wanted", escape(id))))
     }
 }
 

@@ -328,9 +328,10 @@ impl<'a> Pipeline<'a> {
         // Where the segment has no size of its own, the pipe's end is its end; a length that was asked for is a promise.
         let promised = self.job.len.is_some() || !self.job.volume.is_open_ended();
         if !self.options.allow_truncated && (whole != got || promised && ends < *end) {
-            let bytes = match promised {
-                true => end.saturating_sub(ends),
-                false => u64::try_from(sector.saturating_sub(got.saturating_sub(whole))).unwrap_or(0),
+            let bytes = if promised {
+                end.saturating_sub(ends)
+            } else {
+                u64::try_from(sector.saturating_sub(got.saturating_sub(whole))).unwrap_or(0)
             };
             let missing = Missing { bytes, at_least: !promised };
             return Err(Error::corrupt("truncated", format!("the pipe ended {missing} too early"))
@@ -348,15 +349,16 @@ impl<'a> Pipeline<'a> {
 
     fn process<'s>(&'s self, claimed: Claimed<'s>, feeds: &hash::Feeds<'s>) -> Result<()> {
         let Claimed { index, offset, mut chunk } = claimed;
-        let ciphertext = match self.hashers.want_ciphertext() {
-            true => match self.job.volume.locate(offset)? {
+        let ciphertext = if self.hashers.want_ciphertext() {
+            match self.job.volume.locate(offset)? {
                 // What lies in several places is read again by whoever hashes the image.
                 Some((at, run)) if u64::try_from(chunk.len()).is_ok_and(|len| len <= run) => {
                     Some((self.pool.copy_of(&chunk)?, at))
                 }
                 _ => None,
-            },
-            false => None,
+            }
+        } else {
+            None
         };
         let end = *lock(&self.end);
         let from = self.begin.saturating_sub(offset);
@@ -428,10 +430,7 @@ impl<'a> Pipeline<'a> {
             let wait = self.turned.wait_timeout(turn, std::time::Duration::from_millis(100));
             turn = wait.unwrap_or_else(PoisonError::into_inner).0;
         }
-        match self.failed.load(Ordering::Relaxed) {
-            true => None,
-            false => Some(turn),
-        }
+        if self.failed.load(Ordering::Relaxed) { None } else { Some(turn) }
     }
 }
 

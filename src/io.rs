@@ -135,9 +135,10 @@ impl FileSource {
             return Err(Error::invalid("is a character device, not an image: a file or a block device is wanted"));
         }
         // A block device has no length in its attributes, but seeks to its end.
-        let len = match meta.is_file() {
-            true => meta.len(),
-            false => (&file).seek(SeekFrom::End(0)).map_err(|e| Error::io("finding the end of the source", e))?,
+        let len = if meta.is_file() {
+            meta.len()
+        } else {
+            (&file).seek(SeekFrom::End(0)).map_err(|e| Error::io("finding the end of the source", e))?
         };
         Ok(Self { file, len })
     }

@@ -131,10 +131,7 @@ impl Entry {
     /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) where it starts behind the end of `disk`.
     pub fn open_as_far_as_it_is_there<S: ReadAt>(&self, disk: S) -> Result<Window<S>> {
         let there = disk.len().saturating_sub(self.start);
-        match there < self.len && there > 0 {
-            true => Self { len: there, ..self.clone() }.open(disk),
-            false => self.open(disk),
-        }
+        if there < self.len && there > 0 { Self { len: there, ..self.clone() }.open(disk) } else { self.open(disk) }
     }
 }
 

@@ -84,9 +84,10 @@ impl InBackup {
                 same.push(format!("{} {}", recorded.algorithm, recorded.hex));
             }
         }
-        Ok(match same.is_empty() {
-            false => format!("the image is as it was fetched: {}", same.join(", ")),
-            true => "warning: the image was not compared: no hash that is known here was recorded of it".into(),
+        Ok(if same.is_empty() {
+            "warning: the image was not compared: no hash that is known here was recorded of it".into()
+        } else {
+            format!("the image is as it was fetched: {}", same.join(", "))
         })
     }
 }

@@ -81,10 +81,11 @@ pub fn write_key(path: &Path, secret: &Secret) -> Result<()> {
     if path.symlink_metadata().is_ok() {
         let there = File::open(path).map_err(|e| Error::io(format!("opening {}", shown(path)), e))?;
         let there = unluks::key::read_key_file(&mut &there, 0, None).map_err(|e| e.within(shown(path)))?;
-        return match there.expose() == secret.payload.expose() {
-            true => Ok(()),
-            false => Err(Error::invalid(format!("{} is there already, and is another key", shown(path)))
-                .with_hint("name another directory, or move it away")),
+        return if there.expose() == secret.payload.expose() {
+            Ok(())
+        } else {
+            Err(Error::invalid(format!("{} is there already, and is another key", shown(path)))
+                .with_hint("name another directory, or move it away"))
         };
     }
     write_whole(path, secret.payload.expose(), Existing::Keep)

@@ -96,10 +96,8 @@ pub fn report(hashes: &[Hashed], args: &DecryptArgs, source: &Source) -> Result<
     // The file comes first: whoever wanted it gets it, also where nobody reads what is printed.
     let written = args.out.hash_file.as_ref().map_or(Ok(()), |path| write_file(path, &text, args));
     // The plaintext has the standard output to itself.
-    let printed = match is_dash(&args.output) {
-        true => std::io::stderr().write_all(&text),
-        false => std::io::stdout().write_all(&text),
-    };
+    let printed =
+        if is_dash(&args.output) { std::io::stderr().write_all(&text) } else { std::io::stdout().write_all(&text) };
     written.and(printed.map_err(|e| Error::io("printing the hashes", e)))
 }
 
@@ -135,9 +133,10 @@ fn lines(hashes: &[Hashed], images: &[&Path], output: &Path) -> Vec<u8> {
         let escaped: Vec<u8> = name.iter().flat_map(escape).collect();
         let mark: &[u8] = if escaped == name { b"" } else { b"\\" };
         let (algorithm, hex) = (h.algorithm.name().to_uppercase(), h.hex.as_bytes());
-        let parts: &[&[u8]] = match tagged {
-            true => &[mark, algorithm.as_bytes(), b" (", &escaped, b") = ", hex, b"\n"],
-            false => &[mark, hex, b"  ", &escaped, b"\n"],
+        let parts: &[&[u8]] = if tagged {
+            &[mark, algorithm.as_bytes(), b" (", &escaped, b") = ", hex, b"\n"]
+        } else {
+            &[mark, hex, b"  ", &escaped, b"\n"]
         };
         text.extend(parts.concat());
     }

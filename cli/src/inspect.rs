@@ -54,9 +54,10 @@ pub fn run(args: &mut InspectArgs) -> Result<ExitCode> {
         found.extend(integrity_findings(image.metadata(), &**data));
     }
     let report = Report::new(image.metadata(), files, data, found);
-    let output = match args.json {
-        true => json::pretty(&report).map_err(|e| Error::io("writing JSON", e.into()))? + "\n",
-        false => text::render(&report),
+    let output = if args.json {
+        json::pretty(&report).map_err(|e| Error::io("writing JSON", e.into()))? + "\n"
+    } else {
+        text::render(&report)
     };
     let mut stdout = anstream::stdout().lock();
     match stdout.write_all(output.as_bytes()).and_then(|()| stdout.flush()) {

@@ -25,9 +25,10 @@ pub fn check(args: &KeyArgs, stdin_is_image: bool) -> Result<()> {
     if args.key_file.is_none() && (args.keyfile_offset.is_some() || args.keyfile_size.is_some()) {
         return Err(Error::invalid("--keyfile-offset and --keyfile-size are for --key-file"));
     }
-    match stdin_is_image && paths(args).any(|path| is_dash(path)) {
-        true => Err(Error::invalid("the standard input cannot be both the image and the key")),
-        false => Ok(()),
+    if stdin_is_image && paths(args).any(|path| is_dash(path)) {
+        Err(Error::invalid("the standard input cannot be both the image and the key"))
+    } else {
+        Ok(())
     }
 }
 
@@ -86,16 +87,18 @@ fn read_first(args: &KeyArgs, stdin_is_image: bool, backup: Option<&InBackup>) -
     if let Some(key) = backup.map(InBackup::key).transpose()?.flatten() {
         return Ok(Material::Passphrases { key, guessed: false });
     }
-    match std::io::stdin().is_terminal() || stdin_is_image {
-        true => prompt().map(plain),
-        false => read_first_line(&mut stdin()?).map(plain),
+    if std::io::stdin().is_terminal() || stdin_is_image {
+        prompt().map(plain)
+    } else {
+        read_first_line(&mut stdin()?).map(plain)
     }
 }
 
 fn with_file(path: &Path, read: impl FnOnce(&mut File) -> Result<SecretBytes>) -> Result<SecretBytes> {
-    let mut file = match is_dash(path) {
-        true => stdin()?,
-        false => File::open(path).map_err(|e| Error::io(format!("opening the key {}", shown(path)), e))?,
+    let mut file = if is_dash(path) {
+        stdin()?
+    } else {
+        File::open(path).map_err(|e| Error::io(format!("opening the key {}", shown(path)), e))?
     };
     read(&mut file).map_err(|e| e.within(shown(path)))
 }
@@ -156,11 +159,13 @@ pub fn unlock(image: &Image, material: Material, options: &UnlockOptions, quiet:
                 let _ = writeln!(err, "trying {} forms of the key: up to {n} key derivations", key.candidates().len());
             }
             let empty = key.candidates().iter().all(|c| c.passphrase.expose().is_empty());
-            let unlocked =
-                image.unlock(&key, options).map_err(|e| match empty && e.kind() == unluks::ErrorKind::WrongKey {
-                    true => e.with_hint("the passphrase is empty: was a key given?"),
-                    false => e,
-                })?;
+            let unlocked = image.unlock(&key, options).map_err(|e| {
+                if empty && e.kind() == unluks::ErrorKind::WrongKey {
+                    e.with_hint("the passphrase is empty: was a key given?")
+                } else {
+                    e
+                }
+            })?;
             for opened in unlocked.opened().iter().filter(|_| !quiet) {
                 let rule = key.candidates().get(opened.candidate).map_or("", |c| c.rule.describe());
                 let _ = writeln!(err, "keyslot {} opened with the key: {rule}", opened.keyslot);

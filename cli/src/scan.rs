@@ -41,9 +41,10 @@ pub fn run(args: &ScanArgs) -> Result<ExitCode> {
             writeln!(err, "warning: {} bytes could not be read, the first at byte {}: {}", u.bytes, u.first, u.error);
     }
     let report = Report::new(args, &disk, &scan);
-    let output = match args.json {
-        true => json::pretty(&report).map_err(|e| Error::io("writing JSON", e.into()))? + "\n",
-        false => report.text(),
+    let output = if args.json {
+        json::pretty(&report).map_err(|e| Error::io("writing JSON", e.into()))? + "\n"
+    } else {
+        report.text()
     };
     let mut stdout = anstream::stdout().lock();
     match stdout.write_all(output.as_bytes()).and_then(|()| stdout.flush()) {
@@ -52,10 +53,7 @@ pub fn run(args: &ScanArgs) -> Result<ExitCode> {
         Err(e) => return Err(Error::io("writing to the standard output", e)),
         Ok(()) => {}
     }
-    match scan.found() {
-        true => Ok(ExitCode::SUCCESS),
-        false => Err(nothing(&scan).within_file(&args.image)),
-    }
+    if scan.found() { Ok(ExitCode::SUCCESS) } else { Err(nothing(&scan).within_file(&args.image)) }
 }
 
 fn nothing(scan: &Scan) -> Error {

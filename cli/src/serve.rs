@@ -301,10 +301,7 @@ fn exit_with_parent() -> Result<()> {
     let parent = getppid();
     set_parent_process_death_signal(Some(Signal::TERM)).map_err(|e| Error::io("--exit-with-parent", e.into()))?;
     // It may have ended while it was asked for.
-    match getppid() == parent {
-        true => Ok(()),
-        false => Err(Error::invalid("--exit-with-parent: the parent process has ended")),
-    }
+    if getppid() == parent { Ok(()) } else { Err(Error::invalid("--exit-with-parent: the parent process has ended")) }
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -85,25 +85,21 @@ pub fn is_dash(path: &Path) -> bool {
 
 /// A path as messages show it.
 pub fn shown(path: &Path) -> String {
-    match is_dash(path) {
-        true => "standard input".into(),
-        false => escape(&path.display().to_string()),
-    }
+    if is_dash(path) { "standard input".into() } else { escape(&path.display().to_string()) }
 }
 
 impl Source {
     pub fn open(args: &SourceArgs) -> Result<Self> {
         let mut inputs = Inputs::default();
         let mut pipe = None;
-        let file: Arc<dyn ReadAt> = match is_dash(&args.image) {
-            true => {
-                // It may be a file all the same.
-                inputs.add(&stdin()?, shown(&args.image), Role::Image)?;
-                let p = Arc::new(Pipe::new(Box::new(std::io::stdin())));
-                pipe = Some(Arc::clone(&p));
-                p
-            }
-            false => open_file(&args.image, Role::Image, &mut inputs, &mut pipe)?,
+        let file: Arc<dyn ReadAt> = if is_dash(&args.image) {
+            // It may be a file all the same.
+            inputs.add(&stdin()?, shown(&args.image), Role::Image)?;
+            let p = Arc::new(Pipe::new(Box::new(std::io::stdin())));
+            pipe = Some(Arc::clone(&p));
+            p
+        } else {
+            open_file(&args.image, Role::Image, &mut inputs, &mut pipe)?
         };
         let header = match &args.header {
             Some(path) if is_dash(path) => return Err(Error::invalid("--header cannot be the standard input")),

@@ -239,10 +239,7 @@ impl Target {
         // All of it is there, whatever becomes of its name.
         self.keep = true;
         renamed.map_err(|e| e.with_hint(format!("the output is whole, and in {}", shown(self.temp.name()))))?;
-        match self.options.no_sync {
-            true => Ok(()),
-            false => files::sync_folder(&self.path),
-        }
+        if self.options.no_sync { Ok(()) } else { files::sync_folder(&self.path) }
     }
 
     fn writing(&self, e: std::io::Error) -> Error {

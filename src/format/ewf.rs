@@ -416,9 +416,10 @@ fn check_adler32(file: &Arc<dyn ReadAt>, at: u64, end: u64, rule: &'static str, 
         from += u64::try_from(len).unwrap_or(u64::MAX);
     }
     let stored: U32 = fields::read(file, end, rule, "an Adler-32")?;
-    match stored.get() == sum.checksum() {
-        true => Ok(()),
-        false => Err(Error::corrupt(rule, format!("the Adler-32 of {what} is wrong")).at(at)),
+    if stored.get() == sum.checksum() {
+        Ok(())
+    } else {
+        Err(Error::corrupt(rule, format!("the Adler-32 of {what} is wrong")).at(at))
     }
 }
 
@@ -444,9 +445,10 @@ impl Chunks {
         let entry = u32::from_le_bytes(self.pages.entry(at)?);
         let place = |entry: u32| table.base.saturating_add(u64::from(entry & !COMPRESSED));
         let start = place(entry);
-        let end = match index + 1 < table.entries {
-            true => place(u32::from_le_bytes(self.pages.entry(at + 4)?)),
-            false => table.data_end,
+        let end = if index + 1 < table.entries {
+            place(u32::from_le_bytes(self.pages.entry(at + 4)?))
+        } else {
+            table.data_end
         };
         let len = end.checked_sub(start).filter(|len| (1..=self.volume.chunk_size * 2).contains(len));
         let Some(_) = len.filter(|_| end <= self.file.len()) else {

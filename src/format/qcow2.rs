@@ -278,10 +278,7 @@ pub(super) fn open(file: Arc<dyn ReadAt>, notes: &mut Vec<String>) -> Result<Con
 }
 
 fn packing(pages: &Pages, features: u64, header_length: u64) -> Result<Packing> {
-    let compression_type = match header_length > 104 {
-        true => pages.entry::<1>(104)?[0],
-        false => 0,
-    };
+    let compression_type = if header_length > 104 { pages.entry::<1>(104)?[0] } else { 0 };
     match (features & FEATURE_COMPRESSION != 0, compression_type) {
         (false, 0) => Ok(Packing::Deflate),
         (true, 1) => Ok(Packing::Zstd),

@@ -396,9 +396,10 @@ impl Layout for Sparse {
     )]
     fn unpack(&self, unit: u64) -> Result<Vec<u8>> {
         let at = unit * SECTOR;
-        let (at, len) = match self.markers {
-            true => (at + 12, u64::from(u32::from_le_bytes(self.pages.entry(at + 8)?))),
-            false => (at, (2 * self.grain).min(self.file.len().saturating_sub(at))),
+        let (at, len) = if self.markers {
+            (at + 12, u64::from(u32::from_le_bytes(self.pages.entry(at + 8)?)))
+        } else {
+            (at, (2 * self.grain).min(self.file.len().saturating_sub(at)))
         };
         // A stream that does not shrink its grain is a little longer than it, never twice as long.
         let most = 2 * self.grain + SECTOR;

@@ -109,10 +109,7 @@ impl<'a> Object<'a> {
 
     /// The path of a field.
     pub fn field(&self, key: &str) -> String {
-        match self.path.is_empty() {
-            true => escape(key),
-            false => format!("{}.{}", self.path, escape(key)),
-        }
+        if self.path.is_empty() { escape(key) } else { format!("{}.{}", self.path, escape(key)) }
     }
 
     /// An error about a field.

@@ -172,9 +172,10 @@ impl<'m> Reencryption<'m> {
     }
 
     fn journal(&self, size: u64) -> Result<Recovery> {
-        match size <= self.area.size {
-            true => Ok(Recovery::Journal),
-            false => Err(self.area_too_small(format!("the {size} bytes in reencryption"))),
+        if size <= self.area.size {
+            Ok(Recovery::Journal)
+        } else {
+            Err(self.area_too_small(format!("the {size} bytes in reencryption")))
         }
     }
 
@@ -200,9 +201,10 @@ impl<'m> Reencryption<'m> {
             return Ok(Recovery::Shift { offset: segment.offset, iv_tweak: 0 });
         }
         let by = self.state.shift_size.unwrap_or(0);
-        let (first, second) = match self.state.is_forward() {
-            true => (self.last.1.offset, self.previous.1.offset),
-            false => (self.previous.1.offset, self.last.1.offset),
+        let (first, second) = if self.state.is_forward() {
+            (self.last.1.offset, self.previous.1.offset)
+        } else {
+            (self.previous.1.offset, self.last.1.offset)
         };
         if by == 0 || first.checked_add(by) != Some(second) {
             let message = format!(

@@ -291,10 +291,7 @@ impl Plan {
         let mut key = SecretBytes::zeroed(self.key_size)?;
         let stripes = usize::try_from(STRIPES).unwrap_or_default();
         af::merge(self.af_hash, &material.expose()[..self.key_size.saturating_mul(stripes)], STRIPES, &mut key)?;
-        match self.digest.matches(key.expose())? {
-            true => Ok(Some(VolumeKey(key))),
-            false => Ok(None),
-        }
+        if self.digest.matches(key.expose())? { Ok(Some(VolumeKey(key))) } else { Ok(None) }
     }
 }
 

@@ -108,12 +108,11 @@ impl BinaryHeader {
         let mut bare = Box::new(self.clone());
         bare.csum = [0; 64];
         let computed = hash.digest(&[bare.as_bytes(), json_area]);
-        match self.csum.starts_with(&computed) {
-            true => Ok(()),
-            false => {
-                let message = format!("the {} checksum does not match: the header was damaged or changed", hash.name());
-                Err(Error::corrupt("csum", message).at(self.hdr_offset.get().saturating_add(448)))
-            }
+        if self.csum.starts_with(&computed) {
+            Ok(())
+        } else {
+            let message = format!("the {} checksum does not match: the header was damaged or changed", hash.name());
+            Err(Error::corrupt("csum", message).at(self.hdr_offset.get().saturating_add(448)))
         }
     }
 }

@@ -105,10 +105,7 @@ fn kdf_keys(kind: &str) -> Option<&'static [&'static str]> {
 
 fn requirements(root: &Object<'_>) -> Result<Vec<String>> {
     let config = root.object("config")?;
-    match config.has("requirements") {
-        true => config.object("requirements")?.strings_if_any("mandatory"),
-        false => Ok(Vec::new()),
-    }
+    if config.has("requirements") { config.object("requirements")?.strings_if_any("mandatory") } else { Ok(Vec::new()) }
 }
 
 /// The ids of keyslots and segments, for references from sections that are checked before them.
@@ -253,17 +250,16 @@ fn crypt_segment(id: u32, s: &Object<'_>, size: Option<u64>, digests: &BTreeMap<
     let iv_tweak = s.decimal("iv_tweak")?;
     let encryption = s.string("encryption")?.to_owned();
     let sector_size = s.integer32("sector_size")?;
-    let integrity = match s.has("integrity") {
-        true => {
-            let i = s.object("integrity")?;
-            Some(Integrity {
-                kind: i.string("type")?.to_owned(),
-                journal_encryption: i.string("journal_encryption")?.to_owned(),
-                journal_integrity: i.string("journal_integrity")?.to_owned(),
-                key_size: i.has("key_size").then(|| i.integer("key_size")).transpose()?,
-            })
-        }
-        false => None,
+    let integrity = if s.has("integrity") {
+        let i = s.object("integrity")?;
+        Some(Integrity {
+            kind: i.string("type")?.to_owned(),
+            journal_encryption: i.string("journal_encryption")?.to_owned(),
+            journal_integrity: i.string("journal_integrity")?.to_owned(),
+            key_size: i.has("key_size").then(|| i.integer("key_size")).transpose()?,
+        })
+    } else {
+        None
     };
     if sector_size == 0 || !u64::from(sector_size).is_multiple_of(SECTOR) {
         return Err(s.error("sector_size", format!("found {sector_size}; a multiple of {SECTOR} above 0 is allowed")));
@@ -282,11 +278,10 @@ fn check_opal(s: &Object<'_>, size: Option<u64>) -> Result<()> {
     s.integer32("opal_segment_number")?;
     s.integer32("opal_key_size")?;
     let opal = s.decimal("opal_segment_size")?;
-    match opal >= size {
-        true => Ok(()),
-        false => {
-            Err(s.error("opal_segment_size", format!("found {opal}; at least the segment's size {size} is wanted")))
-        }
+    if opal >= size {
+        Ok(())
+    } else {
+        Err(s.error("opal_segment_size", format!("found {opal}; at least the segment's size {size} is wanted")))
     }
 }
 

@@ -105,9 +105,10 @@ impl Reader {
         let (request, _) = Request::read_from_prefix(&self.bytes[self.start..self.end])
             .map_err(|_| io::Error::from(io::ErrorKind::UnexpectedEof))?;
         self.start += size_of::<Request>();
-        match request.magic.get() == wire::REQUEST_MAGIC {
-            true => Ok(Some(request)),
-            false => Err(io::Error::new(io::ErrorKind::InvalidData, "a request without its magic number")),
+        if request.magic.get() == wire::REQUEST_MAGIC {
+            Ok(Some(request))
+        } else {
+            Err(io::Error::new(io::ErrorKind::InvalidData, "a request without its magic number"))
         }
     }
 

@@ -272,10 +272,7 @@ impl Negotiation<'_> {
             queries.push(data.string()?);
         }
         data.end()?;
-        match self.export.is_called(name) {
-            true => Ok((name, queries)),
-            false => Err((reply::ERR_UNKNOWN, "no such export")),
-        }
+        if self.export.is_called(name) { Ok((name, queries)) } else { Err((reply::ERR_UNKNOWN, "no such export")) }
     }
 
     fn set_meta_context(&self, kind: u32, data: &[u8], choice: &mut Choice) -> Result<Vec<u8>, Refusal> {
@@ -330,11 +327,10 @@ fn option_reply(kind: u32, code: u32, data: &[u8]) -> Vec<u8> {
 
 /// The reply that names `base:allocation`, where it is `wanted`.
 fn base_allocation_reply(kind: u32, wanted: bool, id: u32) -> Vec<u8> {
-    match wanted {
-        true => {
-            option_reply(kind, reply::META_CONTEXT, &[&id.to_be_bytes()[..], wire::BASE_ALLOCATION.as_bytes()].concat())
-        }
-        false => Vec::new(),
+    if wanted {
+        option_reply(kind, reply::META_CONTEXT, &[&id.to_be_bytes()[..], wire::BASE_ALLOCATION.as_bytes()].concat())
+    } else {
+        Vec::new()
     }
 }
 
@@ -368,10 +364,7 @@ impl<'a> Fields<'a> {
     }
 
     fn end(&self) -> Result<(), Refusal> {
-        match self.0.is_empty() {
-            true => Ok(()),
-            false => Err(MALFORMED),
-        }
+        if self.0.is_empty() { Ok(()) } else { Err(MALFORMED) }
     }
 }
 

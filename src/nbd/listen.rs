@@ -172,10 +172,9 @@ impl Listener {
             }
             Kind::Tcp(_) => {
                 // An address that stands for all of them is no place to connect to.
-                let host = self.address().map(|a| match a.ip().is_unspecified() {
-                    true => format!("localhost:{}", a.port()),
-                    false => a.to_string(),
-                });
+                let host = self
+                    .address()
+                    .map(|a| if a.ip().is_unspecified() { format!("localhost:{}", a.port()) } else { a.to_string() });
                 format!("{scheme}://{}/{export}", host.unwrap_or_default())
             }
         }

@@ -36,18 +36,17 @@ impl Tls {
         let chain = certificates(&cert)?;
         let key = PrivateKeyDer::from_pem_file(&key).map_err(|e| refused(&key, e))?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let clients = match verify_peer {
-            false => Arc::new(NoClientAuth),
-            true => {
-                let path = folder.join("ca-cert.pem");
-                let mut roots = RootCertStore::empty();
-                for ca in certificates(&path)? {
-                    roots.add(ca).map_err(|e| refused(&path, e))?;
-                }
-                WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
-                    .build()
-                    .map_err(|e| refused(&path, e))?
+        let clients = if verify_peer {
+            let path = folder.join("ca-cert.pem");
+            let mut roots = RootCertStore::empty();
+            for ca in certificates(&path)? {
+                roots.add(ca).map_err(|e| refused(&path, e))?;
             }
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+                .build()
+                .map_err(|e| refused(&path, e))?
+        } else {
+            Arc::new(NoClientAuth)
         };
         let config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -90,10 +89,7 @@ fn refused(path: &Path, why: impl std::fmt::Display) -> Error {
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
     let all = CertificateDer::pem_file_iter(path).map_err(|e| refused(path, e))?;
     let all = all.collect::<std::result::Result<Vec<_>, _>>().map_err(|e| refused(path, e))?;
-    match all.is_empty() {
-        true => Err(refused(path, "holds no certificate")),
-        false => Ok(all),
-    }
+    if all.is_empty() { Err(refused(path, "holds no certificate")) } else { Ok(all) }
 }
 
 /// A [`Stream`] where rustls wants `Read` and `Write`.

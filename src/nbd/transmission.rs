@@ -307,9 +307,10 @@ impl<'a> Connection<'a> {
         if !self.session.structured {
             return self.answer_read_simple(request, buffer);
         }
-        match request.flags.get() & command_flag::DF != 0 {
-            true => self.answer_read_unfragmented(request, buffer),
-            false => self.answer_read_in_chunks(request, buffer),
+        if request.flags.get() & command_flag::DF != 0 {
+            self.answer_read_unfragmented(request, buffer)
+        } else {
+            self.answer_read_in_chunks(request, buffer)
         }
     }
 
@@ -438,10 +439,7 @@ impl<'a> Connection<'a> {
     /// Keeps count of whether small reads wait for a device. A lost update does not matter.
     fn note_time(&self, started: Instant) {
         let slow = self.slow.load(Relaxed);
-        let next = match started.elapsed() >= SLOW {
-            true => (slow + SLOW_WEIGHT).min(SLOW_MOST),
-            false => slow.saturating_sub(1),
-        };
+        let next = if started.elapsed() >= SLOW { (slow + SLOW_WEIGHT).min(SLOW_MOST) } else { slow.saturating_sub(1) };
         if next != slow {
             self.slow.store(next, Relaxed);
         }

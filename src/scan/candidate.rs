@@ -38,10 +38,8 @@ impl Candidate {
         };
         let mut place = [0u8; 8];
         place.copy_from_slice(&header[256..264]);
-        let (role, place) = match header.starts_with(&MAGIC) {
-            true => (Role::Primary, 0),
-            false => (Role::Secondary, u64::from_be_bytes(place)),
-        };
+        let (role, place) =
+            if header.starts_with(&MAGIC) { (Role::Primary, 0) } else { (Role::Secondary, u64::from_be_bytes(place)) };
         let candidate = Self { offset, version, role, start: offset.checked_sub(place), size: 0, error: None };
         if role == Role::Primary && version == Some(Version::V1) {
             return Self { size: bytes(v1::HEADER_LEN), ..candidate };

@@ -28,10 +28,7 @@ pub(super) fn group(
         let start = known.then_some(at);
         let mut container = Container { start, copies, header: None };
         if let Some(start) = start.filter(|_| container.has_good_copy()) {
-            let opened = match opened_bytes < SCAN_OPEN_MAX {
-                true => open_at(disk, start),
-                false => Err(too_many()),
-            };
+            let opened = if opened_bytes < SCAN_OPEN_MAX { open_at(disk, start) } else { Err(too_many()) };
             // How much was read of one that does not open, nobody knows.
             opened_bytes += opened.as_ref().map_or(1 << 20, |m| m.metadata_size);
             if let Ok(metadata) = &opened {

@@ -170,9 +170,10 @@ impl ReadAt for Scratched {
     }
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
-        match offset < self.1.end && offset + bytes(buf.len()) > self.1.start {
-            true => Err(Error::new(ErrorKind::Io, "a scratch").at(offset)),
-            false => self.0.read_exact_at(buf, offset),
+        if offset < self.1.end && offset + bytes(buf.len()) > self.1.start {
+            Err(Error::new(ErrorKind::Io, "a scratch").at(offset))
+        } else {
+            self.0.read_exact_at(buf, offset)
         }
     }
 }

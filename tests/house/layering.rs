@@ -353,9 +353,10 @@ fn files_are_short() {
         if lines <= LINES_MAX {
             continue;
         }
-        match LONGER.iter().any(|(path, why)| *path == source.path && !why.is_empty()) {
-            true => unused.retain(|path| *path != source.path),
-            false => faults.push(format!("{}: {lines} lines; above {LINES_MAX} it wants splitting", source.path)),
+        if LONGER.iter().any(|(path, why)| *path == source.path && !why.is_empty()) {
+            unused.retain(|path| *path != source.path)
+        } else {
+            faults.push(format!("{}: {lines} lines; above {LINES_MAX} it wants splitting", source.path))
         }
     }
     faults.extend(unused.iter().map(|path| format!("{path}: is short or gone, and needs no leave to be long")));

@@ -106,11 +106,10 @@ fn keep_apart(args: &ImageArgs, file: &str) -> Result<()> {
         taken.extend(names(Path::new(own))?);
     }
     let own = |name: &PathBuf| taken.iter().any(|own| own.file_name() == name.file_name());
-    match same && names(to)?.iter().any(own) {
-        true => {
-            Err(Error::invalid(format!("{} is a file of the backup itself", shown(to))).with_hint("name another file"))
-        }
-        false => Ok(()),
+    if same && names(to)?.iter().any(own) {
+        Err(Error::invalid(format!("{} is a file of the backup itself", shown(to))).with_hint("name another file"))
+    } else {
+        Ok(())
     }
 }
 
@@ -215,9 +214,10 @@ fn report(args: &ImageArgs, downloaded: &Downloaded) {
     if downloaded.resumed > 0 {
         let _ = writeln!(err, "{} bytes were there from an earlier run", downloaded.resumed);
     }
-    let hashes = match downloaded.compared.is_empty() {
-        true => "Glance gave no hash that is known here to compare them with".into(),
-        false => format!("{} as Glance has them", downloaded.compared.join(" and ")),
+    let hashes = if downloaded.compared.is_empty() {
+        "Glance gave no hash that is known here to compare them with".into()
+    } else {
+        format!("{} as Glance has them", downloaded.compared.join(" and "))
     };
     let _ = writeln!(err, "{} bytes in {}; {hashes}", downloaded.size, shown(&args.output));
 }

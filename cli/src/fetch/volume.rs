@@ -18,10 +18,7 @@ use crate::quote;
 pub fn run(args: &VolumeArgs) -> Result<ExitCode> {
     let image_args = image_args(args);
     image::refuse_what_is_there(&image_args)?;
-    match args.make_image {
-        true => with_image(args, image_args),
-        false => key_alone(args),
-    }
+    if args.make_image { with_image(args, image_args) } else { key_alone(args) }
 }
 
 /// What is left to do when there is an image.

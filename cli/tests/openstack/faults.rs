@@ -126,9 +126,8 @@ fn a_store_without_ranges_is_gone_on_with_all_the_same() {
 #[test]
 fn a_store_that_is_short_is_said_to_be() {
     let end = 5_000_000u64;
-    let glance = Proxy::start(bed().port("image"), move |head, _| match is_download(head) {
-        true => Fault::cut(end.saturating_sub(range_of(head).unwrap_or(0))),
-        false => Fault::default(),
+    let glance = Proxy::start(bed().port("image"), move |head, _| {
+        if is_download(head) { Fault::cut(end.saturating_sub(range_of(head).unwrap_or(0))) } else { Fault::default() }
     });
     let desk = Desk::with_glance(glance.port);
     let run = desk.fetch(bed().id("luks1"), &["--decrypt", "plain"]);
@@ -263,9 +262,12 @@ fn a_wrong_key_stops_the_download() {
     // The image of one secret, said to be of another.
     let (one, other) = (bed().image("luks1"), bed().image("luks2"));
     let pair = (one["secret_id"].as_str().unwrap().to_owned(), other["secret_id"].as_str().unwrap().to_owned());
-    let glance = Proxy::start(bed().port("image"), move |head, _| match is_download(head) {
-        true => Fault { rate: Some(1 << 20), ..Fault::default() },
-        false => Fault { replace: Some(pair.clone()), ..Fault::default() },
+    let glance = Proxy::start(bed().port("image"), move |head, _| {
+        if is_download(head) {
+            Fault { rate: Some(1 << 20), ..Fault::default() }
+        } else {
+            Fault { replace: Some(pair.clone()), ..Fault::default() }
+        }
     });
     let desk = Desk::with_glance(glance.port);
     let run = desk.fetch(bed().id("luks1"), &["--decrypt", "plain"]);

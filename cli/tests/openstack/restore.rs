@@ -144,10 +144,8 @@ fn whoever_may_not_store_secrets_is_told_and_nothing_is_left() {
 
 #[test]
 fn an_upload_that_fails_leaves_nothing_in_the_cloud() {
-    let refuse = |head: &str, _| match head.starts_with("PUT ") {
-        true => Fault::answer("413 Too Large"),
-        false => Fault::default(),
-    };
+    let refuse =
+        |head: &str, _| if head.starts_with("PUT ") { Fault::answer("413 Too Large") } else { Fault::default() };
     let glance = Proxy::start(bed().port("image"), refuse);
     let desk = fetched("luks1");
     let proxied = Desk::with_glance(glance.port);

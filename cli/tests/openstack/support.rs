@@ -67,12 +67,13 @@ pub static CINDER: std::sync::Mutex<()> = std::sync::Mutex::new(());
 fn run_script(command: &mut Command) -> Result<(), String> {
     let out = command.stdin(Stdio::null()).output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
     let text = String::from_utf8_lossy(&out.stderr);
-    match out.status.success() {
-        true => Ok(()),
-        false => Err(format!(
+    if out.status.success() {
+        Ok(())
+    } else {
+        Err(format!(
             "the OpenStack services cannot be had ({command:?}); they want bash, curl, cryptsetup, Python 3.11 with venv \
              (apt-get install python3-venv) and a package index:\n{text}"
-        )),
+        ))
     }
 }
 

@@ -88,11 +88,10 @@ fn what_has_no_key_says_why() {
 
 /// Marks the volume as used by a server, or as free again.
 fn attach(attached: bool) {
-    let action = match attached {
-        true => {
-            serde_json::json!({"os-attach": {"instance_uuid": "5f8a1a4e-0000-4000-8000-000000000001", "mountpoint": "/dev/vdb"}})
-        }
-        false => serde_json::json!({"os-detach": {}}),
+    let action = if attached {
+        serde_json::json!({"os-attach": {"instance_uuid": "5f8a1a4e-0000-4000-8000-000000000001", "mountpoint": "/dev/vdb"}})
+    } else {
+        serde_json::json!({"os-detach": {}})
     };
     let path = format!("volumes/{}/action", volume());
     cinder(&path, &["-H", "Content-Type: application/json", "-d", &action.to_string()]);

@@ -58,9 +58,10 @@ fn check(golden: &Golden) -> Option<String> {
     let wanted = chain(golden.sidecar["chain_of"].as_str().unwrap_or(&golden.name), usize::try_from(size).unwrap());
     let got = fs::read(&out).unwrap();
     let wrong: Vec<_> = (0..got.len() / 512).filter(|n| got[n * 512..][..512] != wanted[n * 512..][..512]).collect();
-    Some(match golden.sidecar["plaintext"] == "chain" {
-        true => format!("{} of {} sectors are wrong, from sector {:?} on", wrong.len(), got.len() / 512, wrong.first()),
-        false => "wrong plaintext".into(),
+    Some(if golden.sidecar["plaintext"] == "chain" {
+        format!("{} of {} sectors are wrong, from sector {:?} on", wrong.len(), got.len() / 512, wrong.first())
+    } else {
+        "wrong plaintext".into()
     })
 }
 

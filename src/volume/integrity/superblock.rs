@@ -77,9 +77,10 @@ impl Superblock {
         let Raw { magic, version, log2_interleave_sectors, flags, log2_sectors_per_block, .. } = *raw;
         let field = |name: &str| format!("integrity.superblock.{name}");
         if magic != MAGIC {
-            let message = match bytes.iter().all(|b| *b == 0) {
-                true => "found zeroes; the superblock was wiped, or the data starts elsewhere",
-                false => "found no \"integrt\"; the superblock was overwritten, or the data starts elsewhere",
+            let message = if bytes.iter().all(|b| *b == 0) {
+                "found zeroes; the superblock was wiped, or the data starts elsewhere"
+            } else {
+                "found no \"integrt\"; the superblock was overwritten, or the data starts elsewhere"
             };
             return Err(Error::corrupt(field("magic"), message));
         }

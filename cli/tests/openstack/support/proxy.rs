@@ -90,9 +90,10 @@ impl Shared {
     fn serve(&self, mut client: TcpStream) -> std::io::Result<()> {
         let mut head = read_head(&mut client)?;
         self.heads.lock().unwrap().push(head.clone());
-        let n = match is_download(&head) {
-            true => self.downloads.fetch_add(1, Ordering::SeqCst),
-            false => self.downloads.load(Ordering::SeqCst),
+        let n = if is_download(&head) {
+            self.downloads.fetch_add(1, Ordering::SeqCst)
+        } else {
+            self.downloads.load(Ordering::SeqCst)
         };
         let fault = (self.plan)(&head, n);
         if let Some(answer) = &fault.answer {

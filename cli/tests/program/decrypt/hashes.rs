@@ -94,6 +94,7 @@ fn a_list_of_hashes_replaces_nothing() {
     assert_eq!(peer("sha256sum", "coreutils", &[&list]).code, Some(0));
 }
 
+#[cfg(feature = "peer-tests")]
 #[test]
 fn each_file_of_a_set_is_hashed() {
     each_file_of("encase6", ".E01");

@@ -101,8 +101,8 @@ fn a_key_file_is_taken_to_the_byte() {
     assert_ok(&run);
     assert_eq!(run.stdout, plaintext);
     assert_refused(&part("2", &size), 3, &[]);
-    assert_refused(&part("3", "999"), 2, &["--keyfile-size"]);
-    assert_refused(&part("999", "1"), 2, &["--keyfile-offset"]);
+    assert_refused(&part("3", "999"), 2, &["ends after 19 of the 999 bytes"]);
+    assert_refused(&part("999", "1"), 2, &["said to start at byte 999"]);
     // Each is of --key-file alone.
     let key = text(&golden.key);
     let image = text(&golden.image);

@@ -181,6 +181,7 @@ fn of_several_at_once_one_writes_the_output() {
     }
 }
 
+#[cfg(feature = "peer-tests")]
 #[test]
 fn a_damaged_image_near_the_end_loses_nothing_of_what_is_done() {
     // Damage that reading finds: a qcow2 image whose file is cut off below clusters that its tables name.
