@@ -375,6 +375,7 @@ impl OutArgs {
             sparse: if self.sparse == When::Never { Sparse::Never } else { Sparse::Auto },
             direct: self.direct(),
             no_sync: self.no_sync,
+            about: 0,
         }
     }
 }

@@ -60,12 +60,14 @@ pub struct OutputOptions {
     pub direct: Direct,
     /// Give the file its name without waiting for the disk: what `cp` does, and what a power cut may undo.
     pub no_sync: bool,
+    /// About how many bytes it will have, where that is not known: for how the page cache is treated.
+    pub about: u64,
 }
 
 impl OutputOptions {
     fn target(self) -> TargetOptions {
-        let Self { force, sparse, direct, no_sync, .. } = self;
-        TargetOptions { force, sparse, direct, no_sync }
+        let Self { force, sparse, direct, no_sync, about, .. } = self;
+        TargetOptions { force, sparse, direct, no_sync, about }
     }
 }
 
@@ -392,7 +394,8 @@ impl Writing<'_> {
     /// # Errors
     /// As [`super::run`]. What can be resumed is kept, and the hint says so.
     pub fn run(mut self, hashes: &Hashes<'_>, threads: Options, progress: &Progress) -> Result<Written> {
-        let threads = Options { drop_behind: self.options.direct.drops_behind(self.job.len.unwrap_or(0)), ..threads };
+        let len = self.job.len.unwrap_or(self.options.about);
+        let threads = Options { drop_behind: self.options.direct.drops_behind(len), ..threads };
         match self.stream(hashes, threads, progress) {
             Ok((bytes, hashes)) => {
                 let missing = self.job.len.and_then(|len| len.checked_sub(bytes)).unwrap_or(0);

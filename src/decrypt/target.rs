@@ -65,6 +65,8 @@ pub struct TargetOptions {
     pub direct: Direct,
     /// Give the file its name without waiting for the disk: what `cp` does, and what a power cut may undo.
     pub no_sync: bool,
+    /// About how many bytes it will have, where that is not known: for how the page cache is treated.
+    pub about: u64,
 }
 
 impl TargetOptions {
@@ -140,7 +142,7 @@ impl Target {
             Direct::Always => open_direct(&temp),
             _ => None,
         };
-        let drop_behind = options.direct.drops_behind(len);
+        let drop_behind = options.direct.drops_behind(len.max(options.about));
         let done = Mutex::default();
         Self { path, temp, direct, options, allocated: false, drop_behind, done, keep: false }
     }

@@ -49,7 +49,7 @@ pub fn fetch(args: &ImageArgs, cloud: &Cloud, progress: &Progress, volume: Optio
     make_dir(&args.output)?;
     let file = data_file_name(image.info.disk_format.as_deref());
     keep_apart(args, &file)?;
-    let output = args.decrypt.as_deref().map(|to| check_output(args, to)).transpose()?;
+    let output = args.decrypt.as_deref().map(|to| check_output(args, to, size)).transpose()?;
     let mut backup = Backup::new(cloud.description());
     backup.image = Some(image.info.clone());
     backup.volume = volume;
@@ -88,12 +88,12 @@ pub fn refuse_what_is_there(args: &ImageArgs) -> Result<()> {
             .with_hint("name another directory"));
     }
     // What is refused here is refused before anything is asked of the cloud.
-    args.decrypt.as_deref().map_or(Ok(()), |to| check_output(args, to).map(drop))
+    args.decrypt.as_deref().map_or(Ok(()), |to| check_output(args, to, 0).map(drop))
 }
 
-/// Looks at where the plaintext goes.
-fn check_output(args: &ImageArgs, to: &Path) -> Result<Checked> {
-    let options = OutputOptions { force: args.force, ..OutputOptions::default() };
+/// Looks at where the plaintext of an image of `size` bytes goes.
+fn check_output(args: &ImageArgs, to: &Path, size: u64) -> Result<Checked> {
+    let options = OutputOptions { force: args.force, about: size, ..OutputOptions::default() };
     output::check(Destination::Path(to), &Inputs::default(), None, options)
 }
 
