@@ -22,6 +22,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Condition, Error, Hint, Result, catch_panic};
 use crate::io::{Pipe, ReadAt};
+use crate::num::{at_most, to_u64};
 use crate::progress::Progress;
 use crate::volume::{Missing, Volume};
 use buffer::{Chunk, Pool};
@@ -150,7 +151,7 @@ pub fn run(
     let threads = options.threads.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
     let pool = Pool::new(CHUNK);
     let begin = job.start.saturating_add(skip);
-    let chunk = u64::try_from(CHUNK).unwrap_or(u64::MAX);
+    let chunk = to_u64(CHUNK);
     let pipeline = Pipeline {
         job,
         sink,
@@ -273,7 +274,7 @@ impl<'a> Pipeline<'a> {
 
     /// Takes the next chunk and reads its ciphertext. From a file, workers read side by side; from a pipe, in turn.
     fn claim(&self) -> Result<Option<Claimed<'a>>> {
-        let size = u64::try_from(self.pool.size()).unwrap_or(u64::MAX);
+        let size = to_u64(self.pool.size());
         let mut next = lock(&self.claim);
         let index = *next;
         let offset = index.saturating_mul(size);
@@ -305,11 +306,11 @@ impl<'a> Pipeline<'a> {
         // A chunk may reach over the border of two segments, which need not lie side by side.
         let (mut got, mut stopped) = (0, 0);
         while let Some(part) = chunk.get_mut(got..).filter(|part| !part.is_empty()) {
-            let (at, run) = volume.locate(offset + u64::try_from(got).unwrap_or(0))?.ok_or_else(whole_file)?;
-            let len = usize::try_from(run).unwrap_or(usize::MAX).min(part.len());
+            let (at, run) = volume.locate(offset + to_u64(got))?.ok_or_else(whole_file)?;
+            let len = at_most(run, part.len());
             let came = pipe.read_on(&mut part[..len], at)?;
             got += came;
-            stopped = at + u64::try_from(came).unwrap_or(0);
+            stopped = at + to_u64(came);
             if came < len {
                 break;
             }
@@ -322,8 +323,8 @@ impl<'a> Pipeline<'a> {
         // A pipe that ended before the part began has no plaintext up to there.
         let before = stopped.saturating_sub(pipe.position());
         let offset = offset.saturating_sub(before);
-        let offset = if before > 0 { offset - offset % u64::try_from(sector).unwrap_or(1) } else { offset };
-        let ends = offset + u64::try_from(got).unwrap_or(0);
+        let offset = if before > 0 { offset - offset % to_u64(sector) } else { offset };
+        let ends = offset + to_u64(got);
         let mut end = lock(&self.end);
         // Where the segment has no size of its own, the pipe's end is its end; a length that was asked for is a promise.
         let promised = self.job.len.is_some() || !self.job.volume.is_open_ended();
@@ -331,7 +332,7 @@ impl<'a> Pipeline<'a> {
             let bytes = if promised {
                 end.saturating_sub(ends)
             } else {
-                u64::try_from(sector.saturating_sub(got.saturating_sub(whole))).unwrap_or(0)
+                to_u64(sector.saturating_sub(got.saturating_sub(whole)))
             };
             let missing = Missing { bytes, at_least: !promised };
             return Err(Error::corrupt("truncated", format!("the pipe ended {missing} too early"))
@@ -342,7 +343,7 @@ impl<'a> Pipeline<'a> {
             let message = "the pipe ended where the data should start: there is nothing to decrypt";
             return Err(Error::corrupt("truncated", message).at(stopped).with_hint(Hint::HeaderBackup));
         }
-        *end = (*end).min(offset + u64::try_from(whole).unwrap_or(0));
+        *end = (*end).min(offset + to_u64(whole));
         chunk.resize(whole);
         Ok(())
     }
@@ -362,30 +363,30 @@ impl<'a> Pipeline<'a> {
         };
         let end = *lock(&self.end);
         let from = self.begin.saturating_sub(offset);
-        let to = end.saturating_sub(offset).min(u64::try_from(chunk.len()).unwrap_or(0));
+        let to = end.saturating_sub(offset).min(to_u64(chunk.len()));
         let range = usize::try_from(from).unwrap_or(usize::MAX)..usize::try_from(to).unwrap_or(usize::MAX);
         // A bad sector that nobody asked for is no error: only the sectors that are wanted are decrypted.
         let sector = usize::try_from(self.job.volume.sector_size()).unwrap_or(usize::MAX);
         let first = range.start / sector * sector;
         let last = range.end.checked_next_multiple_of(sector).unwrap_or(range.end).min(chunk.len());
         if let Some(wanted) = chunk.get_mut(first..last) {
-            self.job.volume.decipher(wanted, offset + u64::try_from(first).unwrap_or(0))?;
+            self.job.volume.decipher(wanted, offset + to_u64(first))?;
         }
         if self.options.drop_behind {
-            self.job.volume.wont_need(offset, u64::try_from(chunk.len()).unwrap_or(0));
+            self.job.volume.wont_need(offset, to_u64(chunk.len()));
         }
         let plaintext = chunk.get(range.clone()).unwrap_or_default();
         let in_order = self.sink.in_order();
         let write = || self.write(plaintext, offset.saturating_add(from));
         if !in_order {
             write()?;
-            self.progress.add(u64::try_from(plaintext.len()).unwrap_or(0));
+            self.progress.add(to_u64(plaintext.len()));
         }
         if in_order || !feeds.is_empty() {
             let Some(mut turn) = self.wait_turn(index) else { return Ok(()) };
             if in_order {
                 write()?;
-                self.progress.add(u64::try_from(plaintext.len()).unwrap_or(0));
+                self.progress.add(to_u64(plaintext.len()));
             }
             feeds.send(chunk, range, ciphertext);
             *turn += 1;
@@ -398,12 +399,12 @@ impl<'a> Pipeline<'a> {
     /// Writes the plaintext of the volume at `offset`, without sectors that are to be left out.
     fn write(&self, plaintext: &[u8], offset: u64) -> Result<()> {
         let place = offset.saturating_sub(self.job.start);
-        let end = offset.saturating_add(u64::try_from(plaintext.len()).unwrap_or(0));
+        let end = offset.saturating_add(to_u64(plaintext.len()));
         let mut done = 0;
         let mut upto = |at: u64, leave_out: bool| {
             let upto = usize::try_from(at.saturating_sub(offset)).unwrap_or(usize::MAX);
             let part = plaintext.get(done..upto).unwrap_or_default();
-            let place = place.saturating_add(u64::try_from(done).unwrap_or(0));
+            let place = place.saturating_add(to_u64(done));
             done = upto;
             match leave_out {
                 _ if part.is_empty() => Ok(()),

@@ -11,6 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::num::to_u64;
 pub use cursor::ReadAtCursor;
 #[cfg(feature = "unlock")]
 pub(crate) use peek::Peek;
@@ -75,7 +76,7 @@ pub(crate) fn check_range(offset: u64, wanted: usize, len: u64) -> Result<()> {
 
 impl ReadAt for [u8] {
     fn len(&self) -> u64 {
-        u64::try_from(<[u8]>::len(self)).unwrap_or(u64::MAX)
+        to_u64(<[u8]>::len(self))
     }
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {

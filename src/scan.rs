@@ -21,6 +21,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::error::{Error, Result};
 use crate::io::ReadAt;
 use crate::luks::metadata::{Metadata, Role, Version};
+use crate::num::to_u64;
 use crate::progress::Progress;
 use search::Search;
 
@@ -207,7 +208,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn bytes(n: usize) -> u64 {
-    u64::try_from(n).unwrap_or(u64::MAX)
+    to_u64(n)
 }
 
 fn stopped() -> Error {

@@ -22,6 +22,7 @@ use crate::luks::data::{DataFile, State, assess};
 use crate::luks::metadata::{CryptSegment, Metadata, SegmentKind};
 use crate::luks::reencrypt::Reencryption;
 use crate::luks::unlock::Unlocked;
+use crate::num::{at_most, to_u64};
 use crate::secret::VolumeKey;
 pub use bad_sectors::{BadRun, BadSectorPolicy, BadSectors};
 use clusters::Clusters;
@@ -385,8 +386,8 @@ impl Volume {
         while !buf.is_empty() {
             let part = self.part_at(offset)?;
             let (inside, rest) = part.split(offset);
-            let (now, rest) = buf.split_at_mut(usize::try_from(rest).unwrap_or(usize::MAX).min(buf.len()));
-            offset = offset.saturating_add(u64::try_from(now.len()).unwrap_or(0));
+            let (now, rest) = buf.split_at_mut(at_most(rest, buf.len()));
+            offset = offset.saturating_add(to_u64(now.len()));
             work(part, now, inside)?;
             buf = rest;
         }
@@ -449,7 +450,7 @@ impl Volume {
         while !buf.is_empty() {
             let skew = inside % sector;
             let whole = match skew {
-                0 => u64::try_from(buf.len()).unwrap_or(0) / sector * sector,
+                0 => to_u64(buf.len()) / sector * sector,
                 _ => 0,
             };
             let n = match usize::try_from(whole).unwrap_or(0).min(RUN) {
@@ -459,7 +460,7 @@ impl Volume {
                     n
                 }
             };
-            inside += u64::try_from(n).unwrap_or(0);
+            inside += to_u64(n);
             buf = &mut buf[n..];
         }
         Ok(())

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use unluks::backup::{Becomes, StoredKey};
 use unluks::files::{Existing, write_whole};
+use unluks::num::to_u64;
 use unluks::progress::Progress;
 use unluks::{Error, Key, Result};
 use unluks_openstack::secret::Secret;
@@ -95,7 +96,7 @@ pub fn write_key(path: &Path, secret: &Secret) -> Result<()> {
 pub fn describe(secret: &Secret, file: &str, property: Option<&str>) -> StoredKey {
     StoredKey {
         file: file.to_owned(),
-        size: u64::try_from(secret.payload.len()).unwrap_or(0),
+        size: to_u64(secret.payload.len()),
         becomes: Becomes::of_secret(&secret.info.secret_type),
         property: property.map(str::to_owned),
         secret: secret.info.clone(),

@@ -15,6 +15,7 @@ use super::image::Image;
 use super::partial::Partial;
 use unluks::error::{Condition, Error, ErrorKind, Result, escape};
 use unluks::limits::CLOUD_ANSWER_MAX;
+use unluks::num::{at_most, to_u64};
 use unluks::progress::Progress;
 
 /// Pieces of the download that may wait for the decryption.
@@ -125,7 +126,7 @@ struct State<'a> {
 impl State<'_> {
     /// Takes bytes that were there already, or that were just written.
     fn pass(&mut self, bytes: Bytes) -> std::result::Result<(), Failure> {
-        let n = u64::try_from(bytes.len()).unwrap_or(0);
+        let n = to_u64(bytes.len());
         self.hashes.take(&bytes);
         if let Some(feed) = &self.feed {
             feed.send(Piece::Bytes(bytes))?;
@@ -282,8 +283,8 @@ fn connection(cloud: &Cloud, id: &str, state: &mut State<'_>) -> std::result::Re
             }
         };
         // A store without ranges sends all of it abort: what is there already is not taken twice.
-        let known = usize::try_from(passed_by).unwrap_or(usize::MAX).min(chunk.len());
-        passed_by -= u64::try_from(known).unwrap_or(0);
+        let known = at_most(passed_by, chunk.len());
+        passed_by -= to_u64(known);
         let new = chunk.split_off(known);
         if !new.is_empty() {
             state.take(new)?;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::image::Image;
 use unluks::error::{Error, Result, shown};
+use unluks::num::{at_most, to_u64};
 
 /// A file of this size is no note of ours.
 const NOTE_MAX: u64 = 64 << 10;
@@ -91,7 +92,7 @@ impl Partial {
 
     /// What is there from `at` on, at most `max` bytes.
     pub fn read(&self, at: u64, max: usize) -> Result<Vec<u8>> {
-        let n = usize::try_from(self.len.saturating_sub(at)).unwrap_or(usize::MAX).min(max);
+        let n = at_most(self.len.saturating_sub(at), max);
         let mut block = vec![0; n];
         let read = self.file.read_exact_at(&mut block, at);
         read.map_err(|e| Error::io(format!("reading {}", shown(&self.temp)), e).at(at))?;
@@ -106,7 +107,7 @@ impl Partial {
                 .at(self.len)
                 .with_hint(format!("what came is kept in {}: make room, and run it again to go on", shown(&self.temp)))
         })?;
-        self.len += u64::try_from(bytes.len()).unwrap_or(0);
+        self.len += to_u64(bytes.len());
         Ok(())
     }
 

@@ -20,6 +20,7 @@ use unluks::backup::BackupDir;
 use unluks::backup::plan::Plan;
 use unluks::error::{Error, ErrorKind, Hint, Result, escape};
 use unluks::luks::metadata::Version;
+use unluks::num::to_u64;
 use unluks::progress::Progress;
 
 /// How much of a LUKS2 image is uploaded to see whether Glance takes it: more than it looks at.
@@ -160,7 +161,7 @@ impl Restore<'_> {
                     }
                     hashes.md5.update(read);
                     hashes.sha512.update(read);
-                    sent = sent.saturating_add(u64::try_from(n).unwrap_or(0));
+                    sent = sent.saturating_add(to_u64(n));
                     progress.add(sent.saturating_sub(progress.bytes()));
                 }
                 Ok(hashes)

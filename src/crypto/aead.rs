@@ -20,6 +20,7 @@
 //! The names are put together by cryptsetup's `cipher_c2dm` (lib/libdevmapper.c), the sizes by its
 //! `INTEGRITY_tag_size` and `INTEGRITY_key_size` (lib/integrity/integrity.c).
 
+use crate::num::to_u64;
 mod aegis128;
 mod ccm;
 mod chacha20_poly1305;
@@ -221,7 +222,7 @@ impl SectorAead {
             let message = format!("{} bytes with {} bytes of tags are not whole sectors", data.len(), tags.len());
             return Err(Error::invalid(message));
         }
-        let step = u64::try_from(self.sector_size / 512).unwrap_or(1);
+        let step = to_u64(self.sector_size / 512);
         let (mut number, mut iv_number, mut first) = (sector, iv_sector, 0);
         let mut wrong = Vec::new();
         for (run, tags) in data.chunks_mut(RUN * self.sector_size).zip(tags.chunks(RUN * stored)) {

@@ -16,6 +16,7 @@ use std::time::Duration;
 use crate::crypto::hash::Hash;
 use crate::error::{Error, Hint, Result};
 use crate::limits::{ARGON2_LANES_MAX, Limits};
+use crate::num::to_u64;
 use crate::secret::SecretBytes;
 
 mod argon2;
@@ -156,7 +157,7 @@ impl Kdf {
             }
             Err(Error::corrupt(rule, format!("found {found}; at least {min} is allowed")))
         };
-        let length = |len: usize| u64::try_from(len).unwrap_or(u64::MAX);
+        let length = |len: usize| to_u64(len);
         let output_len = length(output_len);
         let output_max = match self {
             Self::Pbkdf2 { hash, iterations, .. } => {

@@ -16,6 +16,7 @@ use super::buffer::Chunk;
 use super::{Progress, lock};
 use crate::error::{Error, Hint, Result, catch_panic, escape};
 use crate::io::{Pipe, ReadAt};
+use crate::num::{at_most, to_u64};
 
 /// Chunks that may wait for a lane: enough that it never runs dry, and few enough that they stay in the cache.
 const WAITING: usize = 2;
@@ -221,7 +222,7 @@ impl Lane {
                     continue;
                 }
                 hash_range(&mut hasher, position..piece.offset, image, is_over)?;
-                position = piece.offset.saturating_add(u64::try_from(piece.range.len()).unwrap_or(0));
+                position = piece.offset.saturating_add(to_u64(piece.range.len()));
             }
             hasher.update(piece.chunk.get(piece.range.clone()).unwrap_or_default());
         }
@@ -249,10 +250,10 @@ fn hash_range(
     let mut buf = Zeroizing::new(vec![0u8; 256 << 10]);
     let mut at = range.start;
     while at < range.end && !is_over() {
-        let n = usize::try_from(range.end - at).unwrap_or(usize::MAX).min(buf.len());
+        let n = at_most(range.end - at, buf.len());
         read(&mut buf[..n], at)?;
         hasher.update(&buf[..n]);
-        at += u64::try_from(n).unwrap_or(0);
+        at += to_u64(n);
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use super::{Sink, journal, lock, room};
 use crate::error::{Error, Result, shown};
 use crate::files::{self, Existing, Temp};
+use crate::num::to_u64;
 
 /// Zero plaintext becomes a hole in runs of at least this many bytes.
 const HOLE: usize = 32 << 10;
@@ -255,7 +256,7 @@ impl Target {
                 if at.is_multiple_of(4096) && aligned > 0 && run.as_ptr().addr().is_multiple_of(DIRECT_ALIGN) =>
             {
                 direct.write_all_at(&run[..aligned], at)?;
-                self.file().write_all_at(&run[aligned..], at + u64::try_from(aligned).unwrap_or(0))
+                self.file().write_all_at(&run[aligned..], at + to_u64(aligned))
             }
             _ => self.file().write_all_at(run, at),
         }
@@ -266,7 +267,7 @@ impl Target {
         if !self.allocated {
             return Ok(());
         }
-        let len = u64::try_from(zeroes.len()).unwrap_or(0);
+        let len = to_u64(zeroes.len());
         match rustix::fs::fallocate(self.file(), FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, at, len) {
             Ok(()) => Ok(()),
             Err(_) => self.file().write_all_at(zeroes, at),
@@ -276,7 +277,7 @@ impl Target {
     /// Takes note that `len` bytes at `at` are written, and has the system write out what is finished.
     fn note(&self, at: u64, len: usize) {
         let mut done = lock(&self.done);
-        done.later.insert(at, at + u64::try_from(len).unwrap_or(0));
+        done.later.insert(at, at + to_u64(len));
         while let Some((start, end)) = done.later.first_key_value().map(|(s, e)| (*s, *e)) {
             if start > done.upto {
                 break;
@@ -321,7 +322,7 @@ impl Sink for Target {
             let (now, later) = rest.split_at(run);
             let written = if zero { self.write_zeroes(now, at) } else { self.write_run(now, at) };
             written.map_err(|e| self.writing(e).at(at))?;
-            at += u64::try_from(run).unwrap_or(0);
+            at += to_u64(run);
             rest = later;
         }
         self.note(offset, plaintext.len());

@@ -36,6 +36,7 @@ use super::unpack::{Packing, unpack};
 use crate::error::{Error, ErrorKind, Result, escape};
 use crate::io::{ReadAt, check_range};
 use crate::limits::{CONTAINER_UNIT_MAX, EWF_SECTIONS_MAX};
+use crate::num::{at_most, to_u64};
 
 /// The first bytes of a segment file.
 pub(super) const MAGIC: [u8; 8] = *b"EVF\x09\x0d\x0a\xff\x00";
@@ -216,7 +217,7 @@ impl ReadAt for Joined {
             let len = rest.len().min(usize::try_from(held).unwrap_or(usize::MAX));
             let (here, more) = rest.split_at_mut(len);
             part.read_exact_at(here, offset - start)?;
-            offset += u64::try_from(len).unwrap_or(0);
+            offset += to_u64(len);
             rest = more;
             n += 1;
         }
@@ -409,11 +410,11 @@ fn check_adler32(file: &Arc<dyn ReadAt>, at: u64, end: u64, rule: &'static str, 
     let mut buf = vec![0; 64 << 10];
     let mut from = at;
     while from < end {
-        let len = usize::try_from(end - from).unwrap_or(usize::MAX).min(buf.len());
+        let len = at_most(end - from, buf.len());
         let part = &mut buf[..len];
         fields::fill(file, part, from, rule, what)?;
         sum.write_slice(part);
-        from += u64::try_from(len).unwrap_or(u64::MAX);
+        from += to_u64(len);
     }
     let stored: U32 = fields::read(file, end, rule, "an Adler-32")?;
     if stored.get() == sum.checksum() {

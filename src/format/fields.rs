@@ -4,6 +4,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::ReadAt;
+use crate::num::to_u64;
 
 /// The structure at `offset`; `what` names it, with its rule, where the file is too short for it.
 pub(super) fn read<T: FromBytes + IntoBytes>(
@@ -25,7 +26,7 @@ pub(super) fn fill(
     rule: &'static str,
     what: &str,
 ) -> Result<()> {
-    let size = u64::try_from(buf.len()).unwrap_or(u64::MAX);
+    let size = to_u64(buf.len());
     if offset.checked_add(size).is_none_or(|end| end > file.len()) {
         return Err(Error::corrupt(
             rule,

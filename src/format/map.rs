@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::cache::Cache;
 use crate::error::{Error, Result};
 use crate::io::{Extent, ReadAt, check_range};
+use crate::num::to_u64;
 
 /// Where a run of the disk's bytes lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,7 +101,7 @@ impl<L: Layout> ReadAt for Mapped<L> {
         let mut rest = buf;
         let mut offset = offset;
         while !rest.is_empty() {
-            let wanted = u64::try_from(rest.len()).unwrap_or(u64::MAX);
+            let wanted = to_u64(rest.len());
             let run = run_within(&self.layout, offset, wanted)?;
             let len = run.len.min(wanted);
             let (part, more) = rest.split_at_mut(usize::try_from(len).unwrap_or(0));

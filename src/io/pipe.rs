@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use super::ReadAt;
 use crate::error::{Condition, Error, ErrorKind, Result};
 use crate::limits::{LUKS2_HDR_SIZE_MAX, LUKS2_KEYSLOTS_SIZE_MAX};
+use crate::num::{at_most, to_u64};
 
 /// The most that is kept of a pipe's head: two header copies and the keyslots area of the largest legal LUKS2 header.
 const HEAD_MAX: u64 = 2 * LUKS2_HDR_SIZE_MAX + LUKS2_KEYSLOTS_SIZE_MAX;
@@ -59,13 +60,13 @@ impl Pipe {
         if buf_rest.is_empty() {
             return Ok(from_head);
         }
-        let offset = offset.saturating_add(u64::try_from(from_head).unwrap_or(0));
+        let offset = offset.saturating_add(to_u64(from_head));
         if offset < s.position {
             let message = format!("byte {offset} of a pipe is wanted, but the pipe is at byte {}", s.position);
             return Err(Error::invalid(message).with_hint("save the image to a file first"));
         }
         while s.position < offset {
-            let gap = usize::try_from(offset - s.position).unwrap_or(usize::MAX).min(buf_rest.len());
+            let gap = at_most(offset - s.position, buf_rest.len());
             if s.read(&mut buf_rest[..gap])? == 0 {
                 return Ok(0);
             }
@@ -99,7 +100,7 @@ impl State {
                     if let Some(tap) = &mut self.tap {
                         tap(&buf[..n]);
                     }
-                    self.position += u64::try_from(n).unwrap_or(0);
+                    self.position += to_u64(n);
                     return Ok(n);
                 }
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
@@ -127,7 +128,7 @@ impl ReadAt for Pipe {
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         let mut s = self.lock();
-        let end = offset.saturating_add(u64::try_from(buf.len()).unwrap_or(u64::MAX));
+        let end = offset.saturating_add(to_u64(buf.len()));
         if end > HEAD_MAX {
             let message =
                 format!("byte {end} of a pipe is wanted; only the first {HEAD_MAX} can be read at any position");

@@ -24,6 +24,7 @@ use super::metadata::{Keyslot, KeyslotKind, Metadata};
 use crate::error::Result;
 use crate::io::ReadAt;
 use crate::limits::{KEYSLOTS_MAX, STRIPES};
+use crate::num::to_u64;
 
 /// Bytes that are judged together: the least that a disk writes, and the least that tells noise from other things.
 const SECTOR: usize = 512;
@@ -91,7 +92,7 @@ pub fn check(header: &(impl ReadAt + ?Sized), keyslot: &Keyslot) -> Result<Optio
     }
     // What follows the material in its area was never written, and may be anything.
     let material = u64::from(keyslot.key_size).saturating_mul(u64::from(STRIPES)).min(keyslot.area.size);
-    let sectors = material.checked_div(u64::try_from(SECTOR).unwrap_or(u64::MAX)).unwrap_or(0);
+    let sectors = material.checked_div(to_u64(SECTOR)).unwrap_or(0);
     let mut judged = Judged::default();
     let mut buf = vec![0u8; PIECE];
     let (mut at, mut left) =
@@ -101,7 +102,7 @@ pub fn check(header: &(impl ReadAt + ?Sized), keyslot: &Keyslot) -> Result<Optio
         header.read_exact_at(piece, at)?;
         for sector in piece.chunks_exact(SECTOR) {
             judged.sector(sector, at);
-            at = at.saturating_add(u64::try_from(SECTOR).unwrap_or(0));
+            at = at.saturating_add(to_u64(SECTOR));
         }
         left = left.saturating_sub(piece.len());
     }

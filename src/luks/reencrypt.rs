@@ -13,6 +13,7 @@ use super::metadata::*;
 use crate::crypto::hash::Hash;
 use crate::error::{Error, Result, escape};
 use crate::limits::REENCRYPT_BLOCK_MAX;
+use crate::num::to_u64;
 use crate::secret::SecretBytes;
 
 /// The longest text in the verified metadata (`MAX_STR`).
@@ -163,7 +164,7 @@ impl<'m> Reencryption<'m> {
             let message = format!("found {block}; the {size} bytes in reencryption are no multiple of it");
             return Err(Error::corrupt(self.field("area.sector_size"), message));
         }
-        let hash_len = u64::try_from(hash.output_len()).unwrap_or(u64::MAX);
+        let hash_len = to_u64(hash.output_len());
         let blocks = size.checked_div(block).unwrap_or(0);
         match blocks.checked_mul(hash_len) {
             Some(wanted) if wanted <= self.area.size => Ok(Recovery::Checksum { hash, block }),

@@ -9,6 +9,7 @@ use super::wire::{self, Request, chunk, command_flag, errno, len_usize, len32};
 use crate::error::{Error, ErrorKind};
 use crate::io::ReadAt;
 use crate::limits::{NBD_EXTENTS_MAX, NBD_STRING_MAX};
+use crate::num::{at_most, to_u64};
 
 /// Writes replies in the form that the client chose.
 #[derive(Clone, Copy)]
@@ -112,8 +113,8 @@ pub(super) fn pieces(request: &Request) -> impl Iterator<Item = (u64, usize)> {
     std::iter::from_fn(move || {
         let from = at;
         let most = len_usize(len32(PIECE)) - usize::try_from(from % 4096).unwrap_or(0);
-        let len = usize::try_from(end - from).unwrap_or(usize::MAX).min(most);
-        at += u64::try_from(len).unwrap_or(0);
+        let len = at_most(end - from, most);
+        at += to_u64(len);
         (len > 0).then_some((from, len))
     })
 }

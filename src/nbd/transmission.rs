@@ -23,6 +23,7 @@ use super::service::Service;
 use super::stream::{Stream, lock};
 use super::wire::{Request, chunk, command, command_flag, errno, len_usize};
 use crate::limits::{NBD_EXTENTS_MAX, NBD_PAYLOAD_MAX};
+use crate::num::to_u64;
 
 /// Up to this length, the leader answers a read itself.
 const SMALL: usize = 32 << 10;
@@ -324,7 +325,7 @@ impl<'a> Connection<'a> {
                 return self.send(&space[..n]);
             }
             // The last piece is read: nothing can fail any more.
-            let last = offset + u64::try_from(len).unwrap_or(0) == end;
+            let last = offset + to_u64(len) == end;
             let flags = if last { chunk::FLAG_DONE } else { 0 };
             reply::read_chunk_head(request, flags, offset, len, space);
             self.send(&space[..head + len])?;
@@ -420,7 +421,7 @@ impl<'a> Connection<'a> {
         // In pieces, so that a client that takes its time is told from one that takes nothing.
         for piece in bytes.chunks(HEAD + PIECE) {
             self.stream.write_all(piece)?;
-            self.sent.fetch_add(u64::try_from(piece.len()).unwrap_or(0), Relaxed);
+            self.sent.fetch_add(to_u64(piece.len()), Relaxed);
             self.activity.touch();
         }
         Ok(())

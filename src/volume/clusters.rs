@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::format::{HostMap, Mapping};
 use crate::io::{Extent, ReadAt};
 use crate::luks::metadata::{CryptSegment, Metadata, Segment, SegmentKind, Version};
+use crate::num::to_u64;
 use crate::secret::VolumeKey;
 
 /// The one segment of a header in a qcow2 image.
@@ -56,7 +57,7 @@ impl Layer for Clusters {
 
     fn read(&self, _: &dyn ReadAt, mut buf: &mut [u8], mut inside: u64) -> Result<()> {
         while !buf.is_empty() {
-            let wanted = u64::try_from(buf.len()).unwrap_or(u64::MAX);
+            let wanted = to_u64(buf.len());
             let mapping = self.map.map(inside, wanted)?;
             let (Mapping::Host { len, .. } | Mapping::Zero { len }) = mapping;
             let n = usize::try_from(len.min(wanted)).unwrap_or(buf.len());
@@ -71,7 +72,7 @@ impl Layer for Clusters {
             if n == 0 {
                 return Err(Error::corrupt("qcow2.l2", "a cluster maps to no bytes").at(inside));
             }
-            inside = inside.saturating_add(u64::try_from(n).unwrap_or(0));
+            inside = inside.saturating_add(to_u64(n));
             buf = rest;
         }
         Ok(())

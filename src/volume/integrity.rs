@@ -24,6 +24,7 @@ use crate::error::{Error, Hint, Result, escape};
 use crate::io::ReadAt;
 use crate::luks::findings::{Finding, Severity};
 use crate::luks::metadata::{CryptSegment, Integrity as Names, Metadata, Segment, SegmentKind};
+use crate::num::{at_most, to_u64};
 use crate::secret::VolumeKey;
 use journal::Journal;
 use layout::Layout;
@@ -156,7 +157,7 @@ impl Integrity {
         let stored = self.aead.stored_size();
         data.read_exact_at(buf, place.data)?;
         data.read_exact_at(tags, place.tag)?;
-        let count = u64::try_from(buf.len() / sector).unwrap_or(0);
+        let count = to_u64(buf.len() / sector);
         // Where a block was read from, if not from its place.
         let mut elsewhere = Vec::new();
         for (newer, slot) in self.journal.of(block..block + count) {
@@ -167,7 +168,7 @@ impl Integrity {
         let inside = block * size;
         let number = inside / 512;
         for n in self.aead.decrypt(buf, tags, number, self.iv_tweak.wrapping_add(number))? {
-            let before = u64::try_from(n).unwrap_or(0) * size;
+            let before = to_u64(n) * size;
             let moved = elsewhere.iter().find(|(at, _)| *at == n).map(|(_, at)| *at);
             let stored_at = moved.unwrap_or(place.data + before);
             self.pass_over(&mut buf[n * sector..][..sector], inside + before, stored_at)?;
@@ -213,7 +214,7 @@ impl Layer for Integrity {
         let mut tags = Vec::new();
         while !buf.is_empty() {
             let place = self.layout.place(block);
-            let blocks = usize::try_from(place.blocks).unwrap_or(usize::MAX).min(buf.len() / sector).max(1);
+            let blocks = at_most(place.blocks, buf.len() / sector).max(1);
             let (now, rest) = buf.split_at_mut((blocks * sector).min(buf.len()));
             tags.resize(blocks * self.aead.stored_size(), 0);
             if let Err(e) = self.read_run(data, now, &mut tags, block, place) {
@@ -221,7 +222,7 @@ impl Layer for Integrity {
                 now.zeroize();
                 return Err(e);
             }
-            block += u64::try_from(blocks).unwrap_or(0);
+            block += to_u64(blocks);
             buf = rest;
         }
         Ok(())

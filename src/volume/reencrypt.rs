@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::io::ReadAt;
 use crate::luks::metadata::{Metadata, SegmentKind};
 use crate::luks::reencrypt::{HotZone, Numbered, Recovery, Reencryption};
+use crate::num::to_u64;
 use crate::secret::VolumeKey;
 
 /// The hot zone's layer, and where in the data file what it reads starts; `None` where that is in the header.
@@ -133,7 +134,7 @@ impl Sums {
     /// Whether the `number`th block is still what it was.
     fn is_old(&self, number: u64, block: &[u8]) -> Result<bool> {
         let mut sum = vec![0; self.hash.output_len()];
-        let len = u64::try_from(sum.len()).unwrap_or(0);
+        let len = to_u64(sum.len());
         self.header.read_exact_at(&mut sum, self.area.saturating_add(number.saturating_mul(len)))?;
         Ok(bool::from(self.hash.digest(&[block]).ct_eq(&sum)))
     }
@@ -168,7 +169,7 @@ impl Layer for Checksum {
             let wanted = &block[usize::try_from(inside - start).unwrap_or(0)..];
             let (now, rest) = buf.split_at_mut(wanted.len().min(buf.len()));
             now.copy_from_slice(&wanted[..now.len()]);
-            inside += u64::try_from(now.len()).unwrap_or(0);
+            inside += to_u64(now.len());
             buf = rest;
         }
         Ok(())

@@ -8,6 +8,7 @@ use aes::hazmat::{Block8, cipher_round_par};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::{Aead, TAG};
+use crate::num::to_u64;
 
 /// The Fibonacci sequence modulo 256.
 const CONST: [[u8; 16]; 2] = [
@@ -48,7 +49,7 @@ impl Aead for Aegis128 {
 }
 
 fn bits(bytes: &[u8]) -> u64 {
-    u64::try_from(bytes.len()).unwrap_or(0) * 8
+    to_u64(bytes.len()) * 8
 }
 
 /// The five blocks `S0` to `S4`. They are numbers so that they can be XORed; no sum is ever made of them, so that the

@@ -10,6 +10,7 @@ use poly1305::universal_hash::{KeyInit, UniversalHash};
 use zeroize::Zeroizing;
 
 use super::{Aead, TAG};
+use crate::num::to_u64;
 
 /// The two with their key.
 pub(super) struct ChaCha20Poly1305(Zeroizing<[u8; 32]>);
@@ -42,5 +43,5 @@ impl Aead for ChaCha20Poly1305 {
 }
 
 fn len(bytes: &[u8]) -> u64 {
-    u64::try_from(bytes.len()).unwrap_or(0)
+    to_u64(bytes.len())
 }

@@ -8,6 +8,7 @@ use ghash::universal_hash::UniversalHash;
 
 use super::{Aead, SECTOR_MAX, TAG};
 use crate::crypto::iv::EncryptBlocks;
+use crate::num::to_u64;
 
 /// GCM over a keyed cipher.
 pub(super) struct Gcm {
@@ -50,5 +51,5 @@ impl Aead for Gcm {
 }
 
 fn bits(bytes: &[u8]) -> u64 {
-    u64::try_from(bytes.len()).unwrap_or(0) * 8
+    to_u64(bytes.len()) * 8
 }
