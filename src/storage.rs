@@ -6,6 +6,7 @@
 
 mod gpt;
 mod mbr;
+pub mod md;
 
 use std::fmt;
 
