@@ -28,8 +28,8 @@ use crate::error::{Error, Result, escape};
 use crate::io::ReadAt;
 
 use super::NAMED_MAX;
-use layout::{Geometry, Kind, index};
 pub use layout::Raid0Layout;
+use layout::{Geometry, Kind, index};
 pub use superblock::{BadBlocks, Level, Role, SetUuid, Superblock, Version};
 
 /// A disk that may be a member of an array.
@@ -288,6 +288,7 @@ fn check_enough<M>(newest: &Superblock, members: &[Option<M>], geometry: Option<
     let (s, verb) = if missing.len() == 1 { ("", "is") } else { ("s", "are") };
     let and = if more > 0 { format!(" and {more} more") } else { String::new() };
     let of = newest.raid_disks;
-    let message = format!("{} wants {of} members; member{s} {}{and} {verb} missing", newest.array(), numbers.join(", "));
+    let message =
+        format!("{} wants {of} members; member{s} {}{and} {verb} missing", newest.array(), numbers.join(", "));
     Err(Error::invalid(message).with_rule("md.members").with_hint("give the images of all members"))
 }

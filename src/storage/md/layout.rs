@@ -46,6 +46,8 @@ pub(super) struct Copies {
     far_set_size: u64,
     /// From a copy to its next far copy on a member.
     stride: u64,
+    /// How many of the far copies can be read. With some sets the kernel writes two chunks' copies to one place.
+    readable: u64,
     disks: u64,
 }
 
@@ -87,7 +89,8 @@ impl Geometry {
         let equal = |used: u64| vec![used; members];
         let chunks = sb.size.checked_div(sb.chunk).unwrap_or(0);
         // The members' own sizes were checked to be below 2^63.
-        let too_large = || wrong(sb, "md.size", format!("members of {} bytes make an array that is too large", sb.size));
+        let too_large =
+            || wrong(sb, "md.size", format!("members of {} bytes make an array that is too large", sb.size));
         let times = |bytes: u64, n: u64| bytes.checked_mul(n).ok_or_else(too_large);
         let (kind, size, used, name) = match sb.level {
             Level::Linear => {
@@ -102,7 +105,7 @@ impl Geometry {
                 let (layout, name) = raid0_layout(sb, &zones, asked)?;
                 // The kernel's sum (`raid0_size`), which also tells how it rounds with chunks that are no power of 2.
                 let mask = !(sb.chunk / SECTOR - 1);
-                let size = used.iter().map(|bytes| (bytes / SECTOR & mask) * SECTOR).sum();
+                let size = used.iter().map(|bytes| ((bytes / SECTOR) & mask) * SECTOR).sum();
                 (Kind::Striped(zones, layout), size, used, name.to_owned())
             }
             Level::Raid1 => (Kind::Mirror(sb.raid_disks), sb.size, equal(sb.size), String::new()),
@@ -132,7 +135,7 @@ impl Geometry {
     pub fn copies(&self) -> u64 {
         match &self.kind {
             Kind::Mirror(members) => (*members).into(),
-            Kind::Copied(copies) => copies.near * copies.far,
+            Kind::Copied(copies) => copies.near * copies.readable,
             _ => 1,
         }
     }
@@ -189,7 +192,7 @@ pub(super) fn index(member: u64) -> usize {
 
 /// `size` without what does not fill a chunk.
 fn whole(size: u64, chunk: u64) -> u64 {
-    if chunk == 0 { size } else { size / chunk * chunk }
+    size.checked_div(chunk).map_or(size, |chunks| chunks * chunk)
 }
 
 fn ends(sizes: &[u64]) -> Option<Vec<u64>> {
@@ -269,18 +272,25 @@ impl Copies {
             let message = format!("found layout {layout:#x} for {disks} members; that is none of RAID10's");
             return Err(wrong(sb, "md.layout", message));
         }
-        let too_large = || wrong(sb, "md.size", format!("members of {} bytes make an array that is too large", sb.size));
+        let too_large =
+            || wrong(sb, "md.size", format!("members of {} bytes make an array that is too large", sb.size));
         // `calc_sectors` and `raid10_size`: what a member's chunks hold, and what that takes of each member.
         let held = |chunks: u64| (chunks / far).checked_mul(disks).map(|n| n / near).ok_or_else(too_large);
         let used = held(chunks)?.checked_mul(near * far).ok_or_else(too_large)?.div_ceil(disks);
         let offset = layout & 1 << 16 != 0;
         let stride = if offset { sb.chunk } else { used / far * sb.chunk };
-        Ok((Self { near, far, offset, far_set_size, stride, disks }, used * sb.chunk, held(used)?))
+        let mut copies = Self { near, far, offset, far_set_size, stride, readable: far, disks };
+        let mut taken: Vec<u64> = (0..disks).map(|member| copies.next_far(member)).collect();
+        taken.sort_unstable();
+        if taken.windows(2).any(|pair| pair[0] == pair[1]) {
+            copies.readable = 1;
+        }
+        Ok((copies, used * sb.chunk, held(used)?))
     }
 
     /// Copy `copy` of chunk `number`: on which member, and where.
     fn place(&self, number: u64, copy: u64, chunk: u64) -> (u64, u64) {
-        let (near, far) = (copy / self.far, copy % self.far);
+        let (near, far) = (copy / self.readable, copy % self.readable);
         let position = number * self.near + near;
         // A near copy may be on the next row, whose own far copies do not come between.
         let first = number * self.near / self.disks;
@@ -297,7 +307,7 @@ impl Copies {
         let last = (self.disks / self.far_set_size - 1) * self.far_set_size;
         let moved = member + self.near;
         // As the kernel has it: a last set that is larger than the others begins behind its own first member.
-        if self.disks % self.far_set_size != 0 && moved > last {
+        if !self.disks.is_multiple_of(self.far_set_size) && moved > last {
             let size = self.far_set_size + self.disks % self.far_set_size;
             last + (moved - last) % size
         } else {
@@ -307,7 +317,8 @@ impl Copies {
 
     fn name(&self) -> String {
         let far = if self.offset { "offset" } else { "far" };
-        let sets = if self.far_set_size < self.disks { format!(", in sets of {}", self.far_set_size) } else { String::new() };
+        let sets =
+            if self.far_set_size < self.disks { format!(", in sets of {}", self.far_set_size) } else { String::new() };
         match (self.near, self.far) {
             (near, 1) => format!("near={near}"),
             (1, copies) => format!("{far}={copies}{sets}"),

@@ -63,7 +63,10 @@ impl Parity {
         let disks = u64::from(sb.raid_disks);
         let least = if sb.level == Level::Raid6 { 4 } else { 2 };
         if disks < least || (sb.level == Level::Raid6 && disks > RAID6_DISKS_MAX) {
-            let message = format!("{}: found {disks} members; {least} and more are allowed, of RAID6 {RAID6_DISKS_MAX} at most", sb.array());
+            let message = format!(
+                "{}: found {disks} members; {least} and more are allowed, of RAID6 {RAID6_DISKS_MAX} at most",
+                sb.array()
+            );
             return Err(Error::corrupt("md.raid_disks", message));
         }
         Ok(Self { algorithm, level: sb.level, q_last, disks })
@@ -125,7 +128,11 @@ impl Parity {
             // P is the last member, and Q the first.
             _ if rotating_q && p == disks - 1 => block + 1,
             LeftAsymmetric | RightAsymmetric | ZeroRestart | NRestart => {
-                if block >= p { block + parities } else { block }
+                if block >= p {
+                    block + parities
+                } else {
+                    block
+                }
             }
         }
     }

@@ -57,7 +57,8 @@ impl Array {
         if let Kind::Parity(parity) = &self.geometry.kind {
             return self.compute(parity, buf, self.geometry.place(offset, 0), first);
         }
-        let nowhere = || Error::new(ErrorKind::Io, format!("byte {offset} of the array lies on members that are missing"));
+        let nowhere =
+            || Error::new(ErrorKind::Io, format!("byte {offset} of the array lies on members that are missing"));
         Err(first.unwrap_or_else(nowhere))
     }
 
@@ -190,7 +191,9 @@ impl Array {
                 (Some(first), [_, .., (Some(last), part)]) => {
                     together.resize(index(last.offset - first.offset) + part.len(), 0);
                     let member = self.member(first.member);
-                    member.is_some_and(|member| member.read(&mut together, first.offset).is_ok()).then_some(first.offset)
+                    member
+                        .is_some_and(|member| member.read(&mut together, first.offset).is_ok())
+                        .then_some(first.offset)
                 }
                 _ => None,
             };
@@ -219,7 +222,9 @@ impl Array {
         let run = self.geometry.run(offset);
         let data = Extent { len: run, zero: false };
         let Some(place) = self.first_copy(offset) else { return Ok(data) };
-        let (Some(member), Some(said)) = (self.member(place.member), said.get_mut(place.member)) else { return Ok(data) };
+        let (Some(member), Some(said)) = (self.member(place.member), said.get_mut(place.member)) else {
+            return Ok(data);
+        };
         if !member.bad_blocks.is_empty() {
             return Ok(data);
         }
@@ -238,7 +243,8 @@ impl Array {
 
     /// Passes advice on a range to all members, each for the rows of chunks that it covers.
     fn advise(&self, offset: u64, len: u64, advice: fn(&dyn ReadAt, u64, u64)) {
-        let Some(last) = offset.checked_add(len).map(|end| end.min(self.geometry.size)).and_then(|end| end.checked_sub(1))
+        let Some(last) =
+            offset.checked_add(len).map(|end| end.min(self.geometry.size)).and_then(|end| end.checked_sub(1))
         else {
             return;
         };

@@ -32,10 +32,16 @@ pub(super) fn sort_out(sources: &[Source]) -> Result<Set> {
     let counts = |sb: &&Superblock| matches!(sb.role(), Role::Member(_) | Role::Journal);
     let newest_of = |all: &mut dyn Iterator<Item = &Superblock>| {
         // The first of equals.
-        all.fold(None, |best: Option<&Superblock>, sb| if best.is_some_and(|b| b.events >= sb.events) { best } else { Some(sb) }).cloned()
+        all.fold(
+            None,
+            |best: Option<&Superblock>, sb| if best.is_some_and(|b| b.events >= sb.events) { best } else { Some(sb) },
+        )
+        .cloned()
     };
     let newest = newest_of(&mut superblocks.iter().filter(counts)).or_else(|| newest_of(&mut superblocks.iter()));
-    let Some(newest) = newest else { return Err(Error::invalid("an md array is read from its members, but none was given")) };
+    let Some(newest) = newest else {
+        return Err(Error::invalid("an md array is read from its members, but none was given"));
+    };
     check_state(&newest)?;
     let mut members: Vec<Option<(usize, Superblock)>> = vec![None; usize::try_from(newest.raid_disks).unwrap_or(0)];
     let mut infos = Vec::new();
@@ -84,7 +90,9 @@ pub(super) fn sort_out(sources: &[Source]) -> Result<Set> {
 /// Why a source does not count, for a note.
 fn describe(info: &MemberInfo, newest: &Superblock) -> String {
     match info.state {
-        MemberState::Stale => format!("as {} it stands at event {}, the array at {}", info.role, info.events, newest.events),
+        MemberState::Stale => {
+            format!("as {} it stands at event {}, the array at {}", info.role, info.events, newest.events)
+        }
         MemberState::Failed => format!("the newest member says that this {} failed or was replaced", info.role),
         MemberState::Recovering => format!("it was being rebuilt as {}", info.role),
         MemberState::Replacement => format!("it replaces {}, which is there", info.role),
@@ -132,7 +140,12 @@ fn of_one_array(sources: &[Source]) -> Result<(Vec<Superblock>, Vec<String>)> {
             (Some(sb), _) => {
                 let passed = ours.iter().chain(&others);
                 notes.extend(passed.map(|sb| {
-                    format!("md: {name}: a superblock {} of {} at byte {} was passed over", sb.version, sb.array(), sb.offset)
+                    format!(
+                        "md: {name}: a superblock {} of {} at byte {} was passed over",
+                        sb.version,
+                        sb.array(),
+                        sb.offset
+                    )
                 }));
                 superblocks.push(sb);
             }
@@ -140,7 +153,9 @@ fn of_one_array(sources: &[Source]) -> Result<(Vec<Superblock>, Vec<String>)> {
                 let its = other.map_or_else(String::new, Superblock::array);
                 let of = superblocks.first().map_or_else(String::new, Superblock::array);
                 let message = format!("{name} is a member of another array: {its}, not {of}");
-                return Err(Error::invalid(message).with_rule("md.member.other").with_hint("give the members of one array"));
+                return Err(Error::invalid(message)
+                    .with_rule("md.member.other")
+                    .with_hint("give the members of one array"));
             }
         }
     }

@@ -294,7 +294,8 @@ impl Superblock {
         let mut bytes = vec![0; MD_SUPERBLOCK_SIZE];
         let there = usize::try_from(disk.len().saturating_sub(offset)).unwrap_or(usize::MAX).min(bytes.len());
         // A disk may end within the 4 KiB that are read, but not within the superblock.
-        disk.read_exact_at(&mut bytes[..there], offset).map_err(|e| e.within("reading the place of an md superblock"))?;
+        disk.read_exact_at(&mut bytes[..there], offset)
+            .map_err(|e| e.within("reading the place of an md superblock"))?;
         match version {
             Version::V0_90 => v0::parse(&bytes, offset),
             _ => parse(disk, &bytes, version, offset),
@@ -461,7 +462,8 @@ pub(super) fn check_members(raid_disks: u32, at: u64) -> Result<()> {
 fn checksum(bytes: &[u8]) -> u32 {
     let word = |b: &[u8]| b.iter().rev().fold(0u64, |word, b| word << 8 | u64::from(*b));
     let sum: u64 = bytes.chunks(4).enumerate().filter(|(n, _)| *n != 54).map(|(_, b)| word(b)).sum();
-    u32::try_from((sum & 0xffff_ffff) + (sum >> 32)).unwrap_or(u32::MAX)
+    // As the kernel has it, a carry of that addition is lost.
+    u32::try_from(((sum & 0xffff_ffff) + (sum >> 32)) & 0xffff_ffff).unwrap_or(0)
 }
 
 /// The list of bad blocks: 54 bits of a sector of the member, and 10 of a length; all ones end it.
@@ -476,7 +478,11 @@ fn bad_blocks(disk: &dyn ReadAt, raw: &Raw, offset: u64) -> Result<Vec<BadBlocks
     let start = start.and_then(|sector| u64::try_from(sector).ok()).and_then(|sector| sector.checked_mul(SECTOR));
     let end = start.and_then(|start| start.checked_add(u64::try_from(size).ok()?)).filter(|end| *end <= disk.len());
     let (Some(start), Some(_), true) = (start, end, raw.bblog_offset.get() != 0 && raw.bblog_shift < 32) else {
-        let found = format!("{size} bytes from sector {} after the superblock on, shift {}", raw.bblog_offset.get(), raw.bblog_shift);
+        let found = format!(
+            "{size} bytes from sector {} after the superblock on, shift {}",
+            raw.bblog_offset.get(),
+            raw.bblog_shift
+        );
         return Err(wrong("md.bblog_offset", offset + 188, format!("found {found}; that is no place for a list")));
     };
     let mut bytes = vec![0; size];

@@ -38,7 +38,8 @@ struct Words {
 
 impl Words {
     fn new(bytes: &[u8]) -> Option<Self> {
-        let read = |of: fn([u8; 4]) -> u32| bytes.chunks_exact(4).map(|b| of([b[0], b[1], b[2], b[3]])).collect::<Vec<_>>();
+        let read =
+            |of: fn([u8; 4]) -> u32| bytes.chunks_exact(4).map(|b| of([b[0], b[1], b[2], b[3]])).collect::<Vec<_>>();
         let little = read(u32::from_le_bytes);
         match little.first().copied()? {
             MAGIC => Some(Self { words: little, big_endian: false }),
@@ -60,7 +61,7 @@ impl Words {
     fn checksum_is_right(&self) -> bool {
         let sum: u64 = self.words.iter().enumerate().filter(|(n, _)| *n != 38).map(|(_, word)| u64::from(*word)).sum();
         let fold = |sum: u64| {
-            let once = (sum & 0xffff_ffff) + (sum >> 32);
+            let once = ((sum & 0xffff_ffff) + (sum >> 32)) & 0xffff_ffff;
             let half = (once & 0xffff) + (once >> 16);
             (half & 0xffff) + (half >> 16)
         };
