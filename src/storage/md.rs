@@ -127,6 +127,10 @@ pub struct Info {
     pub size: u64,
     /// How often the newest superblock was written.
     pub events: u64,
+    /// The array keeps a bitmap of writes. It says nothing that is needed to read.
+    pub bitmap: bool,
+    /// The array has a log of partial parity. It is not replayed: where it would be, parity counts as out of date.
+    pub ppl: bool,
     /// The sources in their order, and then the members that are missing.
     pub members: Vec<MemberInfo>,
     /// What the user should know, one line each.
@@ -143,7 +147,7 @@ impl fmt::Display for Info {
         if !self.layout.is_empty() {
             write!(f, ", {}", self.layout)?;
         }
-        if self.chunk > 0 && self.level != Level::Raid1 {
+        if self.chunk > 0 && !matches!(self.level, Level::Linear | Level::Raid1) {
             write!(f, ", chunks of {} bytes", self.chunk)?;
         }
         write!(f, ", metadata {}", self.version)?;
@@ -218,9 +222,10 @@ impl Array {
         let redundant = !matches!(newest.level, Level::Linear | Level::Raid0);
         let in_sync_to = newest.resync_offset.filter(|at| redundant && *at < limit);
         if let Some(at) = in_sync_to {
+            let of = if newest.level == Level::Raid10 { "the array" } else { "each member" };
             notes.push(format!(
-                "md: {}: it was not stopped cleanly or its resync was not done: from byte {at} of each member on, parity \
-                 and copies may be out of date",
+                "md: {}: it was not stopped cleanly, or its resync was not done: from byte {at} of {of} on, parity and \
+                 copies may be out of date",
                 newest.array()
             ));
         }
@@ -234,6 +239,8 @@ impl Array {
             raid_disks: newest.raid_disks,
             size: geometry.size,
             events: newest.events,
+            bitmap: newest.bitmap,
+            ppl: newest.ppl,
             members: infos,
             notes,
         };

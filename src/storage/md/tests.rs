@@ -1,8 +1,12 @@
 //! Superblocks with one field changed, members that cannot be read, and mutations. Layouts are compared with the kernel's
 //! own arrays in `tests/storage/md.rs`.
 
+use std::ops::Range;
+use std::sync::Mutex;
+
 use super::*;
 use crate::error::ErrorKind;
+use crate::io::Extent;
 
 const SUPERBLOCK: usize = 4096;
 const DATA: usize = 8192;
@@ -255,6 +259,73 @@ fn what_cannot_be_read_is_computed() {
     // A superblock that cannot be read.
     let e = array_of(worn(1, &[(4096, 4097)]), &AssembleOptions::default()).err().unwrap();
     assert!(e.kind() == ErrorKind::Io && e.to_string().starts_with("m1: "), "{e}");
+}
+
+/// A disk that knows its holes, and remembers what was said to be needed.
+struct Sparse(Vec<u8>, Arc<Mutex<Vec<Range<u64>>>>);
+
+impl ReadAt for Sparse {
+    fn len(&self) -> u64 {
+        ReadAt::len(&self.0)
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        self.0.read_exact_at(buf, offset)
+    }
+
+    fn extent_at(&self, offset: u64) -> Result<Extent> {
+        let blocks: Vec<bool> = self.0.chunks(4096).map(|block| block.iter().all(|b| *b == 0)).collect();
+        let first = usize::try_from(offset / 4096).unwrap();
+        let same = blocks[first..].iter().take_while(|zero| **zero == blocks[first]).count();
+        let end = u64::try_from((first + same) * 4096).unwrap().min(self.len());
+        Ok(Extent { len: end - offset, zero: blocks[first] })
+    }
+
+    fn will_need(&self, offset: u64, len: u64) {
+        self.1.lock().unwrap().push(offset..offset + len);
+    }
+}
+
+#[test]
+fn holes_and_advice_go_through() {
+    let (mut members, mut plain) = raid5();
+    for (chunk, bytes) in plain.chunks_mut(CHUNK).enumerate() {
+        // Two stripes of data, and then one chunk in a hole.
+        if !matches!(chunk, 0..4 | 20) {
+            bytes.fill(0);
+        }
+    }
+    for member in &mut members {
+        member[DATA + 2 * CHUNK..].fill(0);
+    }
+    // The stripe with chunk 20 and the same as its parity.
+    let chunk = disk(SIZE * 2)[20 * CHUNK..21 * CHUNK].to_vec();
+    let p = 2 - 10 % 3;
+    put(&mut members[p], DATA + 10 * CHUNK, &chunk);
+    put(&mut members[(p + 1) % 3], DATA + 10 * CHUNK, &chunk);
+    let needed: Vec<_> = (0..3).map(|_| Arc::default()).collect();
+    let sparse = |n: usize| shared(Sparse(members[n].clone(), Arc::clone(&needed[n])));
+    let whole = array_of((0..3).map(sparse).collect(), &AssembleOptions::default()).unwrap();
+    assert!(read(&whole).unwrap() == plain);
+    let extents = |array: &Array| {
+        let (mut at, mut all) = (0, Vec::new());
+        while at < array.len() {
+            let extent = array.extent_at(at).unwrap();
+            all.push((extent.len, extent.zero));
+            at += extent.len;
+        }
+        all
+    };
+    assert_eq!(extents(&whole), [(16_384, false), (65_536, true), (4096, false), (45_056, true)]);
+    assert_eq!(whole.extent_at(16_385).unwrap(), Extent { len: 65_535, zero: true });
+    // What a missing member has is not known without computing it.
+    let two = array_of((1..3).map(sparse).collect(), &AssembleOptions::default()).unwrap();
+    assert!(read(&two).unwrap() == plain);
+    assert!(extents(&two).iter().all(|(len, zero)| !zero || *len < 65_536));
+    // Two chunks and a bit of the third stripe: the rows 0 to 1 of all members.
+    whole.will_need(100, 9000);
+    let told: Vec<_> = needed.iter().map(|n| n.lock().unwrap().clone()).collect();
+    assert_eq!(told, vec![vec![8192..16_384]; 3]);
 }
 
 #[test]
