@@ -201,15 +201,16 @@ impl Array {
     /// being reshaped, that has a journal of writes, or whose level or layout is not known;
     /// [`ErrorKind::LimitExceeded`](crate::ErrorKind::LimitExceeded) where it has more members than are allowed.
     pub fn assemble(sources: Vec<Source>, options: &AssembleOptions) -> Result<Self> {
-        let set::Set { newest, members, infos, mut notes } = set::sort_out(&sources)?;
+        let set::Set { newest, members, infos, mut notes, left_out } = set::sort_out(&sources)?;
+        notes.extend(left_out.iter().map(|words| format!("md: {words}")));
         let data_sizes: Vec<u64> =
             members.iter().map(|m| m.as_ref().map_or(0, |(_, superblock)| superblock.data_size)).collect();
         if matches!(newest.level, Level::Linear | Level::Raid0) {
             // Their shape is told by all members' sizes.
-            check_enough(&newest, &members, None)?;
+            check_enough(&newest, &members, None, &left_out)?;
         }
         let geometry = Geometry::new(&newest, &data_sizes, options.raid0_layout)?;
-        check_enough(&newest, &members, Some(&geometry))?;
+        check_enough(&newest, &members, Some(&geometry), &left_out)?;
         let mut whole = Vec::new();
         for (member, used) in members.into_iter().zip(&geometry.used) {
             let member = member.map(|(n, superblock)| usable(&newest, &sources[n], superblock, *used));
@@ -273,7 +274,12 @@ fn usable(newest: &Superblock, source: &Source, superblock: Superblock, used: u6
 }
 
 /// Refuses an array of which more members are missing than the others make up for. Without a geometry, none may be.
-fn check_enough<M>(newest: &Superblock, members: &[Option<M>], geometry: Option<&Geometry>) -> Result<()> {
+fn check_enough<M>(
+    newest: &Superblock,
+    members: &[Option<M>],
+    geometry: Option<&Geometry>,
+    left_out: &[String],
+) -> Result<()> {
     let missing: Vec<usize> = (0..members.len()).filter(|n| members[*n].is_none()).collect();
     let enough = match geometry.map(|geometry| (&geometry.kind, geometry)) {
         _ if missing.is_empty() => true,
@@ -295,7 +301,8 @@ fn check_enough<M>(newest: &Superblock, members: &[Option<M>], geometry: Option<
     let (s, verb) = if missing.len() == 1 { ("", "is") } else { ("s", "are") };
     let and = if more > 0 { format!(" and {more} more") } else { String::new() };
     let of = newest.raid_disks;
-    let message =
+    let mut message =
         format!("{} wants {of} members; member{s} {}{and} {verb} missing", newest.array(), numbers.join(", "));
+    left_out.iter().take(NAMED_MAX).for_each(|words| message += &format!("; {words}"));
     Err(Error::invalid(message).with_rule("md.members").with_hint("give the images of all members"))
 }

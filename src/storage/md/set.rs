@@ -19,7 +19,10 @@ pub(super) struct Set {
     pub members: Vec<Option<(usize, Superblock)>>,
     /// What became of each source, and the members that none has.
     pub infos: Vec<MemberInfo>,
+    /// What the user should know.
     pub notes: Vec<String>,
+    /// Which sources do not count, and why: words for a note, or for the refusal of an array that wants them.
+    pub left_out: Vec<String>,
 }
 
 /// Sorts out the sources.
@@ -28,7 +31,7 @@ pub(super) fn sort_out(sources: &[Source]) -> Result<Set> {
         let message = format!("found {} sources; an array has {MD_MEMBERS_MAX} members at most", sources.len());
         return Err(Error::limit("md.members", message));
     }
-    let (superblocks, mut notes) = of_one_array(sources)?;
+    let (superblocks, notes) = of_one_array(sources)?;
     let counts = |sb: &&Superblock| matches!(sb.role(), Role::Member(_) | Role::Journal);
     let newest_of = |all: &mut dyn Iterator<Item = &Superblock>| {
         // The first of equals.
@@ -77,14 +80,14 @@ pub(super) fn sort_out(sources: &[Source]) -> Result<Set> {
         }
         infos.push(MemberInfo { source: Some(n), name, role, events, state });
     }
-    for info in infos.iter().filter(|info| info.state != MemberState::InSync) {
-        notes.push(format!("md: {} is left out: {}", escape(&info.name), describe(info, &newest)));
-    }
+    let without = infos.iter().filter(|info| info.state != MemberState::InSync);
+    let left_out =
+        without.map(|info| format!("{} is left out: {}", escape(&info.name), describe(info, &newest))).collect();
     for number in (0..newest.raid_disks).filter(|n| members[usize::try_from(*n).unwrap_or(0)].is_none()) {
         let (role, state) = (Role::Member(number), MemberState::Missing);
         infos.push(MemberInfo { source: None, name: String::new(), role, events: 0, state });
     }
-    Ok(Set { newest, members, infos, notes })
+    Ok(Set { newest, members, infos, notes, left_out })
 }
 
 /// Why a source does not count, for a note.

@@ -226,6 +226,10 @@ fn one_member_that_is_not_like_the_others() {
     let wanted = "md.members: RAID5 array \"host:name\" (74686520:61727261:79277320:75756964) wants 3 members; members 0, 2 are \
                   missing; give the images of all members";
     assert_eq!(message, wanted);
+    // Those that are there, but do not count, are named too.
+    let stale = error(&with(1, 200, &[5])[..2]);
+    let wanted = "members 1, 2 are missing; m1 is left out: as member 1 it stands at event 5, the array at 7";
+    assert!(stale.message().ends_with(wanted), "{stale}");
     let cut: Vec<Vec<u8>> = members.iter().enumerate().map(|(n, m)| m[..m.len() - n * 512].to_vec()).collect();
     let e = error(&cut);
     assert_eq!(e.rule(), "md.truncated");
