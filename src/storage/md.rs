@@ -12,11 +12,13 @@
 
 mod layout;
 mod parity;
+mod probe;
 mod raid6;
 mod read;
 mod set;
 mod superblock;
 mod v0;
+mod v1;
 
 #[cfg(test)]
 mod tests;
