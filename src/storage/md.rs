@@ -291,7 +291,7 @@ fn check_enough<M>(
             // The pattern of copies comes again after as many chunks as there are members.
             let chunks = (0..u64::from(newest.raid_disks)).map(|chunk| chunk * geometry.chunk);
             let mut there = chunks.take_while(|at| *at < geometry.size);
-            there.all(|at| (0..geometry.copies()).any(|copy| members[geometry.place(at, copy).member].is_some()))
+            there.all(|at| geometry.places(at).any(|place| members[place.member].is_some()))
         }
         Some((Kind::Linear(_) | Kind::Striped(..), _)) | None => false,
     };

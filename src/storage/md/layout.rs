@@ -131,13 +131,14 @@ impl Geometry {
         Ok(Self { kind, chunk: sb.chunk, size, used, name })
     }
 
-    /// How many copies of each byte there are; parity is none.
-    pub fn copies(&self) -> u64 {
-        match &self.kind {
+    /// All places of the byte at `offset`, which is below the size: one, or as many as there are copies.
+    pub fn places(&self, offset: u64) -> Places<'_> {
+        let copies = match &self.kind {
             Kind::Mirror(members) => (*members).into(),
             Kind::Copied(copies) => copies.near * copies.readable,
             _ => 1,
-        }
+        };
+        Places { geometry: self, offset, copies: 0..copies, last: Place { member: 0, offset: 0 } }
     }
 
     /// How many bytes from `offset` on lie together; `offset` is below the size.
@@ -150,8 +151,13 @@ impl Geometry {
         }
     }
 
-    /// Where the copy with this number of the byte at `offset` lies; `offset` is below the size.
-    pub fn place(&self, offset: u64, copy: u64) -> Place {
+    /// The first place of the byte at `offset`, which is below the size.
+    pub fn place(&self, offset: u64) -> Place {
+        self.copy(offset, 0)
+    }
+
+    /// The near copy with this number.
+    fn copy(&self, offset: u64, copy: u64) -> Place {
         let chunk = self.chunk.max(1);
         let (number, within) = (offset / chunk, offset % chunk);
         match &self.kind {
@@ -178,10 +184,37 @@ impl Geometry {
                 Place { member: index(parity.data(stripe, block)), offset: stripe * chunk + within }
             }
             Kind::Copied(copies) => {
-                let (member, chunks) = copies.place(number, copy, chunk);
-                Place { member: index(member), offset: chunks + within }
+                let (member, row) = copies.near(number, copy);
+                Place { member: index(member), offset: row * chunk + within }
             }
         }
+    }
+}
+
+/// The places of one byte.
+pub(super) struct Places<'a> {
+    geometry: &'a Geometry,
+    offset: u64,
+    copies: std::ops::Range<u64>,
+    last: Place,
+}
+
+impl Iterator for Places<'_> {
+    type Item = Place;
+
+    fn next(&mut self) -> Option<Place> {
+        let copy = self.copies.next()?;
+        self.last = match &self.geometry.kind {
+            Kind::Copied(copies) if copy % copies.readable == 0 => {
+                self.geometry.copy(self.offset, copy / copies.readable)
+            }
+            Kind::Copied(copies) => {
+                let member = u64::try_from(self.last.member).unwrap_or(0);
+                Place { member: index(copies.next_far(member)), offset: self.last.offset + copies.stride }
+            }
+            _ => self.geometry.copy(self.offset, copy),
+        };
+        Some(self.last)
     }
 }
 
@@ -272,12 +305,17 @@ impl Copies {
             let message = format!("found layout {layout:#x} for {disks} members; that is none of RAID10's");
             return Err(wrong(sb, "md.layout", message));
         }
+        let offset = layout & 1 << 16 != 0;
+        if offset && near > 1 && far > 1 && !disks.is_multiple_of(near) {
+            let message =
+                format!("{}: with layout {layout:#x} md writes copies of two chunks to one place", sb.array());
+            return Err(Error::unsupported("md.layout", message));
+        }
         let too_large =
             || wrong(sb, "md.size", format!("members of {} bytes make an array that is too large", sb.size));
         // `calc_sectors` and `raid10_size`: what a member's chunks hold, and what that takes of each member.
         let held = |chunks: u64| (chunks / far).checked_mul(disks).map(|n| n / near).ok_or_else(too_large);
         let used = held(chunks)?.checked_mul(near * far).ok_or_else(too_large)?.div_ceil(disks);
-        let offset = layout & 1 << 16 != 0;
         let stride = if offset { sb.chunk } else { used / far * sb.chunk };
         let mut copies = Self { near, far, offset, far_set_size, stride, readable: far, disks };
         let mut taken: Vec<u64> = (0..disks).map(|member| copies.next_far(member)).collect();
@@ -288,18 +326,11 @@ impl Copies {
         Ok((copies, used * sb.chunk, held(used)?))
     }
 
-    /// Copy `copy` of chunk `number`: on which member, and where.
-    fn place(&self, number: u64, copy: u64, chunk: u64) -> (u64, u64) {
-        let (near, far) = (copy / self.readable, copy % self.readable);
+    /// Near copy `near` of chunk `number`: on which member, and in which row of chunks.
+    fn near(&self, number: u64, near: u64) -> (u64, u64) {
         let position = number * self.near + near;
-        // A near copy may be on the next row, whose own far copies do not come between.
-        let first = number * self.near / self.disks;
-        let row = first * if self.offset { self.far } else { 1 } + (position / self.disks - first);
-        let mut member = position % self.disks;
-        for _ in 0..far {
-            member = self.next_far(member);
-        }
-        (member, row * chunk + far * self.stride)
+        let row = position / self.disks * if self.offset { self.far } else { 1 };
+        (position % self.disks, row)
     }
 
     /// The member that has the next far copy of what `member` has.

@@ -46,8 +46,7 @@ impl Array {
     /// Reads one run, which lies together on each of its places.
     fn read_run(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         let mut first = None;
-        for copy in 0..self.geometry.copies() {
-            let place = self.geometry.place(offset, copy);
+        for place in self.geometry.places(offset) {
             let Some(member) = self.member(place.member) else { continue };
             match member.read(buf, place.offset) {
                 Ok(()) => return Ok(()),
@@ -55,7 +54,7 @@ impl Array {
             }
         }
         if let Kind::Parity(parity) = &self.geometry.kind {
-            return self.compute(parity, buf, self.geometry.place(offset, 0), first);
+            return self.compute(parity, buf, self.geometry.place(offset), first);
         }
         let nowhere =
             || Error::new(ErrorKind::Io, format!("byte {offset} of the array lies on members that are missing"));
@@ -156,8 +155,7 @@ impl Array {
 
     /// The first copy of the byte at `offset` that a member has, if one is there.
     fn first_copy(&self, offset: u64) -> Option<Place> {
-        let places = (0..self.geometry.copies()).map(|copy| self.geometry.place(offset, copy));
-        places.into_iter().find(|place| self.member(place.member).is_some())
+        self.geometry.places(offset).find(|place| self.member(place.member).is_some())
     }
 
     /// Reads small chunks: what lies together on a member is read at once, and then put where it belongs.
@@ -251,7 +249,7 @@ impl Array {
         if offset > last {
             return;
         }
-        let ends = (self.geometry.place(offset, 0), self.geometry.place(last, 0));
+        let ends = (self.geometry.place(offset), self.geometry.place(last));
         for (n, member) in self.members.iter().enumerate() {
             let Some(member) = member else { continue };
             let (start, end) = match &self.geometry.kind {
