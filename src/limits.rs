@@ -57,6 +57,12 @@ pub const EWF_SECTIONS_MAX: usize = 500_000;
 pub const GPT_ENTRIES_SIZE_MAX: u64 = 4 << 20;
 /// MBR: the most links of the chain of logical partitions. Linux numbers at most 256 partitions of a disk.
 pub const MBR_LOGICAL_MAX: usize = 252;
+/// md: the most members of an array: as many as a superblock of 4096 bytes has roles for.
+pub const MD_MEMBERS_MAX: usize = 1920;
+/// md: the bytes of a superblock, all versions; the kernel reads no more.
+pub const MD_SUPERBLOCK_SIZE: usize = 4096;
+/// md: the largest list of bad blocks. The kernel keeps it in one page.
+pub const MD_BAD_BLOCKS_SIZE_MAX: usize = 4096;
 /// dm-integrity: the largest journal that is looked through. The kernel makes at most 64 MiB unless it is told
 /// otherwise (`DEFAULT_MAX_JOURNAL_SECTORS`), and cryptsetup has no option for LUKS2. One of this size has at most a
 /// million entries, of which tens of bytes are kept.

@@ -9,6 +9,7 @@
 
 mod gpt;
 mod mbr;
+pub mod md;
 
 use std::fmt;
 
