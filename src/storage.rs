@@ -5,6 +5,7 @@
 //! partition lies within it.
 
 mod gpt;
+pub mod lvm;
 mod mbr;
 
 use std::fmt;

@@ -1,0 +1,6 @@
+//! Disks made of disks, against what the kernel reads of them.
+
+// A panic is how a test reports what it found.
+#![allow(clippy::unwrap_used, clippy::as_conversions)]
+
+mod lvm;
