@@ -20,13 +20,13 @@ const EXTENTS: usize = 64;
 
 /// A file in pieces; a later one covers an earlier one.
 #[derive(Clone, Default)]
-struct Pieces {
+pub(super) struct Pieces {
     pieces: Vec<(u64, Vec<u8>)>,
     len: u64,
 }
 
 impl Pieces {
-    fn parse(mut input: &[u8]) -> Self {
+    pub(super) fn parse(mut input: &[u8]) -> Self {
         let mut file = Self::default();
         while let Some((head, rest)) = input.split_first_chunk::<4>() {
             let at = u64::from(u16::from_be_bytes([head[0], head[1]])) * SECTOR as u64;
@@ -38,23 +38,23 @@ impl Pieces {
         file
     }
 
-    fn put(&mut self, at: u64, bytes: &[u8]) {
+    pub(super) fn put(&mut self, at: u64, bytes: &[u8]) {
         self.len = self.len.max(at + bytes.len() as u64);
         self.pieces.push((at, bytes.to_vec()));
     }
 
     /// `len` bytes at `at`, where the file has them.
-    fn get(&self, at: u64, len: usize) -> Option<Vec<u8>> {
+    pub(super) fn get(&self, at: u64, len: usize) -> Option<Vec<u8>> {
         let mut bytes = vec![0; len];
         self.read_exact_at(&mut bytes, at).ok().map(|()| bytes)
     }
 
-    fn get_u64(&self, at: u64) -> Option<u64> {
+    pub(super) fn get_u64(&self, at: u64) -> Option<u64> {
         self.get(at, 8).map(|b| u64::from_le_bytes(b.try_into().unwrap()))
     }
 
     /// Puts the checksum of `len` bytes at `at` to their byte `field`, where it counts as zero.
-    fn fix(&mut self, at: u64, len: usize, field: usize, checksum: impl Fn(&[u8]) -> [u8; 4]) {
+    pub(super) fn fix(&mut self, at: u64, len: usize, field: usize, checksum: impl Fn(&[u8]) -> [u8; 4]) {
         let Some(mut bytes) = self.get(at, len) else { return };
         bytes[field..field + 4].fill(0);
         self.put(at + field as u64, &checksum(&bytes));
@@ -196,7 +196,7 @@ fn exercise(format: Format, file: Arc<Pieces>) -> Result<()> {
     }
 }
 
-fn walk(disk: &dyn ReadAt) -> Result<()> {
+pub(super) fn walk(disk: &dyn ReadAt) -> Result<()> {
     let mut at = 0;
     for _ in 0..EXTENTS {
         if at >= disk.len() {

@@ -27,6 +27,7 @@ use unluks::{Error, ErrorKind, Image, Key, Limits, Metadata, ReadAt, Result, Sec
 
 mod containers;
 mod integrity;
+mod lvm;
 mod server;
 
 /// A body, which says whether its input was accepted.
@@ -49,6 +50,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("vmdk", containers::vmdk),
     ("ewf", containers::ewf),
     ("partitions", containers::partitions),
+    ("lvm", lvm::lvm),
     ("nbd", server::nbd),
     ("backup", backup),
 ];

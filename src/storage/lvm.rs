@@ -42,13 +42,15 @@ mod metadata;
 mod raid;
 mod snapshot;
 mod stripe;
+#[cfg(test)]
+mod tests;
 mod text;
 mod thin;
 
 use std::fmt;
 use std::sync::Arc;
 
-pub use label::{Label, OldVersion, Region};
+pub use label::{Label, MetadataVersion, Region};
 pub use map::LogicalVolume;
 
 use self::build::{Builder, Device};
@@ -301,10 +303,10 @@ impl VolumeGroup {
     /// # Errors
     /// [`ErrorKind::LimitExceeded`](crate::ErrorKind::LimitExceeded) where an area for metadata is too large to be looked
     /// through; [`ErrorKind::Io`](crate::ErrorKind::Io) where a device cannot be read.
-    pub fn old_versions(&self) -> Result<Vec<OldVersion>> {
+    pub fn old_versions(&self) -> Result<Vec<MetadataVersion>> {
         let mut found = Vec::new();
         for (label, device) in &self.contents.labels {
-            found.extend(label.old_versions(&**device)?);
+            found.extend(label.versions(&**device)?);
         }
         found.retain(|version| version.seqno < self.seqno);
         found.sort_by(|a, b| (b.seqno, b.time, &b.description).cmp(&(a.seqno, a.time, &a.description)));

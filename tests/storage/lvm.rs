@@ -37,7 +37,7 @@ fn devices(dir: &Path, name: &str, case: &Value) -> Vec<Device> {
 }
 
 /// The golden case `name`: its devices, and what the manifest says.
-fn case(name: &str) -> (Vec<Device>, Value) {
+pub fn case(name: &str) -> (Vec<Device>, Value) {
     let case = manifest(&golden()).remove(name).unwrap();
     (devices(&golden(), name, &case), case)
 }
@@ -153,6 +153,28 @@ fn check_all(dir: &Path) -> (usize, usize, usize) {
     }
     println!("{} cases: {} volumes, {} with a device gone", total.0, total.1, total.2);
     total
+}
+
+#[test]
+fn what_the_ring_still_holds_is_listed() {
+    let (devices, _) = case("ring-0");
+    let group = VolumeGroup::assemble(devices).unwrap();
+    let old = group.old_versions().unwrap();
+    assert!(old.len() >= 8 && old.iter().all(|version| version.seqno < group.seqno), "{old:?}");
+    assert!(old.windows(2).all(|pair| pair[0].seqno >= pair[1].seqno));
+    assert_eq!(old[0].seqno, group.seqno - 1);
+    assert!(old.iter().all(|version| version.name == group.name && version.time > 1_700_000_000));
+    assert!(old[0].description.contains("lvchange"), "{}", old[0].description);
+    assert!(group.seqno > 40 && old.last().unwrap().seqno > 1, "the ring has gone round");
+}
+
+#[test]
+fn a_device_is_told_by_its_label() {
+    let (devices, case) = case("raid1");
+    let label = Label::probe(&*devices[1]).unwrap().unwrap();
+    assert_eq!((label.sector, label.device_size), (1, devices[1].len()));
+    assert_eq!(label.group().unwrap().0, case["group"].as_str().unwrap());
+    assert_eq!((label.data_areas.len(), label.metadata_areas.len()), (1, 1));
 }
 
 #[test]

@@ -4,3 +4,4 @@
 #![allow(clippy::unwrap_used, clippy::as_conversions)]
 
 mod lvm;
+mod lvm_mutations;

@@ -100,10 +100,10 @@ pub struct Label {
     pub(super) damage: Option<Error>,
 }
 
-/// A version of the metadata that has been replaced, and is still in the ring.
+/// A version of the metadata in the ring.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct OldVersion {
+pub struct MetadataVersion {
     /// The volume group's name then.
     pub name: String,
     /// Its number: each change has the next.
@@ -189,19 +189,16 @@ impl Label {
         self.metadata.as_ref().map(|m| m.seqno)
     }
 
-    /// The versions of the metadata that are still in the rings, the newest first, besides the one in use. Versions
-    /// that are written over in part are left out.
+    /// All versions of the metadata that are whole in the rings, that in use, too: the newest first.
     ///
     /// # Errors
     /// [`ErrorKind::Io`] where `disk` cannot be read; [`ErrorKind::LimitExceeded`] where a ring is too large.
-    pub fn old_versions(&self, disk: &dyn ReadAt) -> Result<Vec<OldVersion>> {
+    pub fn versions(&self, disk: &dyn ReadAt) -> Result<Vec<MetadataVersion>> {
         let mut found = BTreeMap::new();
         for region in &self.metadata_areas {
             let Ok(area) = Area::read(disk, *region) else { continue };
             for version in area.versions(disk)? {
-                if self.seqno() != Some(version.seqno) {
-                    found.insert((version.seqno, version.time), version);
-                }
+                found.insert((version.seqno, version.time), version);
             }
         }
         Ok(found.into_values().rev().collect())
@@ -346,7 +343,7 @@ impl Area {
     }
 
     /// All texts in the ring that are whole. Each begins at a sector, and ends with a NUL.
-    fn versions(&self, disk: &dyn ReadAt) -> Result<Vec<OldVersion>> {
+    fn versions(&self, disk: &dyn ReadAt) -> Result<Vec<MetadataVersion>> {
         let size = self.region.size - 512;
         let Some(len) = usize::try_from(size).ok().filter(|_| size <= LVM_RING_MAX) else {
             let message = format!("the ring has {size} bytes; at most {LVM_RING_MAX} are looked through");
@@ -366,7 +363,7 @@ impl Area {
             let Some(left) = budget.checked_sub(text.len()) else { break };
             budget = left;
             if let Ok(Summary { name, seqno, time, description }) = Summary::parse(&text) {
-                found.push(OldVersion { name, seqno, time, description });
+                found.push(MetadataVersion { name, seqno, time, description });
             }
         }
         Ok(found)

@@ -3,7 +3,7 @@
 //!
 //! | superblock: the start of each leg's `rmeta` volume | | log: the start of the `mlog` volume | |
 //! |---|---|---|---|
-//! | 0..4 | `DmRd` | 0..4 | `MiRr`, most significant byte first |
+//! | 0..4 | `DmRd` | 0..4 | `rRiM` |
 //! | 8..12, 12..16 | number of legs, this leg's number | 4..8 | version |
 //! | 16..24 | events: how often the superblocks were written | 8..16 | number of regions |
 //! | 24..32, 120..144 | a bit for each leg that has failed | 1024.. | a bit for each region that is in sync |
