@@ -48,7 +48,8 @@ fn seal(disk: &mut [u8], structures: &[usize]) {
     disk[AREA..][..4].copy_from_slice(&crc);
     let crc = checksum(&disk[SECTOR + 20..2 * SECTOR]);
     disk[SECTOR + 16..][..4].copy_from_slice(&crc);
-    for block in structures.iter().map(|at| at / 4096 * 4096).filter(|at| *at >= 65536 && at + 4096 <= disk.len()) {
+    let len = disk.len();
+    for block in structures.iter().map(|at| at / 4096 * 4096).filter(|at| *at >= 65536 && at + 4096 <= len) {
         let salt = if number(disk, block + 32) == 27_022_010 { 160_774 } else { 121_107 };
         let crc = !crc32c::crc32c(&disk[block + 4..block + 4096]) ^ salt;
         disk[block..][..4].copy_from_slice(&crc.to_le_bytes());

@@ -513,18 +513,13 @@ impl Names<'_> {
             let kind = format!("{} in the middle of a reshape", section.string("type")?);
             return Ok(SegmentKind::Other(kind));
         }
-        let (count, array) = match level {
-            Level::Raid0 => ("stripe_count", "raid0_lvs"),
-            Level::Raid1 | Level::Raid10 => ("device_count", "raids"),
-        };
-        let count = section.number(count)?;
+        let count = section.number(if level == Level::Raid0 { "stripe_count" } else { "device_count" })?;
+        let array = if section.has("raid0_lvs") { "raid0_lvs" } else { "raids" };
         check_count(count)?;
         let values = section.array(array)?;
         // RAID 0 may do without the volumes that hold the kernel's metadata.
-        let (has_meta, expected) = match level {
-            Level::Raid0 if count_of(values.len())? == count => (false, count),
-            _ => (true, count * 2),
-        };
+        let has_meta = array == "raids";
+        let expected = if has_meta { count * 2 } else { count };
         if count_of(values.len())? != expected {
             let message = format!("\"{array}\" has {} values for {count} legs", values.len());
             return Err(fault("lvm.segment.areas", message));

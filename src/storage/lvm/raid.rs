@@ -121,3 +121,82 @@ pub(super) fn is_in_sync(log: &dyn ReadAt) -> Result<bool> {
     }
     Ok(true)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+
+    fn meta(events: u64, failed: u64, filled: u64) -> Vec<u8> {
+        let mut bytes = vec![0; 4096];
+        bytes[..4].copy_from_slice(b"DmRd");
+        bytes[8] = 3;
+        bytes[48] = 1;
+        for (at, number) in [(16, events), (24, failed), (32, filled)] {
+            bytes[at..at + 8].copy_from_slice(&number.to_le_bytes());
+        }
+        bytes
+    }
+
+    fn read(bytes: &[u8]) -> Option<Superblock> {
+        Superblock::read(&bytes.to_vec(), 1, 3).unwrap()
+    }
+
+    fn stale(legs: &[Option<Vec<u8>>]) -> Vec<&'static str> {
+        let legs: Vec<_> = legs.iter().map(|leg| leg.as_deref().map(read)).collect();
+        stale_legs(&legs).into_iter().map(|reason| reason.unwrap_or("")).collect()
+    }
+
+    #[test]
+    fn legs_that_are_not_in_sync_are_left_out() {
+        let good = || Some(meta(9, 0, FILLED));
+        assert_eq!(stale(&[good(), good(), good()]), ["", "", ""]);
+        assert_eq!(stale(&[None, good(), good()]), ["is not there", "", ""]);
+        assert_eq!(stale(&[good(), Some(meta(9, 0, 500)), good()]), ["", "is not filled yet", ""]);
+        assert_eq!(stale(&[good(), Some(meta(9, 0, 0)), good()]), ["", "is not filled yet", ""]);
+        let failed = "has failed, as another leg says";
+        assert_eq!(stale(&[good(), Some(meta(10, 1, FILLED)), good()]), [failed, "", ""]);
+        assert_eq!(
+            stale(&[Some(meta(8, 0, FILLED)), good(), Some(meta(7, 0, FILLED))]),
+            ["", "", "is older than another"]
+        );
+        let new = "has no superblock: it is new, and not filled";
+        assert_eq!(stale(&[Some(vec![0; 512]), good(), good()]), [new, "", ""]);
+        assert_eq!(stale(&[Some(vec![0; 512]), Some(vec![0; 512]), None]), ["", "", "is not there"]);
+    }
+
+    #[test]
+    fn a_superblock_of_another_set_is_refused() {
+        let changed = |at: usize, to: u8| {
+            let mut bytes = meta(9, 0, FILLED);
+            bytes[at] = to;
+            let e = Superblock::read(&bytes, 1, 3).unwrap_err();
+            (e.kind(), e.message().to_owned())
+        };
+        let message = "the superblock is of level 10 with 3 legs, the volume group's metadata says level 1 with 3";
+        assert_eq!(changed(48, 10), (ErrorKind::Corrupt, message.to_owned()));
+        assert_eq!(changed(8, 2).0, ErrorKind::Corrupt);
+        let message = "the superblock has flags 0x1 and features 0x0: a reshape is under way";
+        assert_eq!(changed(60, 1), (ErrorKind::Unsupported, message.to_owned()));
+        assert_eq!(changed(144, 1).0, ErrorKind::Unsupported);
+    }
+
+    #[test]
+    fn a_log_is_in_sync_where_all_its_bits_are() {
+        let log = |regions: u64, bits: &[u8]| {
+            let mut bytes = vec![0; 2048];
+            bytes[..8].copy_from_slice(b"rRiM\x02\0\0\0");
+            bytes[8..16].copy_from_slice(&regions.to_le_bytes());
+            bytes[1024..1024 + bits.len()].copy_from_slice(bits);
+            bytes
+        };
+        assert!(is_in_sync(&log(11, &[255, 7])).unwrap());
+        assert!(is_in_sync(&log(16, &[255, 255])).unwrap());
+        assert!(!is_in_sync(&log(12, &[255, 7])).unwrap());
+        assert!(!is_in_sync(&log(11, &[254, 255])).unwrap());
+        assert!(!is_in_sync(&vec![0; 2048]).unwrap());
+        assert!(is_in_sync(&log(8192, &[255; 1024])).unwrap());
+        let e = is_in_sync(&log(8193, &[255; 1024])).unwrap_err();
+        assert_eq!(e.message(), "the mirror's log is for 8193 regions, and has room for 8192");
+    }
+}

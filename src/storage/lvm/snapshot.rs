@@ -140,3 +140,76 @@ fn read_exceptions(store: &dyn ReadAt, chunk: u64) -> Result<Vec<(u64, u64)>> {
     }
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CHUNK: usize = 1024;
+
+    /// A store of chunks of 1024 bytes, each filled with its number, with these exceptions in its first area.
+    fn store(exceptions: &[(u64, u64)]) -> Vec<u8> {
+        let mut bytes: Vec<u8> = (0..200u8).flat_map(|n| [n; CHUNK]).collect();
+        bytes[..16].copy_from_slice(b"SnAp\x01\0\0\0\x01\0\0\0\x02\0\0\0");
+        bytes[CHUNK..2 * CHUNK].fill(0);
+        for (n, (old, new)) in exceptions.iter().enumerate() {
+            // The 64 pairs of an area, and their chunks, lie before the next.
+            let at = CHUNK * (1 + n / 64 * 65) + n % 64 * 16;
+            bytes[at..at + 8].copy_from_slice(&old.to_le_bytes());
+            bytes[at + 8..at + 16].copy_from_slice(&new.to_le_bytes());
+        }
+        bytes
+    }
+
+    fn open(store: Vec<u8>, len: u64) -> Result<Snapshot> {
+        Snapshot::open(Arc::new(vec![255u8; 100 * CHUNK]), Arc::new(store), len)
+    }
+
+    fn chunks(snapshot: &Snapshot, count: usize) -> Vec<u8> {
+        let mut bytes = vec![0; count * CHUNK];
+        snapshot.read(&mut bytes, 0).unwrap();
+        bytes.chunks(CHUNK).map(|chunk| chunk[CHUNK - 1]).collect()
+    }
+
+    #[test]
+    fn exceptions_stand_for_chunks_of_the_origin() {
+        let snapshot = open(store(&[(3, 7), (1, 5), (2, 6)]), 100 * 1024).unwrap();
+        assert_eq!(chunks(&snapshot, 6), [255, 5, 6, 7, 255, 255]);
+        assert_eq!(snapshot.extent(1024).unwrap().len, 3 * 1024);
+        assert_eq!(snapshot.extent(100).unwrap().len, 924);
+        // A second area, behind the first one's 64 chunks.
+        let mut many: Vec<(u64, u64)> = (0..64).map(|n| (n, n + 2)).collect();
+        many.push((70, 68));
+        let mut bytes = store(&many);
+        bytes[66 * CHUNK + 16..67 * CHUNK].fill(0);
+        let snapshot = open(bytes, 100 * 1024).unwrap();
+        assert_eq!(chunks(&snapshot, 72)[62..], [64, 65, 255, 255, 255, 255, 255, 255, 68, 255]);
+        assert_eq!(chunks(&open(vec![0; 8192], 1024).unwrap(), 2), [255, 255]);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let said = |change: &dyn Fn(&mut Vec<u8>), len| {
+            let mut bytes = store(&[(3, 7), (1, 5)]);
+            change(&mut bytes);
+            let e = open(bytes, len).err().unwrap();
+            (e.rule().to_owned(), e.message().to_owned())
+        };
+        let is = |rule: &str, message: &str| (format!("lvm.snapshot.{rule}"), message.to_owned());
+        let magic = is("magic", "the snapshot's store begins with 0x70416e58, not with 0x70416e53");
+        assert_eq!(said(&|b| b[0] = b'X', 1024), magic);
+        let invalid = is("invalid", "the snapshot is invalid: its store was full, or could not be written");
+        assert_eq!(said(&|b| b[4] = 0, 1024), invalid);
+        assert_eq!(said(&|b| b[8] = 2, 1024), is("version", "the snapshot's store has version 2; 1 is read"));
+        let chunk =
+            is("chunk_size", "the snapshot's store has chunks of 1536 bytes; a power of two up to 1048576 is allowed");
+        assert_eq!(said(&|b| b[12] = 3, 1024), chunk);
+        assert_eq!(said(&|b| b[12..16].fill(0), 1024).0, "lvm.snapshot.chunk_size");
+        let beyond = is("beyond", "the snapshot's store puts chunk 3 to its own chunk 255, and has 200");
+        assert_eq!(said(&|b| b[CHUNK + 8] = 255, 1024), beyond);
+        let twice = is("twice", "the snapshot's store has two exceptions for chunk 3");
+        assert_eq!(said(&|b| b[CHUNK + 16] = 3, 1024), twice);
+        let size = is("size", "the snapshot's store is for 102401 bytes, but the origin has 102400");
+        assert_eq!(said(&|_| (), 102_401), size);
+    }
+}

@@ -291,3 +291,121 @@ impl Thin {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+
+    const DATA_BLOCK: u64 = 65536;
+
+    fn put(bytes: &mut [u8], at: usize, number: u64) {
+        bytes[at..at + 8].copy_from_slice(&number.to_le_bytes());
+    }
+
+    fn seal(metadata: &mut [u8]) {
+        for (n, block) in metadata.chunks_mut(BLOCK).enumerate() {
+            let salt = if n == 0 { SUPERBLOCK_SALT } else { NODE_SALT };
+            let crc = !crc32c::crc32c(&block[4..]) ^ salt;
+            block[..4].copy_from_slice(&crc.to_le_bytes());
+        }
+    }
+
+    /// A node in block `n` with room for four entries.
+    fn node(metadata: &mut [u8], n: usize, kind: u8, value_size: u8, entries: &[(u64, u64)]) {
+        let block = &mut metadata[n * BLOCK..][..BLOCK];
+        put(block, 8, u64::try_from(n).unwrap());
+        block[4] = kind;
+        block[16] = u8::try_from(entries.len()).unwrap();
+        block[20] = 4;
+        block[24] = value_size;
+        for (i, (key, value)) in entries.iter().enumerate() {
+            put(block, 32 + i * 8, *key);
+            put(block, 64 + i * usize::from(value_size), *value);
+        }
+    }
+
+    /// Volume 7 with blocks 1, 2 and 4, and 20: in two leaves, data blocks 5, 6, 3 and 0.
+    fn metadata() -> Vec<u8> {
+        let mut bytes = vec![0; 8 * BLOCK];
+        put(&mut bytes, 32, MAGIC);
+        bytes[40] = 2;
+        put(&mut bytes, 48, 9);
+        put(&mut bytes, 320, 1);
+        put(&mut bytes, 328, 2);
+        put(&mut bytes, 336, 128 | 8 << 32);
+        put(&mut bytes, 344, 8);
+        node(&mut bytes, 1, 2, 8, &[(7, 3)]);
+        node(&mut bytes, 2, 2, 24, &[(7, 4)]);
+        node(&mut bytes, 3, 1, 8, &[(1, 4), (20, 5)]);
+        node(&mut bytes, 4, 2, 8, &[(1, 5 << 24 | 1), (2, 6 << 24), (4, 3 << 24)]);
+        node(&mut bytes, 5, 2, 8, &[(20, 0)]);
+        for n in 6..8 {
+            node(&mut bytes, n, 2, 8, &[]);
+        }
+        seal(&mut bytes);
+        bytes
+    }
+
+    fn open(metadata: Vec<u8>, device: u64) -> Result<(Thin, PoolState)> {
+        let data: Vec<u8> = (1..9u8).flat_map(|n| [n; 65536]).collect();
+        Thin::open(Arc::new(metadata), Arc::new(data), DATA_BLOCK, device)
+    }
+
+    #[test]
+    fn blocks_are_found_and_holes_are_zero() {
+        let (thin, state) = open(metadata(), 7).unwrap();
+        assert_eq!((state.transaction, state.needs_check), (9, false));
+        let mut bytes = vec![9; 65536 * 22];
+        thin.read(&mut bytes, 0).unwrap();
+        let blocks: Vec<u8> = bytes.chunks(65536).map(|block| block[65535]).collect();
+        assert_eq!(blocks[..6], [0, 6, 7, 0, 4, 0]);
+        assert_eq!(blocks[19..], [0, 1, 0]);
+        let extent = |offset| thin.extent(offset).map(|e| (e.len, e.zero)).unwrap();
+        assert_eq!(extent(0), (65536, true));
+        assert_eq!(extent(65536 + 100), (2 * 65536 - 100, false));
+        assert_eq!(extent(3 * 65536), (65536, true));
+        // The hole goes on to the next leaf.
+        assert_eq!(extent(5 * 65536), (15 * 65536, true));
+        assert!(extent(21 * 65536).0 > 1 << 40);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let said = |at: usize, to: u64| {
+            let mut bytes = metadata();
+            put(&mut bytes, at, to);
+            seal(&mut bytes);
+            let read = |(thin, _): (Thin, PoolState)| thin.read(&mut [0; 512], 65536);
+            let e = open(bytes, 7).and_then(read).unwrap_err();
+            (e.rule().to_owned(), e.message().to_owned())
+        };
+        let is =
+            |rule: &str, message: &str| (format!("lvm.thin.{rule}"), format!("the thin pool's metadata {message}"));
+        assert_eq!(said(32, 1), is("magic", "has the magic 1, not 27022010"));
+        let version = "has version 3 and features 0x0; 1 and 2, and 0, are read";
+        assert_eq!(said(40, 3), is("version", version));
+        assert_eq!(said(360, 1).0, "lvm.thin.version");
+        assert_eq!(said(336, 64 | 8 << 32).0, "lvm.thin.block_size");
+        assert_eq!(said(344, 9), is("size", "has 9 blocks, but its volume 8"));
+        assert_eq!(said(320, 8), is("block", "points to its block 8, and has 8"));
+        assert_eq!(said(BLOCK + 8, 2), is("place", "has block 2 where block 1 belongs"));
+        assert_eq!(said(BLOCK + 32, 8), is("device", "has no volume with number 7"));
+        assert_eq!(said(2 * BLOCK + 32, 8), is("device", "has no volume with number 7"));
+        assert_eq!(said(3 * BLOCK + 4, 4 | 3 << 32), is("node", "has a node of kind 4 in block 3"));
+        assert_eq!(said(4 * BLOCK + 40, 1), is("node", "has keys out of order in block 4"));
+        assert_eq!(said(4 * BLOCK + 16, 5 | 4 << 32), is("node", "has 5 entries and room for 4 in block 4"));
+        assert_eq!(said(4 * BLOCK + 16, 3 | 400 << 32), is("node", "has 3 entries and room for 400 in block 4"));
+        assert_eq!(said(4 * BLOCK + 24, 24), is("node", "has values of 24 bytes, not of 8, in block 4"));
+        assert_eq!(said(3 * BLOCK + 64, 3), is("depth", "has a tree that is deeper than 16 levels"));
+        assert_eq!(
+            said(4 * BLOCK + 64, 8 << 24),
+            is("beyond", "puts block 1 to block 8 of the data, which has 524288 bytes")
+        );
+        let mut bytes = metadata();
+        bytes[BLOCK + 100] ^= 1;
+        let e = open(bytes, 7).err().unwrap();
+        assert_eq!((e.kind(), e.rule(), e.offset()), (ErrorKind::Corrupt, "lvm.thin.crc", Some(4096)));
+        assert_eq!(open(metadata(), 8).err().unwrap().rule(), "lvm.thin.device");
+    }
+}
