@@ -2,6 +2,7 @@
 
 // A panic is how a test reports what it found.
 #![allow(clippy::unwrap_used, clippy::as_conversions)]
+#![cfg(feature = "unlock")]
 
 mod lvm;
 mod lvm_mutations;

@@ -396,6 +396,18 @@ fn raid_legs_without_superblocks_are_all_alike_and_raid10_needs_one_of_each_pair
         e.message().contains("too few legs that are there and in sync: lvm: leg 0 of volume r is left out:"),
         "{e}"
     );
+    // RAID 0 has its legs with and without the kernel's metadata, under two names.
+    for (kind, legs) in
+        [("raid0", "raid0_lvs = [\"d0\",\"d1\"]"), ("raid0_meta", "raids = [\"m0\",\"d0\",\"m1\",\"d1\"]")]
+    {
+        let (before, behind) = (text.find("type = \"raid10\"").unwrap(), text.find("raids = ").unwrap());
+        let end = behind + text[behind..].find('\n').unwrap();
+        let raid0 =
+            format!("{}type = \"{kind}\"\nstripe_count = 2\nstripe_size = 8\n{legs}{}", &text[..before], &text[end..]);
+        let bytes = opened(&both(&raid0).unwrap(), "r").unwrap();
+        assert_eq!(bytes.chunks(4096).map(|c| c[0]).collect::<Vec<_>>(), [20, 152, 21, 153], "{kind}");
+        assert_eq!(opened(&assemble(vec![device(0, &raid0)]).unwrap(), "r").unwrap_err().rule(), "lvm.pv.missing");
+    }
     let copies = text.replace("device_count = 4", "device_count = 4\ndata_copies = 3");
     assert!(both(&copies).unwrap_err().message().contains("it keeps 3 copies on 4 legs"));
 }

@@ -120,7 +120,7 @@ impl Blocks {
             let before = behind.checked_sub(1);
             match before {
                 Some(n) if !node.is_leaf => at = node.value(n)?,
-                Some(n) if node.key(n)? == key => return Ok(Found::Entry(node, n)),
+                Some(n) if node.key(n)? == key => return Ok(Found::Entry(Box::new(node), n)),
                 _ => return Ok(Found::Hole { end }),
             }
         }
@@ -130,7 +130,7 @@ impl Blocks {
 
 enum Found {
     /// The node, and the number of the entry.
-    Entry(Node, usize),
+    Entry(Box<Node>, usize),
     /// There is none, and none below key `end`.
     Hole { end: Option<u64> },
 }
