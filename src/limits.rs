@@ -63,6 +63,25 @@ pub const MD_MEMBERS_MAX: usize = 1920;
 pub const MD_SUPERBLOCK_SIZE: usize = 4096;
 /// md: the largest list of bad blocks. The kernel keeps it in one page.
 pub const MD_BAD_BLOCKS_SIZE_MAX: usize = 4096;
+/// LVM2: the largest text of metadata. LVM gives it 512 KiB unless it is told otherwise; thousands of volumes have a few
+/// megabytes.
+pub const LVM_TEXT_SIZE_MAX: u64 = 16 << 20;
+/// LVM2: how deep sections of metadata may nest. LVM's own nest five deep.
+pub const LVM_TEXT_DEPTH_MAX: usize = 16;
+/// LVM2: how many values the metadata may hold, each of which takes more memory than it has text. A volume has about 20.
+pub const LVM_TEXT_VALUES_MAX: usize = 262_144;
+/// LVM2: how many legs or stripes a segment may have (`MAX_STRIPES`; RAID has 64).
+pub const LVM_AREAS_MAX: u64 = 128;
+/// LVM2: how many volumes may lie on each other. A thin volume over a RAID has four.
+pub const LVM_DEPTH_MAX: usize = 16;
+/// LVM2: the largest ring of metadata that is looked through for older versions. LVM makes it 1 MiB, and its text at most
+/// half of it.
+pub const LVM_RING_MAX: u64 = 16 << 20;
+/// LVM2: how many exceptions of a snapshot are kept in memory, 16 bytes each: 8 GiB in the usual chunks of 4 KiB.
+pub const LVM_EXCEPTIONS_MAX: usize = 2_097_152;
+/// dm-thin: how deep its trees may be. Their nodes have at least 84 entries when they are full, so that eight levels map
+/// more than any disk.
+pub const THIN_DEPTH_MAX: usize = 16;
 /// dm-integrity: the largest journal that is looked through. The kernel makes at most 64 MiB unless it is told
 /// otherwise (`DEFAULT_MAX_JOURNAL_SECTORS`), and cryptsetup has no option for LUKS2. One of this size has at most a
 /// million entries, of which tens of bytes are kept.

@@ -8,6 +8,7 @@
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 
 mod gpt;
+pub mod lvm;
 mod mbr;
 pub mod md;
 

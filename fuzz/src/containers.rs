@@ -49,7 +49,7 @@ impl Pieces {
         self.read_exact_at(&mut bytes, at).ok().map(|()| bytes)
     }
 
-    fn get_u64(&self, at: u64) -> Option<u64> {
+    pub(super) fn get_u64(&self, at: u64) -> Option<u64> {
         self.get(at, 8).map(|b| u64::from_le_bytes(b.try_into().unwrap()))
     }
 
@@ -196,7 +196,7 @@ fn exercise(format: Format, file: Arc<Pieces>) -> Result<()> {
     }
 }
 
-fn walk(disk: &dyn ReadAt) -> Result<()> {
+pub(super) fn walk(disk: &dyn ReadAt) -> Result<()> {
     let mut at = 0;
     for _ in 0..EXTENTS {
         if at >= disk.len() {

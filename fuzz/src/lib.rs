@@ -28,6 +28,7 @@ use unluks::{Error, ErrorKind, Image, Key, Limits, Metadata, ReadAt, Result, Sec
 mod containers;
 mod integrity;
 mod md;
+mod lvm;
 mod server;
 
 /// A body, which says whether its input was accepted.
@@ -51,6 +52,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("ewf", containers::ewf),
     ("partitions", containers::partitions),
     ("md", md::md),
+    ("lvm", lvm::lvm),
     ("nbd", server::nbd),
     ("backup", backup),
 ];
