@@ -20,8 +20,12 @@ mod cache;
 mod ewf;
 mod fields;
 mod map;
+mod parallels;
+mod qcow1;
 mod qcow2;
+mod qed;
 mod unpack;
+mod vdi;
 mod vhd;
 mod vhdx;
 mod vmdk;
@@ -43,6 +47,14 @@ pub enum Format {
     Raw,
     /// QEMU's qcow2, versions 2 and 3.
     Qcow2,
+    /// QEMU's qcow, version 1.
+    Qcow,
+    /// QEMU's QED.
+    Qed,
+    /// VirtualBox's VDI, dynamic and fixed.
+    Vdi,
+    /// Parallels' hard disk images.
+    Parallels,
     /// Virtual PC's VHD (QEMU calls it vpc), fixed and dynamic.
     Vhd,
     /// Hyper-V's VHDX, fixed and dynamic.
@@ -55,13 +67,28 @@ pub enum Format {
 
 impl Format {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::Raw, Self::Qcow2, Self::Vhd, Self::Vhdx, Self::Vmdk, Self::Ewf];
+    pub const ALL: [Self; 10] = [
+        Self::Raw,
+        Self::Qcow2,
+        Self::Qcow,
+        Self::Qed,
+        Self::Vdi,
+        Self::Parallels,
+        Self::Vhd,
+        Self::Vhdx,
+        Self::Vmdk,
+        Self::Ewf,
+    ];
 
     /// Its name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Raw => "raw",
             Self::Qcow2 => "qcow2",
+            Self::Qcow => "qcow",
+            Self::Qed => "qed",
+            Self::Vdi => "vdi",
+            Self::Parallels => "parallels",
             Self::Vhd => "vhd",
             Self::Vhdx => "vhdx",
             Self::Vmdk => "vmdk",
@@ -184,6 +211,10 @@ pub fn open(file: Arc<dyn ReadAt>, options: Options) -> Result<Opened> {
     let contents = match format {
         Format::Raw => Contents::Disk(file),
         Format::Qcow2 => qcow2::open(file, &mut notes)?,
+        Format::Qcow => Contents::Disk(qcow1::open(file)?),
+        Format::Qed => Contents::Disk(qed::open(file, &mut notes)?),
+        Format::Vdi => Contents::Disk(vdi::open(file)?),
+        Format::Parallels => Contents::Disk(parallels::open(file, &mut notes)?),
         Format::Vhd => Contents::Disk(vhd::open(file, &mut notes)?),
         Format::Vhdx => {
             let vhdx = vhdx::open(file)?;
@@ -214,14 +245,20 @@ pub fn open(file: Arc<dyn ReadAt>, options: Options) -> Result<Opened> {
 
 const VMDK_DESCRIPTOR: &[u8] = b"# Disk Descriptor";
 
-/// The formats that are read, by the bytes at their start.
-const KNOWN: &[(&[u8], Format)] = &[
-    (b"QFI\xfb", Format::Qcow2),
-    (b"conectix", Format::Vhd),
-    (b"vhdxfile", Format::Vhdx),
-    (b"KDMV", Format::Vmdk),
-    (VMDK_DESCRIPTOR, Format::Vmdk),
-    (&ewf::MAGIC, Format::Ewf),
+/// The formats that are read, by bytes at a place near their start.
+const KNOWN: &[(u64, &[u8], Format)] = &[
+    // qcow's version 1 has the magic of version 2.
+    (0, &qcow1::MAGIC, Format::Qcow),
+    (0, b"QFI\xfb", Format::Qcow2),
+    (0, &qed::MAGIC, Format::Qed),
+    (vdi::SIGNATURE_AT, &vdi::SIGNATURE, Format::Vdi),
+    (0, &parallels::MAGIC, Format::Parallels),
+    (0, &parallels::MAGIC_EXT, Format::Parallels),
+    (0, b"conectix", Format::Vhd),
+    (0, b"vhdxfile", Format::Vhdx),
+    (0, b"KDMV", Format::Vmdk),
+    (0, VMDK_DESCRIPTOR, Format::Vmdk),
+    (0, &ewf::MAGIC, Format::Ewf),
 ];
 
 const CONVERT: &str = "qemu-img convert -O raw IMAGE DISK.raw makes an image that can be read";
@@ -230,11 +267,6 @@ const UNPACK: &str = "unpack the file first";
 
 /// What is told from a raw disk but not read: where its magic lies, its name, and what to do.
 const LEFT_OUT: &[(u64, &[u8], &str, &str)] = &[
-    (0, b"QFI\xfb\0\0\0\x01", "a qcow image of version 1", CONVERT),
-    (0, b"QED\0", "a QED image", CONVERT),
-    (64, b"\x7f\x10\xda\xbe", "a VirtualBox VDI image", CONVERT),
-    (0, b"WithoutFreeSpace", "a Parallels image", CONVERT),
-    (0, b"WithouFreSpacExt", "a Parallels image", CONVERT),
     (0, b"COWD", "a VMware ESX COW disk", CONVERT),
     (0, b"\xbe\xba\xfe\xca\0\0\0\0", "a VMware seSparse disk", CONVERT),
     (0, b"Bochs Virtual HD Image", "a Bochs image", CONVERT),
@@ -263,7 +295,6 @@ pub fn detect(file: &dyn ReadAt) -> Result<Format> {
             return Ok(Format::Raw);
         }
     }
-    // These come first: qcow's version 1 has the magic of version 2.
     for (offset, magic, name, hint) in LEFT_OUT {
         if has_at(file, *offset, magic)? {
             return Err(Error::unsupported(
@@ -274,8 +305,8 @@ pub fn detect(file: &dyn ReadAt) -> Result<Format> {
             .with_hint(format!("{hint}; --format raw reads the file as it is")));
         }
     }
-    for (magic, format) in KNOWN {
-        if starts_with(file, magic)? {
+    for (offset, magic, format) in KNOWN {
+        if has_at(file, *offset, magic)? {
             return Ok(*format);
         }
     }
@@ -306,7 +337,7 @@ mod tests {
         assert_eq!("VPC".parse::<Format>().unwrap(), Format::Vhd);
         let e = "zip".parse::<Format>().unwrap_err();
         assert_eq!(e.kind(), ErrorKind::InvalidInput);
-        assert!(e.to_string().contains("raw, qcow2, vhd, vhdx, vmdk, ewf"), "{e}");
+        assert!(e.to_string().contains("raw, qcow2, qcow, qed, vdi, parallels, vhd, vhdx, vmdk, ewf"), "{e}");
     }
 
     #[test]
