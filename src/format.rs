@@ -16,6 +16,7 @@
 //! No table is read whole: an open container takes at most two times [`limits::CONTAINER_CACHE`] in memory, and each
 //! reading thread at most a few times [`limits::CONTAINER_UNIT_MAX`].
 
+mod android;
 mod cache;
 mod ewf;
 mod fields;
@@ -24,6 +25,8 @@ mod parallels;
 mod qcow1;
 mod qcow2;
 mod qed;
+mod rbd;
+mod runs;
 mod unpack;
 mod vdi;
 mod vhd;
@@ -63,11 +66,15 @@ pub enum Format {
     Vmdk,
     /// EnCase's E01, in one or more segment files.
     Ewf,
+    /// Android's sparse images.
+    AndroidSparse,
+    /// Ceph's `rbd export` of version 2, and `rbd export-diff`.
+    Rbd,
 }
 
 impl Format {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Raw,
         Self::Qcow2,
         Self::Qcow,
@@ -78,6 +85,8 @@ impl Format {
         Self::Vhdx,
         Self::Vmdk,
         Self::Ewf,
+        Self::AndroidSparse,
+        Self::Rbd,
     ];
 
     /// Its name on the command line.
@@ -93,6 +102,8 @@ impl Format {
             Self::Vhdx => "vhdx",
             Self::Vmdk => "vmdk",
             Self::Ewf => "ewf",
+            Self::AndroidSparse => "android-sparse",
+            Self::Rbd => "rbd",
         }
     }
 }
@@ -214,6 +225,8 @@ pub fn open(file: Arc<dyn ReadAt>, options: Options) -> Result<Opened> {
         Format::Qcow => Contents::Disk(qcow1::open(file)?),
         Format::Qed => Contents::Disk(qed::open(file, &mut notes)?),
         Format::Vdi => Contents::Disk(vdi::open(file)?),
+        Format::AndroidSparse => Contents::Disk(android::open(file)?),
+        Format::Rbd => Contents::Disk(rbd::open(file)?),
         Format::Parallels => Contents::Disk(parallels::open(file, &mut notes)?),
         Format::Vhd => Contents::Disk(vhd::open(file, &mut notes)?),
         Format::Vhdx => {
@@ -259,6 +272,10 @@ const KNOWN: &[(u64, &[u8], Format)] = &[
     (0, b"KDMV", Format::Vmdk),
     (0, VMDK_DESCRIPTOR, Format::Vmdk),
     (0, &ewf::MAGIC, Format::Ewf),
+    (0, &android::MAGIC, Format::AndroidSparse),
+    (0, rbd::IMAGE, Format::Rbd),
+    (0, rbd::DIFF_1, Format::Rbd),
+    (0, rbd::DIFF_2, Format::Rbd),
 ];
 
 const CONVERT: &str = "qemu-img convert -O raw IMAGE DISK.raw makes an image that can be read";
@@ -337,7 +354,10 @@ mod tests {
         assert_eq!("VPC".parse::<Format>().unwrap(), Format::Vhd);
         let e = "zip".parse::<Format>().unwrap_err();
         assert_eq!(e.kind(), ErrorKind::InvalidInput);
-        assert!(e.to_string().contains("raw, qcow2, qcow, qed, vdi, parallels, vhd, vhdx, vmdk, ewf"), "{e}");
+        assert!(
+            e.to_string().contains("raw, qcow2, qcow, qed, vdi, parallels, vhd, vhdx, vmdk, ewf, android-sparse, rbd"),
+            "{e}"
+        );
     }
 
     #[test]
