@@ -18,10 +18,10 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Hint, Result, catch_panic};
 use crate::io::{Pipe, ReadAt};
 use crate::progress::Progress;
-use crate::volume::Volume;
+use crate::volume::{Missing, Volume};
 use buffer::{Chunk, Pool};
 use hash::Lanes;
 
@@ -156,17 +156,23 @@ pub fn run(
         failure: Mutex::new(None),
         failed: AtomicBool::new(false),
     };
-    std::thread::scope(|scope| {
+    let started = std::thread::scope(|scope| {
         // The lanes come to their end when the last worker has dropped its share of the feeds.
-        let feeds = Arc::new(lanes.start(scope, &line.failed, progress));
+        let feeds = lanes.start(scope, &line.failed, progress);
+        let feeds = Arc::new(feeds.inspect_err(|_| line.failed.store(true, Ordering::Relaxed))?);
         let line = &line;
-        for _ in 1..threads {
+        for n in 1..threads {
             let feeds = Arc::clone(&feeds);
-            scope.spawn(move || line.work(&feeds));
+            let worker = std::thread::Builder::new().name(format!("decrypt-{n}"));
+            // Where no thread can be had, the ones there are do its work.
+            if worker.spawn_scoped(scope, move || line.work(&feeds)).is_err() {
+                break;
+            }
         }
         line.work(&feeds);
-        drop(feeds);
+        Ok(())
     });
+    started?;
     if let Some(e) = lock(&line.failure).take() {
         return Err(e);
     }
@@ -212,6 +218,20 @@ struct Claimed<'p> {
 
 impl<'a> Line<'a> {
     fn work<'s>(&'s self, feeds: &hash::Feeds<'s>)
+    where
+        'a: 's,
+    {
+        let worked = catch_panic("decrypting", || {
+            self.claim_all(feeds);
+            Ok(())
+        });
+        if let Err(e) = worked {
+            self.fail(e);
+        }
+    }
+
+    /// Decrypts chunk after chunk, until there is none left or something failed.
+    fn claim_all<'s>(&'s self, feeds: &hash::Feeds<'s>)
     where
         'a: 's,
     {
@@ -297,13 +317,18 @@ impl<'a> Line<'a> {
         // Where the segment has no size of its own, the pipe's end is its end; a length that was asked for is a promise.
         let promised = self.job.len.is_some() || !self.job.volume.is_open_ended();
         if !self.options.allow_truncated && (whole != got || promised && ends < *end) {
-            let missing = match promised {
+            let bytes = match promised {
                 true => end.saturating_sub(ends),
-                false => u64::try_from(sector - (got - whole)).unwrap_or(0),
+                false => u64::try_from(sector.saturating_sub(got.saturating_sub(whole))).unwrap_or(0),
             };
-            return Err(Error::corrupt("truncated", format!("the pipe ended {missing} bytes too early"))
+            let missing = Missing { bytes, at_least: !promised };
+            return Err(Error::corrupt("truncated", format!("the pipe ended {missing} too early"))
                 .at(stopped)
-                .with_hint("get a whole copy, or take the whole sectors that are there with --allow-truncated"));
+                .with_hint(Hint::AllowTruncated));
+        }
+        if !self.options.allow_truncated && offset == 0 && whole == 0 {
+            let message = "the pipe ended where the data should start: there is nothing to decrypt";
+            return Err(Error::corrupt("truncated", message).at(stopped).with_hint(Hint::HeaderBackup));
         }
         *end = (*end).min(offset + u64::try_from(whole).unwrap_or(0));
         chunk.resize(whole);

@@ -40,6 +40,133 @@ pub enum Condition {
     Feed,
 }
 
+/// What a caller can do next. Those that name something which a caller of the library sets are words of the library here;
+/// a program has words of its own for them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Hint {
+    /// What is to be done outside of unluks.
+    Text(Cow<'static, str>),
+    /// Several, in their order.
+    All(Vec<Hint>),
+    /// The file is a header backup, which goes with its image.
+    HeaderBackup,
+    /// Take segments that cryptsetup would not activate.
+    ForeignSegments,
+    /// Take the whole sectors that are there of a source that is cut off.
+    AllowTruncated,
+    /// Allow key derivations more memory.
+    RaiseKdfMemory,
+    /// Allow key derivations more time.
+    RaiseKdfTime,
+    /// Allow a file format to declare a larger disk.
+    RaiseMaxSize,
+    /// Read the file as it is, whatever it looks like.
+    RawFormat,
+    /// Read the file as a VHD.
+    VhdFormat,
+    /// Choose a partition.
+    NamePartition,
+    /// Name the byte where the container starts.
+    NameOffset,
+    /// Take all of the image, from its first byte on.
+    WholeImage,
+    /// Search the whole disk for headers.
+    Scan,
+    /// Look at one header by its place.
+    InspectAt,
+    /// Give a header that lies in another file.
+    DetachedHeader,
+    /// Name a keyslot.
+    NameKeyslot,
+    /// Name no keyslot: all are tried then.
+    AnyKeyslot,
+    /// Give all passphrases that the image wants.
+    MorePassphrases,
+    /// Give the volume key itself.
+    VolumeKey,
+    /// Try the forms that a key is known in.
+    GuessKey,
+    /// Take a part of the key file.
+    KeyFilePart,
+    /// Take the whole key file, and not its first line.
+    WholeKeyFile,
+    /// Go on past sectors that cannot be proved.
+    BadSectors,
+    /// Replace what is there.
+    Force,
+    /// Resume the output that was left unfinished.
+    Resume,
+    /// Start again from the first byte.
+    StartAgain,
+    /// Give a folder with a certificate and its key.
+    TlsFolder,
+    /// Name a cloud.
+    NameCloud,
+    /// Name the type of a volume.
+    NameVolumeType,
+}
+
+impl fmt::Display for Hint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Text(text) => text,
+            Self::All(hints) => {
+                for (n, hint) in hints.iter().enumerate() {
+                    write!(f, "{}{hint}", if n == 0 { "" } else { "; " })?;
+                }
+                return Ok(());
+            }
+            Self::HeaderBackup => "get a whole copy; a header backup goes with its image as a detached header",
+            Self::ForeignSegments => "if you trust the header, allow_foreign_segments takes it",
+            Self::AllowTruncated => "get a whole copy, or take the whole sectors that are there (allow_truncated)",
+            Self::RaiseKdfMemory => "Limits::kdf_memory allows more",
+            Self::RaiseKdfTime => "Limits::kdf_time allows more",
+            Self::RaiseMaxSize => "if you know the disk to be that large, max_size allows it",
+            Self::RawFormat => "Format::Raw reads the file as it is",
+            Self::VhdFormat => "Format::Vhd leaves them out",
+            Self::NamePartition => "choose a partition",
+            Self::NameOffset => "an offset takes any place",
+            Self::WholeImage => "offset 0 takes all of the image",
+            Self::Scan => "a scan finds headers anywhere",
+            Self::InspectAt => "open it at its offset",
+            Self::DetachedHeader => "a detached header, or a header backup, can be given",
+            Self::NameKeyslot => "name the keyslot",
+            Self::AnyKeyslot => "without a keyslot's number all keyslots are tried",
+            Self::MorePassphrases => "give the other passphrase too (Key::and)",
+            Self::VolumeKey => "the volume key opens it without a keyslot",
+            Self::GuessKey => "is it hexlified, with a newline, or of another image? Key::guess tries the usual forms",
+            Self::KeyFilePart => "is it the right file? A size takes a part of it",
+            Self::WholeKeyFile => "a key that is no line of text is read whole (read_key_file)",
+            Self::BadSectors => "a BadSectorPolicy lists such sectors and goes on",
+            Self::Force => "allow it to be replaced",
+            Self::Resume => "resume it",
+            Self::StartAgain => "start again without resuming",
+            Self::TlsFolder => "a folder with server-cert.pem, server-key.pem and ca-cert.pem is wanted",
+            Self::NameCloud => "name a cloud",
+            Self::NameVolumeType => "name a volume type that is encrypted by LUKS",
+        })
+    }
+}
+
+impl From<&'static str> for Hint {
+    fn from(text: &'static str) -> Self {
+        Self::Text(text.into())
+    }
+}
+
+impl From<String> for Hint {
+    fn from(text: String) -> Self {
+        Self::Text(text.into())
+    }
+}
+
+impl<const N: usize> From<[Hint; N]> for Hint {
+    fn from(hints: [Hint; N]) -> Self {
+        Self::All(hints.into())
+    }
+}
+
 /// A `Result` whose error is [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -58,7 +185,7 @@ struct Inner {
     rule: Cow<'static, str>,
     message: String,
     offset: Option<u64>,
-    hint: Option<Cow<'static, str>>,
+    hint: Option<Hint>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
@@ -138,7 +265,7 @@ impl Error {
 
     /// The same error, with what to do next.
     #[must_use]
-    pub fn with_hint(mut self, hint: impl Into<Cow<'static, str>>) -> Self {
+    pub fn with_hint(mut self, hint: impl Into<Hint>) -> Self {
         self.inner.hint = Some(hint.into());
         self
     }
@@ -171,8 +298,25 @@ impl Error {
     }
 
     /// What to do next, where something can be done.
-    pub fn hint(&self) -> Option<&str> {
-        self.inner.hint.as_deref()
+    pub fn hint(&self) -> Option<&Hint> {
+        self.inner.hint.as_ref()
+    }
+
+    /// The one line of [`Display`](fmt::Display), with the hint in a program's own words.
+    pub fn line(&self, word: impl Fn(&Hint) -> String) -> String {
+        let mut line = self.without_hint();
+        if let Some(hint) = &self.inner.hint {
+            line = format!("{line}; {}", word(hint));
+        }
+        line
+    }
+
+    fn without_hint(&self) -> String {
+        let i = &self.inner;
+        let rule = if i.rule.is_empty() { String::new() } else { format!("{}: ", i.rule) };
+        let place = i.offset.map_or(String::new(), |offset| format!(" (at byte {offset})"));
+        let source = i.source.as_ref().map_or(String::new(), |source| format!(": {source}"));
+        format!("{}{rule}{}{place}{source}", i.context, i.message)
     }
 
     /// The operating system's error below this one, if there is one.
@@ -183,22 +327,7 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let i = &self.inner;
-        f.write_str(&i.context)?;
-        if !i.rule.is_empty() {
-            write!(f, "{}: ", i.rule)?;
-        }
-        f.write_str(&i.message)?;
-        if let Some(offset) = i.offset {
-            write!(f, " (at byte {offset})")?;
-        }
-        if let Some(source) = &i.source {
-            write!(f, ": {source}")?;
-        }
-        if let Some(hint) = &i.hint {
-            write!(f, "; {hint}")?;
-        }
-        Ok(())
+        f.write_str(&self.line(Hint::to_string))
     }
 }
 
@@ -218,6 +347,16 @@ impl std::error::Error for Error {
 /// A path as messages show it.
 pub fn shown(path: &Path) -> String {
     escape(&path.display().to_string())
+}
+
+/// What `work` gives, or an error where it panics: a thread that ends without a word leaves others waiting for ever.
+#[cfg(feature = "unlock")]
+pub(crate) fn catch_panic<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    // What `work` left half done is not used again: its caller gives up.
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        let message = format!("{what} ended by a panic, which is an error in unluks itself");
+        Err(Error::new(ErrorKind::Io, message).with_rule("panic").with_hint("please report it"))
+    })
 }
 
 /// `text` with everything but printable ASCII and plain letters escaped, and cut at 96 characters: fit for a message.
@@ -247,12 +386,14 @@ mod tests {
     fn one_line_with_rule_place_and_hint() {
         let e = Error::corrupt("segments.0.sector_size", "found 100; a non-zero multiple of 512 is allowed")
             .at(4096)
-            .with_hint("try --header");
+            .with_hint(Hint::DetachedHeader);
         assert_eq!(
             e.to_string(),
-            "segments.0.sector_size: found 100; a non-zero multiple of 512 is allowed (at byte 4096); try --header"
+            "segments.0.sector_size: found 100; a non-zero multiple of 512 is allowed (at byte 4096); a detached header, or a header backup, can be given"
         );
         assert_eq!(e.kind(), ErrorKind::Corrupt);
+        let words = e.line(|hint| format!("{hint:?}"));
+        assert!(words.ends_with("(at byte 4096); DetachedHeader"), "{words}");
     }
 
     #[test]

@@ -16,10 +16,14 @@
 //! No table is read whole: an open container takes at most two times [`limits::CONTAINER_CACHE`] in memory, and each
 //! reading thread at most a few times [`limits::CONTAINER_UNIT_MAX`].
 
+// Numbers of an image reach all of this: sums that cannot be are an error or a bound, never another number.
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
+
 mod android;
 mod cache;
 mod ewf;
 mod fields;
+mod foreign;
 mod map;
 mod parallels;
 mod qcow1;
@@ -37,9 +41,10 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+pub use foreign::{Foreign, name};
 pub use qcow2::{HostMap, Mapping, Qcow2Luks};
 
-use crate::error::{Error, Result, escape};
+use crate::error::{Error, Hint, Result, escape};
 use crate::io::{ReadAt, Window};
 use crate::limits;
 
@@ -215,7 +220,7 @@ pub fn open(file: Arc<dyn ReadAt>, options: Options) -> Result<Opened> {
     if format == Format::Raw && options.format.is_none() && vhd::ends_as_fixed(&file) {
         notes.push(
             "the file is read as a raw disk, but its last 512 bytes are the footer of a fixed VHD, and no part of the \
-             disk: --format vhd leaves them out"
+             disk: the format vhd leaves them out"
                 .into(),
         );
     }
@@ -251,7 +256,7 @@ pub fn open(file: Arc<dyn ReadAt>, options: Options) -> Result<Opened> {
                 contents.size(),
             ),
         )
-        .with_hint("if you know the disk to be that large, --max-size allows it"));
+        .with_hint(Hint::RaiseMaxSize));
     }
     Ok(Opened { format, contents, sector_size, notes })
 }
@@ -278,28 +283,6 @@ const KNOWN: &[(u64, &[u8], Format)] = &[
     (0, rbd::DIFF_2, Format::Rbd),
 ];
 
-const CONVERT: &str = "qemu-img convert -O raw IMAGE DISK.raw makes an image that can be read";
-const EXPORT: &str = "libewf's ewfexport -f raw, or the tool that made it, exports an image that can be read";
-const UNPACK: &str = "unpack the file first";
-
-/// What is told from a raw disk but not read: where its magic lies, its name, and what to do.
-const LEFT_OUT: &[(u64, &[u8], &str, &str)] = &[
-    (0, b"COWD", "a VMware ESX COW disk", CONVERT),
-    (0, b"\xbe\xba\xfe\xca\0\0\0\0", "a VMware seSparse disk", CONVERT),
-    (0, b"Bochs Virtual HD Image", "a Bochs image", CONVERT),
-    (0, b"EVF2\r\n\x81\0", "an EWF image of version 2 (Ex01)", EXPORT),
-    (0, b"LVF\x09\r\n\xff\0", "an EWF archive of files (L01), which holds no disk", EXPORT),
-    (0, b"LEF2\r\n\x81\0", "an EWF archive of files (Lx01), which holds no disk", EXPORT),
-    (0, b"AFF10\r\n\0", "an AFF image", "AFFLIB's affconvert -r exports an image that can be read"),
-    (0, b"encrcdsa", "an encrypted Apple disk image", "it is no LUKS container"),
-    (0, b"\xfd7zXZ\0", "an xz file", UNPACK),
-    (0, b"\x1f\x8b\x08", "a gzip file", UNPACK),
-    (0, b"BZh", "a bzip2 file", UNPACK),
-    (0, b"\x28\xb5\x2f\xfd", "a Zstandard file", UNPACK),
-    (0, b"PK\x03\x04", "a ZIP archive (an AFF4 image is one, too)", UNPACK),
-    (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive", UNPACK),
-];
-
 /// The format that the first bytes of `file` tell; [`Format::Raw`] where they tell none.
 ///
 /// # Errors
@@ -312,15 +295,8 @@ pub fn detect(file: &dyn ReadAt) -> Result<Format> {
             return Ok(Format::Raw);
         }
     }
-    for (offset, magic, name, hint) in LEFT_OUT {
-        if has_at(file, *offset, magic)? {
-            return Err(Error::unsupported(
-                "container.format",
-                format!("the file looks like {name}, which is not read"),
-            )
-            .at(*offset)
-            .with_hint(format!("{hint}; --format raw reads the file as it is")));
-        }
+    if let Some(foreign) = foreign::unread(file)? {
+        return Err(foreign.refuse());
     }
     for (offset, magic, format) in KNOWN {
         if has_at(file, *offset, magic)? {
@@ -371,19 +347,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_is_refused_by_name() {
-        for (offset, magic, name, _) in LEFT_OUT {
-            let mut bytes = vec![0; usize::try_from(*offset).unwrap()];
-            bytes.extend_from_slice(magic);
-            bytes.resize(1024, 0);
-            let file: Arc<dyn ReadAt> = Arc::new(bytes);
-            let e = open(file.clone(), Options::default()).err().unwrap();
-            assert_eq!((e.kind(), e.rule()), (ErrorKind::Unsupported, "container.format"));
-            assert!(e.to_string().contains(name), "{e}");
-            let raw = open(file, Options { format: Some(Format::Raw), ..Options::default() }).unwrap();
-            assert_eq!(raw.format, Format::Raw);
-        }
-        assert_eq!(detect(&b"QFI\xfb\0\0\0\x09".to_vec()).unwrap(), Format::Qcow2, "a later version is no raw disk");
+    fn a_later_version_is_no_raw_disk() {
+        assert_eq!(detect(&b"QFI\xfb\0\0\0\x09".to_vec()).unwrap(), Format::Qcow2);
         for short in [0, 1, 4, 63, 66] {
             assert_eq!(detect(&vec![0u8; short]).unwrap(), Format::Raw);
         }

@@ -1,5 +1,6 @@
 //! An image as a whole: where its header is, where its data is, and what the header says.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::error::Result;
@@ -7,7 +8,7 @@ use crate::format::{HostMap, Qcow2Luks};
 use crate::io::ReadAt;
 use crate::key::Key;
 use crate::luks::metadata::Metadata;
-use crate::luks::unlock::{self, UnlockOptions, Unlocked};
+use crate::luks::unlock::{self, Opened, UnlockOptions, Unlocked};
 use crate::secret::VolumeKey;
 use crate::volume::{Volume, VolumeOptions};
 
@@ -21,17 +22,26 @@ use crate::volume::{Volume, VolumeOptions};
 /// let image = Image::open(Arc::new(FileSource::open("volume.img")?))?;
 /// let payload = SecretBytes::copy_of(&std::fs::read("barbican-payload").unwrap())?;
 /// let unlocked = image.unlock(&Key::barbican(&payload)?, &Default::default())?;
-/// let volume = image.volume(&unlocked, Default::default())?;
+/// let volume = unlocked.volume(Default::default())?;
 /// let mut superblock = [0u8; 1024];
 /// volume.read_exact_at(&mut superblock, 1024)?;
 /// # Ok(()) }
 /// ```
+#[derive(Clone)]
 pub struct Image {
     header: Arc<dyn ReadAt>,
     data: Arc<dyn ReadAt>,
     /// Set where the data is the clusters of a qcow2 image that encrypts them itself.
     clusters: Option<Arc<dyn HostMap>>,
-    metadata: Metadata,
+    metadata: Arc<Metadata>,
+}
+
+/// An image with the keys that open it.
+///
+/// It shares the image's files: it may outlive the [`Image`] that it comes from.
+pub struct UnlockedImage {
+    image: Image,
+    unlocked: Unlocked,
 }
 
 impl Image {
@@ -48,7 +58,7 @@ impl Image {
     /// # Errors
     /// As [`crate::open`].
     pub fn open_detached(header: Arc<dyn ReadAt>, data: Arc<dyn ReadAt>) -> Result<Self> {
-        let metadata = crate::luks::open(&*header)?;
+        let metadata = Arc::new(crate::luks::open(&*header)?);
         Ok(Self { header, data, clusters: None, metadata })
     }
 
@@ -57,7 +67,7 @@ impl Image {
     /// # Errors
     /// As [`crate::open`].
     pub fn open_qcow2(luks: &Qcow2Luks, file: Arc<dyn ReadAt>) -> Result<Self> {
-        let metadata = crate::luks::open(&*luks.header)?;
+        let metadata = Arc::new(crate::luks::open(&*luks.header)?);
         Ok(Self { header: Arc::clone(&luks.header), data: file, clusters: Some(Arc::clone(&luks.clusters)), metadata })
     }
 
@@ -75,26 +85,59 @@ impl Image {
     ///
     /// # Errors
     /// As [`unlock::unlock`].
-    pub fn unlock(&self, key: &Key, options: &UnlockOptions) -> Result<Unlocked> {
-        unlock::unlock(&*self.header, &self.metadata, key, options)
+    pub fn unlock(&self, key: &Key, options: &UnlockOptions) -> Result<UnlockedImage> {
+        self.check_clusters()?;
+        let unlocked = unlock::unlock(&*self.header, &self.metadata, key, options)?;
+        Ok(UnlockedImage { image: self.clone(), unlocked })
     }
 
     /// Takes a volume key as it is, where its digest proves it.
     ///
     /// # Errors
     /// As [`unlock::with_volume_key`].
-    pub fn unlock_with_volume_key(&self, key: VolumeKey, options: &UnlockOptions) -> Result<Unlocked> {
-        unlock::with_volume_key(&self.metadata, key, options)
+    pub fn unlock_with_volume_key(&self, key: VolumeKey, options: &UnlockOptions) -> Result<UnlockedImage> {
+        self.check_clusters()?;
+        let unlocked = unlock::with_volume_key(&self.metadata, key, options)?;
+        Ok(UnlockedImage { image: self.clone(), unlocked })
+    }
+
+    /// Refuses a header that cannot be that of encrypted clusters, before anything is derived.
+    fn check_clusters(&self) -> Result<()> {
+        self.clusters.as_ref().map_or(Ok(()), |_| Volume::check_clusters(&self.metadata))
+    }
+}
+
+impl UnlockedImage {
+    /// The image.
+    pub fn image(&self) -> &Image {
+        &self.image
+    }
+
+    /// The keyslots that opened, each with the index of the passphrase among [`Key::candidates`]. Empty where a volume
+    /// key was given.
+    pub fn opened(&self) -> &[Opened] {
+        self.unlocked.opened()
+    }
+
+    /// The volume keys by the digest that proves them.
+    pub fn keys(&self) -> &BTreeMap<u32, VolumeKey> {
+        self.unlocked.keys()
+    }
+
+    /// What opened, for [`Volume::new`].
+    pub fn unlocked(&self) -> &Unlocked {
+        &self.unlocked
     }
 
     /// The plaintext.
     ///
     /// # Errors
     /// As [`Volume::new`].
-    pub fn volume(&self, unlocked: &Unlocked, options: VolumeOptions) -> Result<Volume> {
-        match &self.clusters {
-            Some(clusters) => Volume::of_clusters(&self.metadata, Arc::clone(clusters), unlocked),
-            None => Volume::new_detached(&self.metadata, &self.header, Arc::clone(&self.data), unlocked, options),
+    pub fn volume(&self, options: VolumeOptions) -> Result<Volume> {
+        let Image { header, data, clusters, metadata } = &self.image;
+        match clusters {
+            Some(clusters) => Volume::of_clusters(metadata, Arc::clone(clusters), &self.unlocked),
+            None => Volume::new_detached(metadata, header, Arc::clone(data), &self.unlocked, options),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::io::Read;
 
 use base64::Engine;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Hint, Result};
 use crate::limits::KEYFILE_SIZE_MAX;
 use crate::secret::{Passphrase, SecretBytes};
 
@@ -185,7 +185,9 @@ pub fn read_key_file(from: &mut impl Read, offset: u64, size: Option<usize>) -> 
     }
     let skipped = std::io::copy(&mut from.take(offset), &mut std::io::sink()).map_err(reading)?;
     if skipped < offset {
-        return Err(Error::invalid(format!("the key file has {skipped} bytes; --keyfile-offset is {offset}")));
+        return Err(Error::invalid(format!(
+            "the key file has {skipped} bytes, but the key is said to start at byte {offset}"
+        )));
     }
     // A buffer that grows by copying, so that no more memory is locked than the key wants.
     let mut key = SecretBytes::zeroed(wanted.min(4096))?;
@@ -205,7 +207,9 @@ pub fn read_key_file(from: &mut impl Read, offset: u64, size: Option<usize>) -> 
     }
     match size {
         Some(size) if len < size => {
-            return Err(Error::invalid(format!("the key file ends after {len} of the {size} bytes of --keyfile-size")));
+            return Err(Error::invalid(format!(
+                "the key file ends after {len} of the {size} bytes that the key is said to have"
+            )));
         }
         None if len == KEYFILE_SIZE_MAX && matches!(from.read(&mut [0]), Ok(1)) => return Err(too_large()),
         _ => {}
@@ -229,7 +233,7 @@ pub fn read_first_line(from: &mut impl Read) -> Result<SecretBytes> {
             Ok(_) if byte.expose() == b"\n" => break,
             Ok(_) if len == line.len() => {
                 return Err(Error::limit("passphrase", format!("the first line is longer than {len} bytes"))
-                    .with_hint("use --key-file for a key that is no line of text"));
+                    .with_hint(Hint::WholeKeyFile));
             }
             Ok(_) => {
                 line.expose_mut()[len] = byte.expose()[0];
@@ -249,7 +253,7 @@ fn reading(e: std::io::Error) -> Error {
 
 fn too_large() -> Error {
     Error::limit("key-file", format!("the key file has more than {KEYFILE_SIZE_MAX} bytes"))
-        .with_hint("is it the right file? --keyfile-size takes a part of it")
+        .with_hint(Hint::KeyFilePart)
 }
 
 #[cfg(test)]

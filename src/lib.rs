@@ -4,7 +4,7 @@
 //! ```text
 //!  file ──► luks::open ──► Metadata ───────────────► reports, findings
 //!                             │
-//!    Key ──────────────► luks::unlock ──► Unlocked (volume keys)
+//!    Key ──────────────► luks::unlock ──► UnlockedImage (volume keys)
 //!                                              │
 //!                                           Volume: ReadAt over plaintext
 //!                                              │
@@ -26,7 +26,7 @@
 //!
 //! let image = Image::open(Arc::new(image))?;
 //! let unlocked = image.unlock(&Key::barbican(&payload)?, &Default::default())?;
-//! let volume = image.volume(&unlocked, Default::default())?;
+//! let volume = unlocked.volume(Default::default())?;
 //!
 //! let mut start = [0u8; 16];
 //! volume.read_exact_at(&mut start, 0)?;
@@ -71,7 +71,7 @@ pub mod volume;
 
 pub use error::{Error, ErrorKind, Result};
 #[cfg(feature = "unlock")]
-pub use image::Image;
+pub use image::{Image, UnlockedImage};
 pub use io::{FileSource, ReadAt};
 #[cfg(feature = "unlock")]
 pub use key::Key;

@@ -2,6 +2,9 @@
 //!
 //! [`open`] reads nothing but the header areas and needs no secret.
 
+// Numbers of an image reach all of this: sums that cannot be are an error or a bound, never another number.
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
+
 pub mod area;
 mod compare;
 pub mod data;
@@ -91,7 +94,7 @@ pub(crate) fn offline_reencryption(source: &(impl ReadAt + ?Sized)) -> Error {
          log LUKS-{uuid}.log, and it left the old header in LUKS-{uuid}.org and the new one in LUKS-{uuid}.new"
     );
     Error::unsupported("magic", message).at(0).with_hint(
-        "finish it on a copy with cryptsetup-reencrypt; with --header and one of the two headers, the part that this header \
+        "finish it on a copy with cryptsetup-reencrypt; with one of the two as a detached header, the part that this header \
          encrypts can be read",
     )
 }

@@ -4,6 +4,9 @@
 //! own and from 5 on for the logical ones. A table says nothing that is not on the disk: [`Entry::open`] checks that the
 //! partition lies within it.
 
+// Numbers of an image reach all of this: sums that cannot be are an error or a bound, never another number.
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
+
 mod gpt;
 mod mbr;
 
@@ -11,7 +14,7 @@ use std::fmt;
 
 use uuid::{Uuid, uuid};
 
-use crate::error::{Error, Result, escape};
+use crate::error::{Error, Hint, Result, escape};
 use crate::io::{ReadAt, Window};
 
 /// Which kind of table a disk has.
@@ -111,7 +114,7 @@ impl Entry {
                 "partition.truncated",
                 format!("partition {number} is {len} bytes from byte {start} on, but the disk ends at byte {total}"),
             )
-            .with_hint("the image is cut off; --offset reads what is there of the partition")
+            .with_hint(["the image is cut off: get a whole copy".into(), Hint::NameOffset])
         })
     }
 }
@@ -205,7 +208,7 @@ pub(crate) fn list_of(entries: &[&Entry]) -> String {
     let mut lines: Vec<String> = entries.iter().take(NAMED_MAX).map(ToString::to_string).collect();
     match entries.len() {
         0 => return "none".into(),
-        n if n > NAMED_MAX => lines.push(format!("and {} more", n - NAMED_MAX)),
+        n if n > NAMED_MAX => lines.push(format!("and {} more", n.saturating_sub(NAMED_MAX))),
         _ => (),
     }
     lines.join("; ")
@@ -272,8 +275,8 @@ pub(crate) fn starts_as_luks(disk: &dyn ReadAt, offset: u64) -> Result<bool> {
 /// # Errors
 /// [`ErrorKind::Io`](crate::ErrorKind::Io) where it cannot be read.
 pub fn is_lvm(source: &dyn ReadAt) -> Result<bool> {
-    for sector in 0..4 {
-        let Ok(label) = Window::new(source, sector * 512, Some(32)) else { return Ok(false) };
+    for at in [0, 512, 1024, 1536] {
+        let Ok(label) = Window::new(source, at, Some(32)) else { return Ok(false) };
         let mut bytes = [0; 32];
         label.read_exact_at(&mut bytes, 0)?;
         if bytes.starts_with(b"LABELONE") && bytes.ends_with(b"LVM2 001") {

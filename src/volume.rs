@@ -1,5 +1,8 @@
 //! The plaintext of an unlocked image, at any position and from any number of threads.
 
+// Numbers of an image reach all of this: sums that cannot be are an error or a bound, never another number.
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
+
 mod bad_sectors;
 mod clusters;
 mod crypt;
@@ -7,14 +10,16 @@ mod integrity;
 mod reencrypt;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use zeroize::Zeroize;
 
-use crate::error::{Error, ErrorKind, Result, escape};
+use crate::error::{Error, ErrorKind, Hint, Result, escape};
 use crate::format::HostMap;
 use crate::io::{Extent, ReadAt, check_range};
-use crate::luks::metadata::{CryptSegment, Metadata, Segment, SegmentKind};
+use crate::luks::data::{DataFile, State, assess};
+use crate::luks::metadata::{CryptSegment, Metadata, SegmentKind};
 use crate::luks::reencrypt::Reencryption;
 use crate::luks::unlock::Unlocked;
 use crate::secret::VolumeKey;
@@ -22,6 +27,7 @@ pub use bad_sectors::{BadRun, BadSectorPolicy, BadSectors};
 use clusters::Clusters;
 use crypt::{Crypt, Linear};
 use integrity::Integrity;
+pub use integrity::findings as integrity_findings;
 
 /// The largest encryption sector.
 const SECTOR_MAX: usize = 4096;
@@ -48,25 +54,51 @@ pub struct Volume {
     data: Arc<dyn ReadAt>,
     parts: Vec<Part>,
     len: u64,
-    missing: u64,
+    missing: Option<Missing>,
     open_ended: bool,
     bad_sectors: Arc<BadSectors>,
+    notes: Vec<String>,
+}
+
+/// Bytes that a data file lacks at its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// How many.
+    pub bytes: u64,
+    /// There may be more: the header does not say how long the data is.
+    pub at_least: bool,
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{} bytes", if self.at_least { "at least " } else { "" }, self.bytes)
+    }
 }
 
 /// A run of plaintext that comes from one segment.
 struct Part {
     /// Where it starts in the plaintext.
     start: u64,
-    len: u64,
+    /// Where it ends in the plaintext, behind its start.
+    end: u64,
     layer: Box<dyn Layer>,
 }
 
-/// Bytes of plaintext, whole sectors.
+impl Part {
+    /// How far inside the part `offset` lies, and how many bytes of it come from there on.
+    fn split(&self, offset: u64) -> (u64, u64) {
+        (offset.saturating_sub(self.start), self.end.saturating_sub(offset))
+    }
+}
+
+/// What a layer's own structures say of its size.
 struct Size {
-    /// As many as there should be.
+    /// Bytes of plaintext that there should be: whole sectors.
     whole: u64,
-    /// As many as can be read.
+    /// Bytes of plaintext that can be read: whole sectors.
     there: u64,
+    /// Where it ends in the data file, cut off or not.
+    end: u64,
 }
 
 /// Where the data of a segment is.
@@ -90,17 +122,12 @@ trait Layer: Send + Sync {
         None
     }
 
-    /// Where the plaintext at `inside` lies in the data file, where it lies there byte for byte; `None` where it does not.
-    fn stored_at(&self, inside: u64) -> Option<u64>;
-
-    /// Makes plaintext of whole sectors that were read from where they are stored.
-    fn decipher(&self, buf: &mut [u8], inside: u64) -> Result<()>;
-
     /// Reads the plaintext of whole sectors.
-    fn read(&self, data: &dyn ReadAt, buf: &mut [u8], inside: u64) -> Result<()> {
-        let at = self.stored_at(inside).ok_or_else(|| Error::invalid("this layer reads its data itself"))?;
-        data.read_exact_at(buf, at)?;
-        self.decipher(buf, inside)
+    fn read(&self, data: &dyn ReadAt, buf: &mut [u8], inside: u64) -> Result<()>;
+
+    /// The same layer, where its plaintext lies in the data file byte for byte.
+    fn in_place(&self) -> Option<&dyn InPlace> {
+        None
     }
 
     /// What is known of the plaintext at `inside` without reading it. A hole in encrypted data is no run of zeroes.
@@ -109,13 +136,23 @@ trait Layer: Send + Sync {
     }
 }
 
+/// A layer each of whose bytes is one of the data file, so that reading and decrypting can be done apart.
+trait InPlace {
+    /// Where the plaintext at `inside` lies in the data file.
+    fn stored_at(&self, inside: u64) -> u64;
+
+    /// Makes plaintext of whole sectors that were read from where they are stored.
+    fn decipher(&self, buf: &mut [u8], inside: u64) -> Result<()>;
+}
+
 impl Volume {
     /// The plaintext of `data`, which starts with its header, with the keys that unlocking gave.
     ///
     /// # Errors
-    /// [`ErrorKind::Corrupt`] where the data file is cut off and that is not allowed, and for a reencryption whose state
-    /// contradicts itself; [`ErrorKind::Unsupported`] for a cipher, a sector size or a segment type that is not known
-    /// here.
+    /// [`ErrorKind::InvalidInput`] where the keys are of another header; [`ErrorKind::Corrupt`] where the data file is cut
+    /// off or has no data at all and that is not allowed, and for a reencryption whose state contradicts itself;
+    /// [`ErrorKind::Unsupported`] for a cipher, a sector size or a segment type that is not known here, and for a segment
+    /// that does not start where a sector of the plaintext can.
     pub fn new(
         metadata: &Metadata,
         data: Arc<dyn ReadAt>,
@@ -136,8 +173,12 @@ impl Volume {
         unlocked: &Unlocked,
         options: VolumeOptions,
     ) -> Result<Self> {
-        let bad_sectors = Arc::new(BadSectors::new(options.bad_sectors));
-        let mut volume = Self { data, parts: Vec::new(), len: 0, missing: 0, open_ended: false, bad_sectors };
+        let keys = unlocked.keys_of(metadata)?;
+        let file = DataFile {
+            len: (!options.length_unknown).then(|| data.len()),
+            detached: !std::ptr::addr_eq(Arc::as_ptr(header), Arc::as_ptr(&data)),
+        };
+        let mut volume = Self { bad_sectors: Arc::new(BadSectors::new(options.bad_sectors)), ..Self::empty(data) };
         let reencryption = Reencryption::of(metadata)?;
         let hot = reencryption.as_ref().and_then(|r| r.hot.as_ref().map(|hot| (r, hot)));
         let shifted = reencryption.as_ref().is_some_and(|r| r.state.shift_size.is_some());
@@ -147,15 +188,16 @@ impl Volume {
         }
         for (id, segment) in metadata.live_segments() {
             let (layer, at): (Box<dyn Layer>, _) = match (&segment.kind, hot) {
-                (_, Some((r, hot))) if hot.segment.0 == id => reencrypt::hot_zone(metadata, r, hot, header, unlocked)?,
+                (_, Some((r, hot))) if hot.segment.0 == id => reencrypt::hot_zone(metadata, r, hot, header, keys)?,
                 (SegmentKind::Crypt(c @ CryptSegment { integrity: Some(names), .. }), _) => {
-                    let key = key(id, metadata, &unlocked.keys)?;
+                    let key = key(id, metadata, keys)?;
                     let place = (volume.len, Arc::clone(&volume.bad_sectors));
                     let layer = Integrity::new(id, (segment, c, names), key, &*volume.data, place, options)?;
+                    volume.notes.extend(layer.note());
                     (Box::new(layer), Some(segment.offset))
                 }
                 (SegmentKind::Crypt(c), _) => {
-                    let crypt = Crypt::new(id, c, segment.offset, key(id, metadata, &unlocked.keys)?)?;
+                    let crypt = Crypt::new(id, c, segment.offset, key(id, metadata, keys)?)?;
                     (Box::new(crypt), Some(segment.offset))
                 }
                 (SegmentKind::Linear, _) => (Box::new(Linear { offset: segment.offset }), Some(segment.offset)),
@@ -164,73 +206,140 @@ impl Volume {
                     return Err(Error::unsupported(format!("segments.{id}.type"), message));
                 }
             };
-            let size = match shifted {
-                true => Some(metadata.live_size(segment, volume.data.len()).unwrap_or(0)),
-                false => segment.size,
+            let size = if shifted {
+                // The segments before it are longer than the file: what this one should have, nobody knows.
+                metadata.live_size(segment, volume.data.len()).or_else(|| volume.note_missing(1, true))
+            } else {
+                segment.size
             };
             volume.push(Stored { id, at, size }, layer, options)?;
         }
+        volume.check_data(metadata, file, options)?;
         Ok(volume)
     }
 
     /// The plaintext of a qcow2 image that encrypts its clusters itself.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] for a cipher that is not known here.
+    /// As [`Volume::check_clusters`]; [`ErrorKind::Unsupported`] for a cipher that is not known here.
     pub fn of_clusters(metadata: &Metadata, clusters: Arc<dyn HostMap>, unlocked: &Unlocked) -> Result<Self> {
-        let Some((id, Segment { kind: SegmentKind::Crypt(c), .. })) = metadata.live_segments().next() else {
-            return Err(Error::corrupt("segments", "the LUKS header in the qcow2 header has no crypt segment"));
-        };
+        let keys = unlocked.keys_of(metadata)?;
+        let (id, c) = clusters::segment(metadata)?;
         let len = clusters.virtual_size();
-        let layer = Clusters::new(id, c, Arc::clone(&clusters), key(id, metadata, &unlocked.keys)?)?;
-        let parts = vec![Part { start: 0, len, layer: Box::new(layer) }];
-        let bad_sectors = Arc::default();
-        Ok(Self { data: Arc::new(Vec::new()), parts, len, missing: 0, open_ended: false, bad_sectors })
+        let layer = Clusters::new(id, c, clusters, key(id, metadata, keys)?)?;
+        let parts = vec![Part { start: 0, end: len, layer: Box::new(layer) }];
+        Ok(Self { parts, len, ..Self::empty(Arc::new(Vec::new())) })
     }
 
+    /// Refuses a header that QEMU does not put into a qcow2 image that encrypts its clusters itself.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] for anything but LUKS1; [`ErrorKind::Corrupt`] for segments that no LUKS1 header has.
+    pub fn check_clusters(metadata: &Metadata) -> Result<()> {
+        clusters::segment(metadata).map(|_| ())
+    }
+
+    /// A volume without plaintext.
+    fn empty(data: Arc<dyn ReadAt>) -> Self {
+        let (parts, notes, bad_sectors) = (Vec::new(), Vec::new(), Arc::default());
+        Self { data, parts, len: 0, missing: None, open_ended: false, bad_sectors, notes }
+    }
+
+    /// Takes note that the data file lacks `bytes` bytes, or more. Gives 0, for what is there of a segment that is not.
+    fn note_missing(&mut self, bytes: u64, at_least: bool) -> Option<u64> {
+        let before = self.missing.unwrap_or(Missing { bytes: 0, at_least: false });
+        self.missing = Some(Missing { bytes: before.bytes.max(bytes), at_least: before.at_least || at_least });
+        Some(0)
+    }
+
+    /// Adds the part that a segment is, as far as its data is there.
     fn push(&mut self, stored: Stored, layer: Box<dyn Layer>, options: VolumeOptions) -> Result<()> {
+        let (id, data_len) = (stored.id, self.data.len());
         let sector = u64::from(layer.sector_size());
-        let (id, at) = (stored.id, stored.at.unwrap_or(0));
-        let own = layer.size(self.data.len());
-        let rest = || stored.at.map_or(u64::MAX, |at| self.data.len().saturating_sub(at));
-        let there = own.as_ref().map_or_else(rest, |own| own.there);
-        let size = own.map(|own| own.whole).or(stored.size);
-        let wanted = size.unwrap_or(there);
-        let usable = wanted.min(there) / sector * sector;
-        let missing = match size {
-            Some(size) => size - usable,
-            None if options.length_unknown => 0,
-            None => (sector - wanted % sector) % sector,
-        };
-        self.open_ended = size.is_none() && options.length_unknown;
-        // A segment that starts behind the file's end lacks at least what lies between them.
-        let gap = at.saturating_sub(self.data.len());
-        if (missing > 0 || gap > 0) && !options.allow_truncated {
-            let end = self.data.len();
-            let message = match gap {
-                0 => format!(
-                    "the data ends at byte {end}, {missing} bytes before the end of a sector or of segment {id}"
-                ),
-                _ => format!(
-                    "segment {id} starts at byte {at}, but the data ends at byte {end}: {gap} bytes are missing before it"
-                ),
-            };
-            return Err(Error::corrupt("truncated", message)
-                .at(end)
-                .with_hint("get a whole copy, or take the whole sectors that are there with --allow-truncated"));
+        // What is behind a part that is cut off would lie in the wrong place.
+        let cut_off_before = self.missing.is_some();
+        if !self.len.is_multiple_of(sector) && !cut_off_before {
+            let message = format!(
+                "found {sector}; the segment starts at byte {} of the plaintext, which is no multiple of it",
+                self.len
+            );
+            return Err(Error::unsupported(format!("segments.{id}.sector_size"), message));
         }
-        self.missing = self.missing.saturating_add(missing).saturating_add(gap);
-        if usable > 0 {
-            self.parts.push(Part { start: self.len, len: usable, layer });
+        let own = layer.size(data_len);
+        let in_file = stored.at.map_or(u64::MAX, |at| data_len.saturating_sub(at));
+        let there = own.as_ref().map_or(in_file, |own| own.there);
+        let whole = own.as_ref().map(|own| own.whole).or(stored.size);
+        let usable = round_down(whole.unwrap_or(there).min(there), sector);
+        self.open_ended = whole.is_none() && options.length_unknown;
+        // Where it ends in the data file: of a dynamic segment the end of its last sector, or its start where the file
+        // ends before it.
+        let end = match (own, stored.at) {
+            (Some(own), _) => own.end,
+            (None, Some(at)) => {
+                let whole_sectors = || in_file.checked_next_multiple_of(sector).unwrap_or(u64::MAX);
+                at.saturating_add(whole.unwrap_or_else(whole_sectors))
+            }
+            (None, None) => 0,
+        };
+        if end > data_len && !self.open_ended {
+            self.note_missing(end.saturating_sub(data_len), whole.is_none());
+        } else if let Some(over) = whole.and_then(|whole| whole.checked_rem(sector)).filter(|over| *over > 0) {
+            // The size was taken from a file that ends inside a sector.
+            self.note_missing(sector.saturating_sub(over), true);
+        } else if self.missing.is_some() && whole.is_none() {
+            self.note_missing(0, true);
+        }
+        if usable > 0 && !cut_off_before {
             let too_long = || Error::corrupt("segments", "their sizes add up to more than 2^64 bytes");
-            self.len = self.len.checked_add(usable).ok_or_else(too_long)?;
+            let end = self.len.checked_add(usable).ok_or_else(too_long)?;
+            self.parts.push(Part { start: self.len, end, layer });
+            self.len = end;
         }
         Ok(())
     }
 
-    /// Bytes that a cut-off data file lacks; 0 where it is whole.
-    pub fn missing(&self) -> u64 {
+    /// Refuses a data file that is cut off, or that holds no data at all, unless that is allowed.
+    fn check_data(&self, metadata: &Metadata, file: DataFile, options: VolumeOptions) -> Result<()> {
+        let data = assess(metadata, file);
+        if data.state == State::DetachedHeader {
+            let message = "this is a detached header: it has no data behind it, which is in another file";
+            return Err(
+                Error::corrupt("data", message).with_hint("give that file as IMAGE, and this one with --header")
+            );
+        }
+        if options.allow_truncated {
+            return Ok(());
+        }
+        let end = self.data.len();
+        if self.len == 0 {
+            let what = match data.state {
+                State::HeaderBackup => "it is a header backup, a header and nothing else",
+                _ if end == data.offset && end > 0 => "it was cut off at the start of its data",
+                _ => "there is nothing to decrypt",
+            };
+            let more = self.missing.map_or(String::new(), |missing| format!(", {missing} are missing"));
+            let message =
+                format!("the data would start at byte {}, but its file ends at byte {end}{more}: {what}", data.offset);
+            return Err(Error::corrupt("truncated", message).at(end).with_hint(Hint::HeaderBackup));
+        }
+        match self.missing {
+            None => Ok(()),
+            Some(missing) => {
+                Err(Error::corrupt("truncated", format!("the data ends at byte {end}, {missing} too early"))
+                    .at(end)
+                    .with_hint(Hint::AllowTruncated))
+            }
+        }
+    }
+
+    /// The bytes that a cut-off data file lacks; `None` where it is whole, as far as anybody can know.
+    pub fn missing(&self) -> Option<Missing> {
         self.missing
+    }
+
+    /// What its user should know of what lies below it, one line each.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// Whether it goes on to the end of a pipe, and its length is only the most that there can be.
@@ -251,7 +360,7 @@ impl Volume {
 
     /// The part that holds the plaintext byte at `offset`.
     fn part_at(&self, offset: u64) -> Result<&Part> {
-        let index = self.parts.partition_point(|p| p.start + p.len <= offset);
+        let index = self.parts.partition_point(|p| p.end <= offset);
         self.parts.get(index).ok_or_else(|| Error::new(ErrorKind::Io, "read beyond the end of the volume").at(offset))
     }
 
@@ -262,8 +371,8 @@ impl Volume {
     /// [`ErrorKind::Io`] beyond the end of the volume.
     pub fn locate(&self, offset: u64) -> Result<Option<(u64, u64)>> {
         let part = self.part_at(offset)?;
-        let inside = offset - part.start;
-        Ok(part.layer.stored_at(inside).map(|at| (at, part.len - inside)))
+        let (inside, rest) = part.split(offset);
+        Ok(part.layer.in_place().map(|layer| (layer.stored_at(inside), rest)))
     }
 
     /// Splits a range of the volume at the borders of its parts.
@@ -275,9 +384,9 @@ impl Volume {
     ) -> Result<()> {
         while !buf.is_empty() {
             let part = self.part_at(offset)?;
-            let inside = offset - part.start;
-            let (now, rest) = buf.split_at_mut(usize::try_from(part.len - inside).unwrap_or(usize::MAX).min(buf.len()));
-            offset += u64::try_from(now.len()).unwrap_or(0);
+            let (inside, rest) = part.split(offset);
+            let (now, rest) = buf.split_at_mut(usize::try_from(rest).unwrap_or(usize::MAX).min(buf.len()));
+            offset = offset.saturating_add(u64::try_from(now.len()).unwrap_or(0));
             work(part, now, inside)?;
             buf = rest;
         }
@@ -288,26 +397,53 @@ impl Volume {
     /// for a source that must be read in order while any thread may decrypt.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`] where the data file cannot be read.
+    /// [`ErrorKind::InvalidInput`] where `buf` or `offset` is not whole sectors of the parts that it lies in: multiples of
+    /// [`Volume::sector_size`] are, and so is the end of the volume; [`ErrorKind::Io`] where the data file cannot be read,
+    /// and beyond the end of the volume.
     pub fn fetch(&self, buf: &mut [u8], offset: u64) -> Result<()> {
-        self.each_part(buf, offset, |part, now, inside| match part.layer.stored_at(inside) {
-            Some(at) => self.data.read_exact_at(now, at),
+        self.each_run_of_sectors(buf, offset, |part, now, inside| match part.layer.in_place() {
+            Some(layer) => self.data.read_exact_at(now, layer.stored_at(inside)),
             None => Ok(()),
         })
     }
 
-    /// Decrypts what [`Volume::fetch`] read, in place.
+    /// Decrypts what [`Volume::fetch`] read, in place. What does not lie in the data file byte for byte is read only now.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] where `buf` or `offset` is not whole sectors.
+    /// As [`Volume::fetch`].
     pub fn decipher(&self, buf: &mut [u8], offset: u64) -> Result<()> {
-        self.each_part(buf, offset, |part, now, inside| match part.layer.stored_at(inside) {
-            Some(_) => part.layer.decipher(now, inside),
+        self.each_run_of_sectors(buf, offset, |part, now, inside| match part.layer.in_place() {
+            Some(layer) => layer.decipher(now, inside),
             None => part.layer.read(&*self.data, now, inside),
         })
     }
 
+    /// Splits a range of whole sectors at the borders of the parts.
+    fn each_run_of_sectors(
+        &self,
+        buf: &mut [u8],
+        offset: u64,
+        mut work: impl FnMut(&Part, &mut [u8], u64) -> Result<()>,
+    ) -> Result<()> {
+        check_range(offset, buf.len(), self.len)?;
+        self.each_part(buf, offset, |part, now, inside| {
+            let sector = part.layer.sector_size();
+            let whole = |n: u64| n.is_multiple_of(u64::from(sector));
+            if whole(inside) && u64::try_from(now.len()).is_ok_and(whole) {
+                work(part, now, inside)
+            } else {
+                let message =
+                    format!("{} bytes from byte {inside} of a part are not whole sectors of {sector}", now.len());
+                Err(Error::invalid(message).at(offset))
+            }
+        })
+    }
+
     /// Reads within one part, at any alignment.
+    #[expect(
+        clippy::arithmetic_side_effects,
+        reason = "a sector has at least 512 bytes, and all sums stay within the part"
+    )]
     fn read_part(&self, part: &Part, mut buf: &mut [u8], mut inside: u64) -> Result<()> {
         let sector = u64::from(part.layer.sector_size());
         while !buf.is_empty() {
@@ -330,6 +466,7 @@ impl Volume {
     }
 
     /// Reads the part of one sector that a read at no sector's border wants.
+    #[expect(clippy::arithmetic_side_effects, reason = "the skew is below the sector's size")]
     fn read_in_sector(&self, part: &Part, buf: &mut [u8], at: u64, skew: usize, sector: u64) -> Result<usize> {
         let mut whole = [0u8; SECTOR_MAX];
         let whole = &mut whole[..usize::try_from(sector).unwrap_or(SECTOR_MAX)];
@@ -339,6 +476,11 @@ impl Volume {
         whole.zeroize();
         Ok(n)
     }
+}
+
+/// `n`, or the multiple of `of` before it.
+fn round_down(n: u64, of: u64) -> u64 {
+    n.saturating_sub(n.checked_rem(of).unwrap_or(0))
 }
 
 /// The key that a segment is encrypted with.
@@ -370,9 +512,9 @@ impl ReadAt for Volume {
 
     fn extent_at(&self, offset: u64) -> Result<Extent> {
         let part = self.part_at(offset)?;
-        let inside = offset - part.start;
+        let (inside, rest) = part.split(offset);
         let e = part.layer.extent_at(&*self.data, inside)?;
-        Ok(Extent { len: e.len.min(part.len - inside), ..e })
+        Ok(Extent { len: e.len.min(rest), ..e })
     }
 
     fn will_need(&self, offset: u64, len: u64) {
@@ -387,3 +529,6 @@ impl ReadAt for Volume {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

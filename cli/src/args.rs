@@ -109,6 +109,7 @@ impl ScanArgs {
             partition: None,
             offset: None,
             allow_truncated: false,
+            allow_foreign_segments: false,
         }
     }
 
@@ -191,6 +192,9 @@ pub struct SourceArgs {
     /// Take what is there, in whole sectors, when the image or its partition is cut off
     #[arg(long)]
     pub allow_truncated: bool,
+    /// Take data that cryptsetup would not: segments that are not encrypted, or several, without a reencryption
+    #[arg(long)]
+    pub allow_foreign_segments: bool,
 }
 
 /// Where the key is. In each of these, FILE may be - for the standard input, or /dev/fd/N.

@@ -42,17 +42,18 @@ pub fn run(args: &mut DecryptArgs) -> Result<ExitCode> {
     let output = Output::look(args, &source)?;
     let image = source.image(&args.source).map_err(|e| backup::explain(backup.as_ref(), e))?;
     let material = key::read(&args.key, is_dash(&args.source.image), backup.as_ref())?;
-    let unlocked = key::unlock(&image, material, &args.key, &args.limits, args.out.quiet);
+    let options = key::options(&args.source, &args.key, &args.limits);
+    let unlocked = key::unlock(&image, material, &options, args.out.quiet);
     let unlocked = unlocked.map_err(|e| e.within_file(&args.source.image))?;
     let options = VolumeOptions {
         allow_truncated: args.source.allow_truncated,
         length_unknown: source.pipe.is_some(),
         bad_sectors: BadSectors::policy(args.part.bad_sectors),
     };
-    let volume = match image.volume(&unlocked, options) {
+    let volume = match unlocked.volume(options) {
         // A part that is there all the same is no matter of what is missing behind it.
         Err(e) if e.rule() == "truncated" && args.part.length.is_some() => {
-            let there = image.volume(&unlocked, VolumeOptions { allow_truncated: true, ..options });
+            let there = unlocked.volume(VolumeOptions { allow_truncated: true, ..options });
             there.ok().filter(|volume| args.part.is_within(volume.len())).ok_or(e)
         }
         other => other,
@@ -140,9 +141,12 @@ pub fn warn(quiet: bool, image: &Image, volume: &Volume) {
                 writeln!(err, "warning: the {} header is damaged, so the {} one is used: {e}", damaged.role, used.role);
         }
     }
-    if volume.missing() > 0 {
-        let message = "bytes are missing at the end of the image; the whole sectors that are there are decrypted";
-        let _ = writeln!(err, "warning: {} {message}", volume.missing());
+    for note in volume.notes() {
+        let _ = writeln!(err, "warning: {note}");
+    }
+    if let Some(missing) = volume.missing() {
+        let message = "are missing at the end of the image; the whole sectors that are there are decrypted";
+        let _ = writeln!(err, "warning: {missing} {message}");
     }
 }
 
@@ -353,8 +357,10 @@ impl Work<'_> {
                 }
             }
         }
-        let tapped =
-            self.source.pipe.as_ref().filter(|_| !of_pipe.is_empty()).map(|p| (p, PipeHashes::tap(p, &of_pipe)));
+        let tapped = match self.source.pipe.as_ref().filter(|_| !of_pipe.is_empty()) {
+            Some(pipe) => Some((pipe, PipeHashes::tap(pipe, &of_pipe)?)),
+            None => None,
+        };
         let job =
             Job { volume: self.volume, pipe: self.source.pipe.as_deref(), start: self.part.start, len: self.part.len };
         let options = Options {
@@ -368,16 +374,21 @@ impl Work<'_> {
         let start = Instant::now();
         let stop = AtomicBool::new(false);
         let written = std::thread::scope(|scope| {
-            let watcher = scope.spawn(|| shown.follow(&self.progress, &stop, || self.leave_pipe(target)));
+            let follow = || shown.follow(&self.progress, &stop, || self.leave_pipe(target));
+            let thread = |name: &str| std::thread::Builder::new().name(name.into());
+            // Without a thread of its own, no progress is shown; what is to be resumed has to be noted.
+            let watcher = thread("progress").spawn_scoped(scope, follow).ok();
+            let mut stopped = StopFollowers::new(&stop, watcher.iter().map(|w| w.thread().clone()).collect());
             let scribe = journal.zip(target).map(|(j, t)| {
                 let stop = &stop;
-                scope.spawn(move || j.follow(t, stop))
+                thread("journal").spawn_scoped(scope, move || j.follow(t, stop))
             });
-            let followers = scribe.iter().map(|s| s.thread().clone()).chain([watcher.thread().clone()]).collect();
-            let stopped = StopFollowers::new(&stop, followers);
+            let scribe = scribe.transpose().map_err(|e| Error::io("starting a thread for the journal", e))?;
+            stopped.add(scribe.iter().map(|s| s.thread().clone()));
             let written = stream(&job, skip, sink, &lanes, options, &self.progress);
             drop(stopped);
-            let noted = scribe.map_or(Ok(()), |s| s.join().unwrap_or(Ok(())));
+            let panicked = || Err(Error::new(ErrorKind::Io, "noting the progress ended by a panic").with_rule("panic"));
+            let noted = scribe.map_or(Ok(()), |s| s.join().unwrap_or_else(|_| panicked()));
             written.and_then(|n| noted.map(|()| n))
         });
         shown.finish(self.progress.bytes());

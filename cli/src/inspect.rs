@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use unluks::locate::Place;
 use unluks::luks::area;
 use unluks::luks::data::DataFile;
+use unluks::volume::integrity_findings;
 use unluks::{Error, ReadAt, Result};
 
 use crate::args::InspectArgs;
@@ -47,8 +48,11 @@ pub fn run(args: &mut InspectArgs) -> Result<ExitCode> {
         }),
         header: args.source.header.as_ref().map(|h| file_info(h, &**source.header())),
     };
-    let areas = area::findings(&**source.header(), image.metadata());
-    let report = Report::new(image.metadata(), files, data, areas);
+    let mut found = area::findings(&**source.header(), image.metadata());
+    if let (Place::File(data) | Place::Inside(data), None) = (source.place(), &source.pipe) {
+        found.extend(integrity_findings(image.metadata(), &**data));
+    }
+    let report = Report::new(image.metadata(), files, data, found);
     let output = match args.json {
         true => json::pretty(&report).map_err(|e| Error::io("writing JSON", e.into()))? + "\n",
         false => text::render(&report),

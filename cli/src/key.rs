@@ -5,10 +5,10 @@ use std::io::{IsTerminal, Write};
 use std::path::Path;
 
 use unluks::key::{read_first_line, read_key_file};
-use unluks::luks::unlock::{UnlockOptions, Unlocked, derivations};
-use unluks::{Error, Image, Key, Limits, Result, SecretBytes, VolumeKey};
+use unluks::luks::unlock::{UnlockOptions, derivations};
+use unluks::{Error, Image, Key, Limits, Result, SecretBytes, UnlockedImage, VolumeKey};
 
-use crate::args::{KeyArgs, LimitArgs};
+use crate::args::{KeyArgs, LimitArgs, SourceArgs};
 use crate::backup::InBackup;
 use crate::source::{is_dash, shown};
 
@@ -110,12 +110,13 @@ fn prompt() -> Result<SecretBytes> {
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(no_terminal)?;
     let handle = signals.handle();
     let at_signal = before.clone();
-    let watch = std::thread::spawn(move || {
+    let watch = move || {
         if let Some(signal) = signals.forever().next() {
             let _ = tcsetattr(&tty_at_signal, OptionalActions::Now, &at_signal);
             let _ = signal_hook::low_level::emulate_default_handler(signal);
         }
-    });
+    };
+    let watch = std::thread::Builder::new().name("prompt".into()).spawn(watch).map_err(no_terminal)?;
     // The echo is off before the prompt shows, so that no key of a quick typist is seen.
     tcsetattr(&tty, OptionalActions::Flush, &silent).map_err(|e| no_terminal(e.into()))?;
     let line = tty.write_all(b"Passphrase: ").map_err(no_terminal).and_then(|()| read_first_line(&mut tty));
@@ -132,24 +133,32 @@ pub fn limits(args: &LimitArgs) -> Limits {
     limits
 }
 
+/// What the command line says about unlocking.
+pub fn options(source: &SourceArgs, key: &KeyArgs, limits: &LimitArgs) -> UnlockOptions {
+    UnlockOptions {
+        keyslot: key.key_slot,
+        limits: self::limits(limits),
+        allow_foreign_segments: source.allow_foreign_segments,
+    }
+}
+
 /// Opens the image, and says on the standard error how.
-pub fn unlock(image: &Image, material: Material, args: &KeyArgs, limits: &LimitArgs, quiet: bool) -> Result<Unlocked> {
-    let options = UnlockOptions { keyslot: args.key_slot, limits: self::limits(limits) };
+pub fn unlock(image: &Image, material: Material, options: &UnlockOptions, quiet: bool) -> Result<UnlockedImage> {
     let mut err = anstream::stderr();
     match material {
-        Material::VolumeKey(key) => image.unlock_with_volume_key(key, &options),
+        Material::VolumeKey(key) => image.unlock_with_volume_key(key, options),
         Material::Passphrases { key, guessed } => {
             if guessed && !quiet {
-                let n = derivations(image.metadata(), &key, &options)?;
+                let n = derivations(image.metadata(), &key, options)?;
                 let _ = writeln!(err, "trying {} forms of the key: up to {n} key derivations", key.candidates().len());
             }
             let empty = key.candidates().iter().all(|c| c.passphrase.expose().is_empty());
             let unlocked =
-                image.unlock(&key, &options).map_err(|e| match empty && e.kind() == unluks::ErrorKind::WrongKey {
+                image.unlock(&key, options).map_err(|e| match empty && e.kind() == unluks::ErrorKind::WrongKey {
                     true => e.with_hint("the passphrase is empty: was a key given?"),
                     false => e,
                 })?;
-            for opened in unlocked.opened.iter().filter(|_| !quiet) {
+            for opened in unlocked.opened().iter().filter(|_| !quiet) {
                 let rule = key.candidates().get(opened.candidate).map_or("", |c| c.rule.describe());
                 let _ = writeln!(err, "keyslot {} opened with the key: {rule}", opened.keyslot);
             }

@@ -6,6 +6,7 @@ mod decrypt;
 #[cfg(feature = "openstack")]
 mod fetch;
 mod hashes;
+mod hint;
 mod inspect;
 mod key;
 mod progress;
@@ -40,7 +41,7 @@ fn main() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(e) => {
-            let _ = writeln!(anstream::stderr(), "unluks: {e}");
+            let _ = writeln!(anstream::stderr(), "unluks: {}", hint::line(&e));
             exit_code(&e)
         }
     }
@@ -62,14 +63,15 @@ fn serve_image(args: &mut args::ServeCommand) -> unluks::Result<ExitCode> {
     let image = source.image(&args.source).map_err(|e| backup::explain(backup.as_ref(), e))?;
     source.print_notes(args.quiet);
     let material = key::read(&args.key, false, backup.as_ref())?;
-    let unlocked = key::unlock(&image, material, &args.key, &args.limits, args.quiet);
+    let options = key::options(&args.source, &args.key, &args.limits);
+    let unlocked = key::unlock(&image, material, &options, args.quiet);
     let unlocked = unlocked.map_err(|e| e.within_file(&args.source.image))?;
     let options = unluks::volume::VolumeOptions {
         allow_truncated: args.source.allow_truncated,
         bad_sectors: args::BadSectors::policy(args.bad_sectors),
         ..Default::default()
     };
-    let volume = image.volume(&unlocked, options).map_err(|e| e.within_file(&args.source.image))?;
+    let volume = unlocked.volume(options).map_err(|e| e.within_file(&args.source.image))?;
     drop(unlocked);
     decrypt::warn(args.quiet, &image, &volume);
     let volume = std::sync::Arc::new(volume);

@@ -32,8 +32,10 @@ impl Shown {
     pub fn beside<T>(&self, progress: &Progress, work: impl FnOnce() -> T) -> T {
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            let watcher = scope.spawn(|| self.follow(progress, &stop, || ()));
-            let _stopped = StopFollowers::new(&stop, vec![watcher.thread().clone()]);
+            let watcher = std::thread::Builder::new().name("progress".into());
+            // Without a thread of its own, nothing is shown.
+            let watcher = watcher.spawn_scoped(scope, || self.follow(progress, &stop, || ()));
+            let _stopped = StopFollowers::new(&stop, watcher.iter().map(|w| w.thread().clone()).collect());
             work()
         })
     }
@@ -84,6 +86,11 @@ pub struct StopFollowers<'a> {
 impl<'a> StopFollowers<'a> {
     pub fn new(stop: &'a AtomicBool, followers: Vec<std::thread::Thread>) -> Self {
         Self { stop, followers }
+    }
+
+    /// Ends these too.
+    pub fn add(&mut self, followers: impl Iterator<Item = std::thread::Thread>) {
+        self.followers.extend(followers);
     }
 }
 

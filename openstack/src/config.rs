@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use openstack_sdk::config::{Auth, CloudConfig, ConfigFile, ConfigFileBuilderError};
 use openstack_sdk::config::{find_clouds_file, find_config_files_specified_in_env, find_secure_file, find_vendor_file};
 
-use unluks::error::{Error, Result, escape};
+use unluks::error::{Error, Hint, Result, escape};
 
 /// The name and the configuration of the cloud that `--cloud`, `OS_CLOUD` or the other variables name.
 pub(super) fn read(wanted: Option<&str>) -> Result<(Option<String>, CloudConfig)> {
@@ -51,8 +51,7 @@ fn from_files(name: Option<String>) -> Result<(String, CloudConfig)> {
         (Some(name), _) => name,
         (None, [only]) => only.clone(),
         (None, _) => {
-            return Err(invalid("cloud", &format!("no cloud was named; {}", there()))
-                .with_hint("name one with --cloud or OS_CLOUD, or set OS_AUTH_URL and the other variables"));
+            return Err(invalid("cloud", &format!("no cloud was named; {}", there())).with_hint(Hint::NameCloud));
         }
     };
     let missing = || {

@@ -18,7 +18,7 @@ use super::steps::{
 use super::{Answer, Body, Method, Request, Service};
 use unluks::backup::BackupDir;
 use unluks::backup::plan::Plan;
-use unluks::error::{Error, ErrorKind, Result, escape};
+use unluks::error::{Error, ErrorKind, Hint, Result, escape};
 use unluks::luks::metadata::Version;
 use unluks::progress::Progress;
 
@@ -89,7 +89,7 @@ impl Restore<'_> {
                 None => Ok(None),
                 Some(_) => Err(Error::invalid("the backup does not tell the volume's type")
                     .with_rule("restore.volume-type")
-                    .with_hint("name one that is encrypted by LUKS with --volume-type")),
+                    .with_hint(Hint::NameVolumeType)),
             };
         };
         let json = get(self.api, Service::BlockStorage, "types")?.success("listing the volume types")?;
@@ -97,7 +97,7 @@ impl Restore<'_> {
         let Some(found) = types.iter().find(|t| text(t, "/name") == wanted) else {
             let names: Vec<_> = types.iter().take(20).map(|t| escape(text(t, "/name"))).collect();
             let message = format!("the volume type {} is not there; there are: {}", escape(wanted), names.join(", "));
-            return Err(Error::unsupported("restore.volume-type", message).with_hint("name one with --volume-type"));
+            return Err(Error::unsupported("restore.volume-type", message).with_hint(Hint::NameVolumeType));
         };
         let id = id(found, "/id")?;
         // Most users may not see this; who may is told.
@@ -105,7 +105,7 @@ impl Restore<'_> {
         let plain = encryption.is_success() && text(&encryption.json()?, "/provider").is_empty();
         if plain && self.plan.secret.is_some() {
             let message = format!("the volume type {} does not encrypt, but the image is encrypted", escape(wanted));
-            return Err(Error::unsupported("restore.volume-type", message).with_hint("name another with --volume-type"));
+            return Err(Error::unsupported("restore.volume-type", message).with_hint(Hint::NameVolumeType));
         }
         Ok(Some(id))
     }

@@ -148,7 +148,7 @@ fn a_description_is_read_strictly() {
 fn what_is_no_backup_says_so() {
     let dir = tempfile::tempdir().unwrap();
     let e = BackupDir::open(dir.path()).unwrap_err();
-    assert!(e.kind() == ErrorKind::InvalidInput && e.hint().unwrap().contains("unluks fetch"), "{e}");
+    assert!(e.kind() == ErrorKind::InvalidInput && e.hint().unwrap().to_string().contains("unluks fetch"), "{e}");
     let file = File::create(dir.path().join(DESCRIPTION)).unwrap();
     file.set_len(BACKUP_JSON_MAX + 1).unwrap();
     assert_eq!(BackupDir::open(dir.path()).unwrap_err().kind(), ErrorKind::LimitExceeded);

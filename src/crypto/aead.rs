@@ -133,12 +133,12 @@ impl SectorAead {
             let message = format!("found {sector_size}; 512, 1024, 2048 and 4096 are allowed");
             return Err(Error::corrupt("sector_size", message));
         }
-        match integrity {
-            "aead" | "poly1305" => Self::of_aead(&names, encryption, integrity, key, size),
+        let aead = match integrity {
+            "aead" | "poly1305" => Self::of_aead(&names, encryption, integrity, key, size)?,
             "none" => {
                 let (cipher, ivs) = sector_cipher(&names, encryption, key, key, sector_size)?;
                 let iv_size = cipher.iv_size();
-                Ok(Self { kind: Kind::Unauthenticated(cipher), ivs, iv_size, tag_size: 0, sector_size: size })
+                Self { kind: Kind::Unauthenticated(cipher), ivs, iv_size, tag_size: 0, sector_size: size }
             }
             _ => {
                 let (usual, tag_size) = mac_sizes(integrity)?;
@@ -151,9 +151,16 @@ impl SectorAead {
                 let mac = new_mac(integrity, mac_key)?;
                 let (cipher, ivs) = sector_cipher(&names, encryption, cipher_key, key, sector_size)?;
                 let iv_size = cipher.iv_size();
-                Ok(Self { kind: Kind::Authenc { mac, cipher }, ivs, iv_size, tag_size, sector_size: size })
+                Self { kind: Kind::Authenc { mac, cipher }, ivs, iv_size, tag_size, sector_size: size }
             }
+        };
+        if aead.stored_size() == 0 {
+            // dm-integrity has no such tags, and cryptsetup makes no such volume.
+            let message =
+                format!("found {integrity} with {}: nothing would be stored for a sector", escape(encryption));
+            return Err(Error::unsupported("integrity.type", message));
         }
+        Ok(aead)
     }
 
     fn of_aead(names: &Names<'_>, encryption: &str, integrity: &str, key: &[u8], sector_size: usize) -> Result<Self> {

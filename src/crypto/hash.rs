@@ -131,7 +131,7 @@ impl Hash {
                 "hash",
                 "whirlpool_gcryptbug, the wrong Whirlpool of libgcrypt before 1.6.1, is not supported",
             )
-            .with_hint("convert the header with cryptsetup-reencrypt --keep-key on a copy"));
+            .with_hint("convert the header on a copy with cryptsetup-reencrypt, keeping the key"));
         }
         let known = NAMES.iter().find(|(n, ..)| *n == lower);
         known.map(|(_, h, _)| *h).ok_or_else(|| {

@@ -14,7 +14,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::crypto::hash::Hash;
-use crate::error::{Error, Result};
+use crate::error::{Error, Hint, Result};
 use crate::limits::{ARGON2_LANES_MAX, Limits};
 use crate::secret::SecretBytes;
 
@@ -106,11 +106,11 @@ impl Kdf {
             && *cpus > ARGON2_LANES_MAX
         {
             let message = format!("found {cpus} lanes; at most {ARGON2_LANES_MAX} are allowed");
-            return Err(Error::limit("kdf.cpus", message).with_hint("no flag raises this limit"));
+            return Err(Error::limit("kdf.cpus", message).with_hint("nothing raises this limit"));
         }
         if self.memory() > limits.kdf_memory {
             let message = format!("found {} bytes; at most {} are allowed", self.memory(), limits.kdf_memory);
-            return Err(Error::limit("kdf.memory", message).with_hint("--max-kdf-memory raises the limit"));
+            return Err(Error::limit("kdf.memory", message).with_hint(Hint::RaiseKdfMemory));
         }
         let estimate = cost::estimate(self, output_len, cost::MEASURE_ABOVE.min(limits.kdf_time));
         if estimate > limits.kdf_time {
@@ -120,7 +120,7 @@ impl Kdf {
                 estimate.as_secs().max(1),
                 limits.kdf_time.as_secs_f32()
             );
-            return Err(Error::limit("kdf.time", message).with_hint("--max-kdf-time raises the limit"));
+            return Err(Error::limit("kdf.time", message).with_hint(Hint::RaiseKdfTime));
         }
         Ok(())
     }

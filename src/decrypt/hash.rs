@@ -13,7 +13,7 @@ use digest::DynDigest;
 
 use super::buffer::Chunk;
 use super::{Progress, lock};
-use crate::error::{Error, Result, escape};
+use crate::error::{Error, Result, catch_panic, escape};
 use crate::io::{Pipe, ReadAt};
 
 /// Chunks that may wait for a lane: enough that it never runs dry, and few enough that they stay in the cache.
@@ -165,22 +165,33 @@ impl Lanes {
     }
 
     /// Starts a thread a lane.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) where no thread can be had.
     pub(super) fn start<'s, 'env>(
         &'s self,
         scope: &'s Scope<'s, 'env>,
         failed: &'s AtomicBool,
         progress: &'s Progress,
-    ) -> Feeds<'s> {
+    ) -> Result<Feeds<'s>> {
         let start = |lane: &'s Lane| {
             let (send, receive) = sync_channel(WAITING);
-            scope.spawn(move || {
-                let hexes = lane.run(&receive, &|| failed.load(Ordering::Relaxed) || progress.is_cancelled());
+            let run = move || {
+                let is_over = || failed.load(Ordering::Relaxed) || progress.is_cancelled();
+                let hexes = catch_panic("hashing", || lane.run(&receive, &is_over));
                 *lock(&lane.result) = Some(hexes);
-            });
-            (lane.of, send)
+            };
+            let thread = std::thread::Builder::new().name(lane.algorithm.name().to_owned());
+            thread.spawn_scoped(scope, run).map_err(|e| no_thread(lane.algorithm, e))?;
+            Ok((lane.of, send))
         };
-        Feeds { feeds: self.lanes.iter().map(start).collect() }
+        Ok(Feeds { feeds: self.lanes.iter().map(start).collect::<Result<_>>()? })
     }
+}
+
+fn no_thread(algorithm: Algorithm, e: std::io::Error) -> Error {
+    Error::io(format!("starting a thread for {}", algorithm.name()), e)
+        .with_hint("leave --hash out, or let the process have more threads")
 }
 
 impl Lane {
@@ -281,7 +292,10 @@ pub struct PipeHashes {
 
 impl PipeHashes {
     /// Taps `pipe`.
-    pub fn tap(pipe: &Pipe, algorithms: &[Algorithm]) -> Self {
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) where no thread can be had.
+    pub fn tap(pipe: &Pipe, algorithms: &[Algorithm]) -> Result<Self> {
         let mut feeds = Vec::new();
         let mut threads = Vec::new();
         for a in algorithms {
@@ -294,7 +308,8 @@ impl PipeHashes {
                 }
                 hasher.finish()
             };
-            threads.push((*a, std::thread::spawn(hash)));
+            let thread = std::thread::Builder::new().name(a.name().to_owned()).spawn(hash);
+            threads.push((*a, thread.map_err(|e| no_thread(*a, e))?));
         }
         pipe.set_tap(Box::new(move |bytes| {
             let block: Arc<[u8]> = bytes.into();
@@ -302,7 +317,7 @@ impl PipeHashes {
                 let _ = feed.send(Arc::clone(&block));
             }
         }));
-        Self { threads }
+        Ok(Self { threads })
     }
 
     /// Reads the pipe to its end and gives the hashes.

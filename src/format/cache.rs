@@ -29,7 +29,9 @@ struct Slot<T> {
 impl<T: Clone> Cache<T> {
     /// A cache for values of `size` bytes each, [`CONTAINER_CACHE`] bytes together.
     pub(super) fn for_size(size: u64) -> Self {
-        let most = usize::try_from(CONTAINER_CACHE / size.max(1)).unwrap_or(usize::MAX).clamp(2, 256);
+        let most = usize::try_from(CONTAINER_CACHE.checked_div(size).unwrap_or(CONTAINER_CACHE))
+            .unwrap_or(usize::MAX)
+            .clamp(2, 256);
         Self { slots: Mutex::new(Slots { slots: Vec::new(), clock: 0 }), most }
     }
 
@@ -47,7 +49,7 @@ impl<T: Clone> Cache<T> {
         let mut inner = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         let Slots { slots, clock } = &mut *inner;
         let slot = slots.iter_mut().find(|slot| slot.key == key)?;
-        *clock += 1;
+        *clock = clock.saturating_add(1);
         slot.used = *clock;
         Some(slot.value.clone())
     }
@@ -55,7 +57,7 @@ impl<T: Clone> Cache<T> {
     fn put(&self, key: u64, value: T) {
         let mut inner = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         let Slots { slots, clock } = &mut *inner;
-        *clock += 1;
+        *clock = clock.saturating_add(1);
         let new = Slot { key, used: *clock, value };
         if slots.len() < self.most {
             slots.push(new);
@@ -93,6 +95,10 @@ impl Pages {
     }
 
     /// The page that holds `offset`, from `offset` on: at least one byte.
+    #[expect(
+        clippy::arithmetic_side_effects,
+        reason = "the offset is within the file, and so is the start of its page"
+    )]
     fn with<R>(&self, offset: u64, take: impl FnOnce(&[u8]) -> R) -> Result<R> {
         self.check(offset, 1)?;
         let start = offset - offset % PAGE;

@@ -108,10 +108,10 @@ pub(super) fn open(segments: Vec<Arc<dyn ReadAt>>, notes: &mut Vec<String>) -> R
     let mut ended = false;
     for (n, (start, segment)) in file.parts.iter().enumerate() {
         if ended {
-            let more = file.parts.len() - n;
+            let more = file.parts.len().saturating_sub(n);
             return Err(Error::invalid(format!("the image ends in segment file {n}, but {more} more were given")));
         }
-        ended = found.read_segment(segment, *start, n + 1)?;
+        ended = found.read_segment(segment, *start, n.saturating_add(1))?;
     }
     if !ended {
         let n = file.parts.len();
@@ -129,7 +129,7 @@ pub(super) fn open(segments: Vec<Arc<dyn ReadAt>>, notes: &mut Vec<String>) -> R
     }
     let volume = found.volume.take().ok_or_else(|| Error::corrupt("ewf.volume", "the image has no volume section"))?;
     let sector_size = volume.bytes_per_sector;
-    let chunks = found.tables.last().map_or(0, |table| table.first_chunk + table.entries);
+    let chunks = found.tables.last().map_or(0, |table| table.first_chunk.saturating_add(table.entries));
     // A chunk is at most 2^21 bytes and there are fewer than 2^19 tables of fewer than 2^32 chunks each.
     if chunks.saturating_mul(volume.chunk_size) < volume.size {
         return Err(Error::corrupt(
@@ -169,6 +169,10 @@ impl ReadAt for Joined {
         self.len
     }
 
+    #[expect(
+        clippy::arithmetic_side_effects,
+        reason = "the range is within the joined files, whose lengths add up to it"
+    )]
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         check_range(offset, buf.len(), self.len)?;
         let mut n = self.parts.partition_point(|(start, _)| *start <= offset).saturating_sub(1);
@@ -232,7 +236,7 @@ impl Found {
         let mut damaged: Option<(Error, u64)> = None;
         loop {
             let section: Section = fields::read(file, at, "ewf.section", "a section header")?;
-            self.sections += 1;
+            self.sections = self.sections.saturating_add(1);
             let wrong = |what: String| Error::corrupt("ewf.section", format!("segment file {number}: {what}")).at(at);
             let sum = section.as_bytes().get(..72).map(adler32);
             if sum != Some(section.checksum.get()) {
@@ -258,13 +262,13 @@ impl Found {
             let end = if size == 0 { Some(next) } else { at.checked_add(size) };
             // Sections that overlapped would have the same bytes summed once for each of them: no section reaches into
             // the next, so no byte is summed twice.
-            let end = end.filter(|end| (at + SECTION_HEADER..=next.min(file.len())).contains(end));
+            let end = end.filter(|end| (at.saturating_add(SECTION_HEADER)..=next.min(file.len())).contains(end));
             let Some(end) = end else {
                 let name = escape(&String::from_utf8_lossy(kind));
                 return Err(wrong(format!("section {name} has {size} bytes, and the next comes at byte {next}"))
                     .with_hint("the segment file is cut off or damaged"));
             };
-            let body = at + SECTION_HEADER;
+            let body = at.saturating_add(SECTION_HEADER);
             match kind {
                 b"volume" | b"disk" | b"data" => self.read_volume(file, body, end, kind == b"data")?,
                 b"sectors" => sectors_end = Some(end),
@@ -279,7 +283,7 @@ impl Found {
                 b"table2" => {
                     if let Some((_, data_end)) = damaged.take() {
                         self.read_table(file, start, body, end, data_end)?;
-                        self.second_tables += 1;
+                        self.second_tables = self.second_tables.saturating_add(1);
                     }
                 }
                 b"error2" => {
@@ -301,7 +305,7 @@ impl Found {
         };
         check_adler32(file, at, sum_at, "ewf.volume", "the volume section")?;
         let bytes_per_sector = volume.bytes_per_sector.get();
-        let chunk_size = u64::from(volume.sectors_per_chunk.get()) * u64::from(bytes_per_sector);
+        let chunk_size = u64::from(volume.sectors_per_chunk.get()).saturating_mul(u64::from(bytes_per_sector));
         if !bytes_per_sector.is_power_of_two() || !(512..=4096).contains(&bytes_per_sector) || chunk_size == 0 {
             return Err(Error::corrupt(
                 "ewf.volume",
@@ -314,7 +318,8 @@ impl Found {
             return Err(Error::limit("ewf.volume", found).at(at));
         }
         let size = volume.sector_count.get().checked_mul(u64::from(bytes_per_sector));
-        let size = size.ok_or_else(|| Error::corrupt("ewf.volume", "the number of sectors overflows").at(at + 16))?;
+        let size = size
+            .ok_or_else(|| Error::corrupt("ewf.volume", "the number of sectors overflows").at(at.saturating_add(16)))?;
         let geometry = Geometry { chunk_size, bytes_per_sector, size };
         // Each further segment file has a copy of the first one's volume section; some tools leave it empty.
         match self.volume {
@@ -334,21 +339,22 @@ impl Found {
             return Err(Error::corrupt("ewf.table", "the table header's Adler-32 is wrong").at(at));
         }
         let entries = u64::from(header.entry_count.get());
-        let entries_at = at + TABLE_HEADER;
-        let entries_end = entries_at + entries * 4;
+        let entries_at = at.saturating_add(TABLE_HEADER);
+        let entries_end = entries_at.saturating_add(entries.saturating_mul(4));
         if entries_end > end {
             let found = format!("found {entries} entries; the table section ends at byte {end}");
             return Err(Error::corrupt("ewf.table", found).at(at));
         }
         // SMART's tables have no checksum of their entries; EnCase's end with it.
-        if entries_end + CHECKSUM == end {
+        if entries_end.checked_add(CHECKSUM) == Some(end) {
             check_adler32(file, entries_at, entries_end, "ewf.table", "the table's entries")?;
         }
         let base = start.checked_add(header.base_offset.get());
-        let base = base.ok_or_else(|| Error::corrupt("ewf.table", "the base offset overflows").at(at + 8))?;
-        let first_chunk = self.tables.last().map_or(0, |table| table.first_chunk + table.entries);
+        let base =
+            base.ok_or_else(|| Error::corrupt("ewf.table", "the base offset overflows").at(at.saturating_add(8)))?;
+        let first_chunk = self.tables.last().map_or(0, |table| table.first_chunk.saturating_add(table.entries));
         if entries > 0 {
-            let (entries_at, data_end) = (start + entries_at, start + data_end);
+            let (entries_at, data_end) = (start.saturating_add(entries_at), start.saturating_add(data_end));
             self.tables.push(Table { first_chunk, entries, entries_at, base, data_end });
         }
         Ok(())
@@ -356,6 +362,7 @@ impl Found {
 }
 
 /// Compares the Adler-32 of the bytes from `at` to `end` with the one behind them.
+#[expect(clippy::arithmetic_side_effects, reason = "each piece ends before `end`")]
 fn check_adler32(file: &Arc<dyn ReadAt>, at: u64, end: u64, rule: &'static str, what: &str) -> Result<()> {
     let mut sum = Adler32::new();
     let mut buf = vec![0; 64 << 10];
@@ -383,6 +390,10 @@ struct Chunks {
 
 impl Chunks {
     /// The chunk's first byte and its end in the file, and whether it is compressed.
+    #[expect(
+        clippy::arithmetic_side_effects,
+        reason = "a chunk is of the disk, below 2^55, and its table starts at it or before"
+    )]
     fn find(&self, chunk: u64) -> Result<(u64, u64, bool)> {
         let n = self.tables.partition_point(|table| table.first_chunk <= chunk).saturating_sub(1);
         let wrong = |what: String| Error::corrupt("ewf.table", format!("chunk {chunk}: {what}"));
@@ -414,11 +425,16 @@ impl Layout for Chunks {
     }
 
     /// Also a chunk that is stored as it is goes through [`Layout::unpack`], where its checksum is compared.
+    #[expect(clippy::arithmetic_side_effects, reason = "a chunk has at least 512 bytes")]
     fn run_at(&self, offset: u64, _wanted: u64) -> Result<Run> {
         let (unit, skip) = (offset / self.volume.chunk_size, offset % self.volume.chunk_size);
         Ok(Run { len: self.volume.chunk_size - skip, place: Place::Packed { unit, skip } })
     }
 
+    #[expect(
+        clippy::arithmetic_side_effects,
+        reason = "a chunk is of the disk, and `find` gives an end behind the start"
+    )]
     fn unpack(&self, unit: u64) -> Result<Vec<u8>> {
         let (start, end, compressed) = self.find(unit)?;
         // The last chunk holds only what the disk has left.

@@ -130,11 +130,12 @@ impl<L: Layout> ReadAt for Mapped<L> {
                 }
             }
             rest = more;
-            offset += len;
+            offset = offset.saturating_add(len);
         }
         Ok(())
     }
 
+    #[expect(clippy::arithmetic_side_effects, reason = "`run_within` gives no run that reaches beyond the disk")]
     fn extent_at(&self, offset: u64) -> Result<Extent> {
         let zero_at = |at| run_within(&self.layout, at, u64::MAX).map(|run| (run.len, run.place == Place::Zero));
         let (mut len, zero) = zero_at(offset)?;

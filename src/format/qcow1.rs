@@ -46,6 +46,10 @@ struct Header {
 const _: () = assert!(size_of::<Header>() == 48);
 
 /// Reads the header, and gives the disk.
+#[expect(
+    clippy::arithmetic_side_effects,
+    reason = "open() bounds each factor: the tables lie within the file, and the disk within 2^64"
+)]
 pub(super) fn open(file: Arc<dyn ReadAt>) -> Result<Arc<dyn ReadAt>> {
     let header: Header = fields::read(&file, 0, "qcow.header", "the qcow header")?;
     if header.backing_file_offset.get() != 0 {
@@ -93,6 +97,10 @@ impl Layout for Qcow1 {
         &self.file
     }
 
+    #[expect(
+        clippy::arithmetic_side_effects,
+        reason = "open() bounds each factor: the tables lie within the file, and the disk within 2^64"
+    )]
     fn run_at(&self, offset: u64, _wanted: u64) -> Result<Run> {
         let cluster = 1 << self.cluster_bits;
         let (number, skip) = (offset >> self.cluster_bits, offset % cluster);
@@ -116,6 +124,10 @@ impl Layout for Qcow1 {
     }
 
     /// The unit's number is the entry itself.
+    #[expect(
+        clippy::arithmetic_side_effects,
+        reason = "open() bounds each factor: the tables lie within the file, and the disk within 2^64"
+    )]
     fn unpack(&self, entry: u64) -> Result<Vec<u8>> {
         let cluster = 1u64 << self.cluster_bits;
         let len = entry >> (63 - self.cluster_bits) & (cluster - 1);

@@ -139,6 +139,7 @@ pub struct Qcow2Luks {
 impl Qcow2Luks {
     /// Follows the tables, and gives how many bytes the file lacks at least: 0 where it has all clusters, `None` where
     /// the tables are too many to follow, or broken.
+    #[expect(clippy::arithmetic_side_effects, reason = "no run reaches beyond the disk")]
     pub fn missing(&self) -> Option<u64> {
         let mut at = 0;
         for _ in 0..CONTAINER_RUNS_MAX {
@@ -171,6 +172,7 @@ pub(super) struct Qcow2 {
 }
 
 /// Reads the header and its extensions, and gives the disk.
+#[expect(clippy::arithmetic_side_effects, reason = "2^22 entries of 2^39 bytes at most")]
 pub(super) fn open(file: Arc<dyn ReadAt>, notes: &mut Vec<String>) -> Result<Contents> {
     let header: Header = fields::read(&file, 0, "qcow2.header", "the qcow2 header")?;
     if header.magic != *b"QFI\xfb" {
@@ -297,6 +299,7 @@ fn packing(pages: &Pages, features: u64, header_length: u64) -> Result<Packing> 
 }
 
 /// The LUKS header that the crypt method needs, checked to lie within the file.
+#[expect(clippy::arithmetic_side_effects, reason = "a cluster is not 0")]
 fn luks_header(
     file: &Arc<dyn ReadAt>,
     header: &Header,
@@ -362,16 +365,19 @@ impl Qcow2 {
     }
 
     /// log2 of how many entries an L2 table has, which is a cluster long.
+    #[expect(clippy::arithmetic_side_effects, reason = "a cluster has at least 2^9 bytes")]
     fn l2_bits(&self) -> u32 {
         self.cluster_bits - if self.extended_l2 { 4 } else { 3 }
     }
 
     /// How many bytes of the disk one L1 entry stands for.
+    #[expect(clippy::arithmetic_side_effects, reason = "2^39 bytes at most")]
     fn l1_entry_span(&self) -> u64 {
         1 << (self.cluster_bits + self.l2_bits())
     }
 
     /// Where the entry's cluster or subcluster number `sub` lies.
+    #[expect(clippy::arithmetic_side_effects, reason = "a place in the file has 56 bits")]
     fn unit(&self, entry: u64, bitmap: u64, sub: u64, guest: u64) -> Result<Unit> {
         let wrong = |what: &str| Err(Error::corrupt("qcow2.l2_entry", format!("byte {guest} of the disk: {what}")));
         if entry & L2_COMPRESSED != 0 {
@@ -402,6 +408,10 @@ impl Qcow2 {
     }
 
     /// The run of one entry that is not compressed, from subcluster `first` on, `skip` bytes into it.
+    #[expect(
+        clippy::arithmetic_side_effects,
+        reason = "a run is of one L2 table, 2^39 bytes at most, and a place in the file has 56 bits"
+    )]
     fn extend(&self, run: &mut Option<Run>, entry: u64, bitmap: u64, first: u64, guest: u64) -> Result<bool> {
         let subs = if self.extended_l2 { SUBCLUSTERS } else { 1 };
         let unit_len = self.cluster() / subs;
@@ -422,6 +432,7 @@ impl Qcow2 {
     }
 
     /// The run that starts in the cluster at `l2_entry`, `skip` bytes into that cluster.
+    #[expect(clippy::arithmetic_side_effects, reason = "skip is within the first unit of the run")]
     fn run_in_l2(&self, l2_entry: u64, entries: u64, skip: u64, offset: u64, wanted: u64) -> Result<Run> {
         let unit_len = if self.extended_l2 { self.cluster() / SUBCLUSTERS } else { self.cluster() };
         let (first, skip) = (skip / unit_len, skip % unit_len);
@@ -479,6 +490,10 @@ impl Layout for Qcow2 {
         &self.file
     }
 
+    #[expect(
+        clippy::arithmetic_side_effects,
+        reason = "offset is within the disk, which the L1 table covers, and a place in the file has 56 bits"
+    )]
     fn run_at(&self, offset: u64, wanted: u64) -> Result<Run> {
         let l1_index = offset / self.l1_entry_span();
         let in_l1 = offset % self.l1_entry_span();
@@ -511,6 +526,7 @@ impl Layout for Qcow2 {
 
     /// `unit` is the L2 entry without its highest bit: the offset of the compressed bytes, and how many more 512-byte
     /// sectors than the first they reach into.
+    #[expect(clippy::arithmetic_side_effects, reason = "offset_bits is 49 to 61")]
     fn unpack(&self, unit: u64) -> Result<Vec<u8>> {
         let offset_bits = 62 - (self.cluster_bits - 8);
         let host = unit & ((1 << offset_bits) - 1);
@@ -542,7 +558,7 @@ impl HostMap for Qcow2 {
         match run.place {
             Place::Zero => Ok(Mapping::Zero { len: run.len }),
             // The sector that a cut-off file ends within cannot be decrypted.
-            Place::Stored(offset) => match run.len - run.len % SECTOR {
+            Place::Stored(offset) => match run.len.saturating_sub(run.len % SECTOR) {
                 0 => Err(truncated(guest, offset, self.file.len())),
                 len => Ok(Mapping::Host { offset, len }),
             },

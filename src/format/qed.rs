@@ -49,6 +49,10 @@ struct Header {
 const _: () = assert!(size_of::<Header>() == 64);
 
 /// Reads the header, and gives the disk.
+#[expect(
+    clippy::arithmetic_side_effects,
+    reason = "open() bounds each factor: the tables lie within the file, and the disk within 2^64"
+)]
 pub(super) fn open(file: Arc<dyn ReadAt>, notes: &mut Vec<String>) -> Result<Arc<dyn ReadAt>> {
     let header: Header = fields::read(&file, 0, "qed.header", "the QED header")?;
     let cluster = u64::from(header.cluster_size.get());
@@ -138,6 +142,10 @@ impl Layout for Qed {
         &self.file
     }
 
+    #[expect(
+        clippy::arithmetic_side_effects,
+        reason = "open() bounds each factor: the tables lie within the file, and the disk within 2^64"
+    )]
     fn run_at(&self, offset: u64, _wanted: u64) -> Result<Run> {
         let (number, skip) = (offset / self.cluster, offset % self.cluster);
         let (first, second) = (number / self.entries, number % self.entries);

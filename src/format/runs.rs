@@ -66,6 +66,10 @@ impl Runs {
 
 impl Listed {
     /// What is left of the run from byte `start` of the disk on, which lies in it.
+    #[expect(
+        clippy::arithmetic_side_effects,
+        reason = "open() bounds each factor: the tables lie within the file, and the disk within 2^64"
+    )]
     fn from(&self, start: u64) -> Self {
         let skip = start - self.start;
         let source = match self.source {
@@ -103,6 +107,10 @@ impl Layout for RunsDisk {
         &self.file
     }
 
+    #[expect(
+        clippy::arithmetic_side_effects,
+        reason = "open() bounds each factor: the tables lie within the file, and the disk within 2^64"
+    )]
     fn run_at(&self, offset: u64, _wanted: u64) -> Result<Run> {
         let next = self.runs.runs.partition_point(|run| run.end <= offset);
         let Some(run) = self.runs.runs.get(next) else { return Ok(Run { len: u64::MAX, place: Place::Zero }) };

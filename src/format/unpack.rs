@@ -45,7 +45,7 @@ pub(super) fn unpack(packing: Packing, packed: &[u8], most: u64) -> Result<Vec<u
             while filled < out.len() {
                 match stream.read(&mut out[filled..]).map_err(bad)? {
                     0 => break,
-                    n => filled += n,
+                    n => filled = filled.saturating_add(n),
                 }
             }
             out.truncate(filled);

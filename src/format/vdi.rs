@@ -124,6 +124,10 @@ impl Layout for Vdi {
         &self.file
     }
 
+    #[expect(
+        clippy::arithmetic_side_effects,
+        reason = "open() bounds each factor: the tables lie within the file, and the disk within 2^64"
+    )]
     fn run_at(&self, offset: u64, _wanted: u64) -> Result<Run> {
         let (block, skip) = (offset / self.block_size, offset % self.block_size);
         // The table lies within the file, and the sums below are of numbers below 2^32 and one product of two such.

@@ -26,7 +26,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::cache::Pages;
 use super::fields;
 use super::map::{Layout, Place, Run};
-use crate::error::{Error, Result, escape};
+use crate::error::{Error, Hint, Result, escape};
 use crate::io::{ReadAt, Window};
 
 const FOOTER: u64 = 512;
@@ -81,6 +81,7 @@ struct DynamicHeader {
 const _: () = assert!(size_of::<DynamicHeader>() == 1024);
 
 /// The ones' complement of the sum of all bytes, those of the checksum itself, at `at`, left out.
+#[expect(clippy::arithmetic_side_effects, reason = "the place of a checksum in a structure")]
 fn checksum(bytes: &[u8], at: usize) -> u32 {
     let counted = bytes.iter().enumerate().filter(|(n, _)| !(at..at + 4).contains(n));
     !counted.map(|(_, b)| u32::from(*b)).fold(0, u32::wrapping_add)
@@ -126,7 +127,7 @@ pub(super) fn open(file: Arc<dyn ReadAt>, notes: &mut Vec<String>) -> Result<Arc
                     "vhd.footer",
                     "the file's last 512 bytes are no VHD footer (cookie conectix, with a right checksum), nor are its first",
                 )
-                .with_hint("--format raw reads the file as it is"));
+                .with_hint(Hint::RawFormat));
             }
         },
     };
@@ -137,13 +138,14 @@ pub(super) fn open(file: Arc<dyn ReadAt>, notes: &mut Vec<String>) -> Result<Arc
             "vhd.current_size",
             format!("found {size}; the file holds {at} bytes before its footer"),
         )
-        .at(at + 48)),
+        .at(at.saturating_add(48))),
         DYNAMIC | DIFFERENCING => open_dynamic(file, &footer, at),
         other => Err(Error::unsupported("vhd.disk_type", format!("found {other}; 2 (fixed) and 3 (dynamic) are read"))
-            .at(at + 60)),
+            .at(at.saturating_add(60))),
     }
 }
 
+#[expect(clippy::arithmetic_side_effects, reason = "factors below 2^32")]
 fn open_dynamic(file: Arc<dyn ReadAt>, footer: &Footer, at: u64) -> Result<Arc<dyn ReadAt>> {
     let header_offset = footer.data_offset.get();
     let header: DynamicHeader = fields::read(&file, header_offset, "vhd.header", "the dynamic disk header")?;
@@ -165,7 +167,7 @@ fn open_dynamic(file: Arc<dyn ReadAt>, footer: &Footer, at: u64) -> Result<Arc<d
                 escape(&String::from_utf16_lossy(&name))
             ),
         )
-        .at(at + 60)
+        .at(at.saturating_add(60))
         .with_hint("if you trust the image: merge it into its parent (Hyper-V's Merge-VHD) and read that"));
     }
     let block_size = u64::from(header.block_size.get());
@@ -177,7 +179,7 @@ fn open_dynamic(file: Arc<dyn ReadAt>, footer: &Footer, at: u64) -> Result<Arc<d
     // Both factors are below 2^32.
     if size > entries * block_size {
         let found = format!("found {size}; {entries} blocks of {block_size} bytes are fewer");
-        return Err(Error::corrupt("vhd.current_size", found).at(at + 48));
+        return Err(Error::corrupt("vhd.current_size", found).at(at.saturating_add(48)));
     }
     let table_offset = header.table_offset.get();
     fields::table_within(&file, table_offset, entries, 4, "vhd.table", "the block allocation table")?;
@@ -205,6 +207,10 @@ impl Layout for Dynamic {
         &self.file
     }
 
+    #[expect(
+        clippy::arithmetic_side_effects,
+        reason = "a block is a power of two, and its entry lies in the table, which is within the file"
+    )]
     fn run_at(&self, offset: u64, _wanted: u64) -> Result<Run> {
         let (block, skip) = (offset / self.block_size, offset % self.block_size);
         let sector = u32::from_be_bytes(self.pages.entry(self.table_offset + block * 4)?);

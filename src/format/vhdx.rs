@@ -109,14 +109,14 @@ pub(super) fn open(file: Arc<dyn ReadAt>) -> Result<Vhdx> {
     let (header, header_offset) = current_header(&file)?;
     if header.version.get() != 1 {
         let found = format!("found {}; 1 is read", header.version.get());
-        return Err(Error::unsupported("vhdx.version", found).at(header_offset + 66));
+        return Err(Error::unsupported("vhdx.version", found).at(header_offset.saturating_add(66)));
     }
     if header.log_guid != [0; 16] && has_log(&file, &header)? {
         return Err(Error::unsupported(
             "vhdx.log",
             "the image was not closed cleanly: its log has changes that are not played back yet, and its tables may be stale",
         )
-        .at(header_offset + 48)
+        .at(header_offset.saturating_add(48))
         .with_hint("on a copy of the image, qemu-img check -r all (or mounting it in Windows) plays the log back"));
     }
     let regions = Regions::read(&file)?;
@@ -127,6 +127,7 @@ pub(super) fn open(file: Arc<dyn ReadAt>) -> Result<Vhdx> {
 
 /// Whether the log has an entry that the header's `log_guid` may count: entries start at each 4 KiB, with `loge`, and
 /// have the log's GUID at byte 32. Their checksums do not matter here, for a broken entry is no good sign.
+#[expect(clippy::arithmetic_side_effects, reason = "the log lies within the file")]
 fn has_log(file: &Arc<dyn ReadAt>, header: &Header) -> Result<bool> {
     const STEP: u64 = 4 << 10;
     let (start, len) = (header.log_offset.get(), u64::from(header.log_length.get()));
@@ -236,6 +237,7 @@ struct Metadata {
 }
 
 impl Metadata {
+    #[expect(clippy::arithmetic_side_effects, reason = "offsets of 32 bits in a region within the file")]
     fn read(file: &Arc<dyn ReadAt>, (start, len): (u64, u64)) -> Result<Self> {
         let table: MetadataTable = fields::read(file, start, "vhdx.metadata", "the metadata table")?;
         let count = u32::from(table.entry_count.get());
@@ -309,6 +311,7 @@ impl Metadata {
     }
 
     /// The disk's blocks, whose table lies in the region `bat`.
+    #[expect(clippy::arithmetic_side_effects, reason = "a block has 2^20 to 2^28 bytes, a sector 512 or 4096")]
     fn blocks(&self, file: Arc<dyn ReadAt>, (bat, bat_len): (u64, u64)) -> Result<Blocks> {
         let chunk_ratio = (u64::from(self.sector_size) << 23) / self.block_size;
         let blocks = self.size.div_ceil(self.block_size);
@@ -347,6 +350,7 @@ impl Layout for Blocks {
         &self.file
     }
 
+    #[expect(clippy::arithmetic_side_effects, reason = "the table of blocks lies within the file")]
     fn run_at(&self, offset: u64, _wanted: u64) -> Result<Run> {
         let (block, skip) = (offset / self.block_size, offset % self.block_size);
         let at = self.bat + (block + block / self.chunk_ratio) * 8;

@@ -73,7 +73,7 @@ impl Header {
                 "vmdk.header",
                 "its line end bytes are changed: the file was transferred as text, and is damaged",
             )
-            .at(offset + 73));
+            .at(offset.saturating_add(73)));
         }
         Ok(header)
     }
@@ -86,9 +86,7 @@ pub(super) fn refuse_descriptor(file: &dyn ReadAt) -> Error {
         Err(e) => return e,
     };
     let hint = match descriptor.extents.as_slice() {
-        [Extent { kind, .. }] if kind == "FLAT" || kind == "VMFS" => {
-            "give the file it names instead, with --format raw"
-        }
+        [Extent { kind, .. }] if kind == "FLAT" || kind == "VMFS" => "give the file it names instead, as a raw one",
         _ => "if you trust the image: qemu-img convert -O raw IMAGE DISK.raw makes one file of them",
     };
     Error::unsupported(
@@ -218,7 +216,7 @@ impl Descriptor {
         match self.extents.len() {
             0 => "files that it does not name".into(),
             1..=3 => names.join(", "),
-            n => format!("{} and {} more", names.join(", "), n - 3),
+            n => format!("{} and {} more", names.join(", "), n.saturating_sub(3)),
         }
     }
 }
@@ -237,31 +235,35 @@ struct Sparse {
 
 impl Sparse {
     /// Checks the header that lies at `at`.
+    #[expect(
+        clippy::arithmetic_side_effects,
+        reason = "a grain is at most 2^30 bytes, and a table has at most 2^9 of them"
+    )]
     fn new(file: Arc<dyn ReadAt>, header: &Header, at: u64) -> Result<Self> {
         let flags = header.flags.get();
         if !(1..=3).contains(&header.version.get()) {
             let found = format!("found {}; 1 to 3 are read", header.version.get());
-            return Err(Error::unsupported("vmdk.version", found).at(at + 4));
+            return Err(Error::unsupported("vmdk.version", found).at(at.saturating_add(4)));
         }
         let compressed = flags & FLAG_COMPRESSED != 0;
         if compressed && header.compress_algorithm.get() != COMPRESSION_ZLIB {
             let found = format!("found {}; 1 (zlib) is read", header.compress_algorithm.get());
-            return Err(Error::unsupported("vmdk.compress_algorithm", found).at(at + 77));
+            return Err(Error::unsupported("vmdk.compress_algorithm", found).at(at.saturating_add(77)));
         }
         let grain = header.grain_size.get().checked_mul(SECTOR).filter(|grain| grain.is_power_of_two());
         let grain = grain.filter(|grain| *grain <= 1 << 30).ok_or_else(|| {
             let found = format!("found {}; a power of two up to 2097152 is allowed", header.grain_size.get());
-            Error::corrupt("vmdk.grain_size", found).at(at + 20)
+            Error::corrupt("vmdk.grain_size", found).at(at.saturating_add(20))
         })?;
         if compressed && grain > CONTAINER_UNIT_MAX {
             let found = format!("found {grain} bytes; {CONTAINER_UNIT_MAX} are allowed where grains are compressed");
-            return Err(Error::limit("vmdk.grain_size", found).at(at + 20));
+            return Err(Error::limit("vmdk.grain_size", found).at(at.saturating_add(20)));
         }
         let grains_per_table = u64::from(header.num_gtes_per_gt.get());
         // QEMU's cap; VMware writes 512.
         if !(1..=512).contains(&grains_per_table) {
             let found = format!("found {grains_per_table}; 1 to 512 is allowed");
-            return Err(Error::corrupt("vmdk.num_gtes_per_gt", found).at(at + 44));
+            return Err(Error::corrupt("vmdk.num_gtes_per_gt", found).at(at.saturating_add(44)));
         }
         let overflow = |what: &str| Error::corrupt("vmdk.header", format!("{what} overflows")).at(at);
         let size = header.capacity.get().checked_mul(SECTOR).ok_or_else(|| overflow("capacity"))?;
@@ -292,6 +294,10 @@ impl Layout for Sparse {
         &self.file
     }
 
+    #[expect(
+        clippy::arithmetic_side_effects,
+        reason = "the directory lies within the file, and a place in it is 512 times 32 bits"
+    )]
     fn run_at(&self, offset: u64, wanted: u64) -> Result<Run> {
         let (grain, skip) = (offset / self.grain, offset % self.grain);
         let (table, index) = (grain / self.grains_per_table, grain % self.grains_per_table);
@@ -337,6 +343,10 @@ impl Layout for Sparse {
     }
 
     /// `unit` is the sector where the grain begins: its marker, a sector number and a length in bytes, and the stream.
+    #[expect(
+        clippy::arithmetic_side_effects,
+        reason = "a grain is at most 2^30 bytes, and its place is 512 times 32 bits"
+    )]
     fn unpack(&self, unit: u64) -> Result<Vec<u8>> {
         let at = unit * SECTOR;
         let (at, len) = match self.markers {

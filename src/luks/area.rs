@@ -91,7 +91,7 @@ pub fn check(header: &(impl ReadAt + ?Sized), keyslot: &Keyslot) -> Result<Optio
     }
     // What follows the material in its area was never written, and may be anything.
     let material = u64::from(keyslot.key_size).saturating_mul(u64::from(STRIPES)).min(keyslot.area.size);
-    let sectors = material / u64::try_from(SECTOR).unwrap_or(u64::MAX);
+    let sectors = material.checked_div(u64::try_from(SECTOR).unwrap_or(u64::MAX)).unwrap_or(0);
     let mut judged = Judged::default();
     let mut buf = vec![0u8; PIECE];
     let (mut at, mut left) =
@@ -103,7 +103,7 @@ pub fn check(header: &(impl ReadAt + ?Sized), keyslot: &Keyslot) -> Result<Optio
             judged.sector(sector, at);
             at = at.saturating_add(u64::try_from(SECTOR).unwrap_or(0));
         }
-        left -= piece.len();
+        left = left.saturating_sub(piece.len());
     }
     Ok(judged.finish(sectors))
 }
@@ -156,6 +156,7 @@ impl Default for Judged {
 }
 
 impl Judged {
+    #[expect(clippy::arithmetic_side_effects, reason = "counts of the bytes of an area of at most 128 MiB")]
     fn sector(&mut self, sector: &[u8], at: u64) {
         let mut counts = [0u64; 256];
         for byte in sector {
@@ -180,6 +181,7 @@ impl Judged {
         }
     }
 
+    #[expect(clippy::arithmetic_side_effects, reason = "an area of at most 128 MiB has squares below 2^64")]
     fn finish(self, sectors: u64) -> Option<Overwritten> {
         let bytes: u64 = self.counts.iter().sum();
         // χ² = 256 Σ n² / N − N.
@@ -194,7 +196,7 @@ impl Judged {
 fn is_text(sector: &[u8]) -> bool {
     let control = |b: &u8| b.is_ascii_control() && !b.is_ascii_whitespace();
     let ascii = sector.iter().filter(|b| b.is_ascii()).count();
-    !sector.iter().any(control) && ascii >= sector.len() / 8 * 7
+    !sector.iter().any(control) && ascii >= sector.len().saturating_sub(sector.len() / 8)
 }
 
 /// What a sector's signature belongs to.
@@ -221,8 +223,13 @@ fn signature(sector: &[u8]) -> Option<&'static str> {
     let known = KNOWN.iter().find(|(at, magic, _)| sector.get(*at..).is_some_and(|s| s.starts_with(magic)));
     // ext4's magic has two bytes: revision and block size have to be as they can be, too.
     let ext = || {
-        let number =
-            |at: usize| sector.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(u32::MAX, u32::from_le_bytes);
+        let number = |at: usize| {
+            sector
+                .get(at..)
+                .and_then(|b| b.get(..4))
+                .and_then(|b| b.try_into().ok())
+                .map_or(u32::MAX, u32::from_le_bytes)
+        };
         let ext = sector.get(56..58) == Some(&[0x53, 0xef]) && number(24) <= 6 && number(76) <= 1;
         ext.then_some("an ext4 file system")
     };

@@ -23,7 +23,7 @@ pub enum State {
     Truncated,
     /// The file is a header backup: a header, and nothing behind it.
     HeaderBackup,
-    /// The file ends at the data's start or before it, but has not the length of a header backup.
+    /// The file ends at the data's start or before it, but is no header backup by its length.
     HeaderOnly,
     /// The file is a detached header: its data is in another file.
     DetachedHeader,
@@ -125,8 +125,8 @@ pub fn assess(metadata: &Metadata, file: DataFile) -> Data {
         return absent(State::DetachedHeader);
     }
     let Some(len) = file.len else { return whole(State::Unknown, None) };
-    if !file.detached && len <= offset {
-        let backup = PAGES.iter().any(|page| len == metadata.header_size.next_multiple_of(*page));
+    if len <= offset {
+        let backup = !file.detached && PAGES.iter().any(|page| len == metadata.header_size.next_multiple_of(*page));
         return absent(if backup { State::HeaderBackup } else { State::HeaderOnly });
     }
     let missing = metadata.live_segments().map(|(_, s)| missing(s, len)).max().unwrap_or(0);
@@ -162,7 +162,7 @@ pub fn missing(segment: &Segment, len: u64) -> u64 {
 fn readable(segment: &Segment, len: u64) -> u64 {
     let there = len.saturating_sub(segment.offset);
     let there = segment.size.map_or(there, |size| size.min(there));
-    there - there % sector(segment)
+    there.saturating_sub(there.checked_rem(sector(segment)).unwrap_or(0))
 }
 
 fn sector(segment: &Segment) -> u64 {
@@ -232,6 +232,8 @@ mod tests {
         assert_eq!(of(&detached, 16 * MIB).state, State::DetachedHeader);
         let with_data = assess(&detached, DataFile { len: Some(MIB), detached: true });
         assert_eq!((with_data.state, with_data.plaintext_size), (State::ToEndOfFile, Some(MIB)));
+        // A data file of its own may be empty, too.
+        assert_eq!(assess(&detached, DataFile { len: Some(0), detached: true }).state, State::HeaderOnly);
     }
 
     #[test]
@@ -273,8 +275,10 @@ mod tests {
         m.segments[0].offset = u64::MAX - 511;
         let other = m.segments[0].clone();
         m.segments.push(other);
+        let d = assess(&m, DataFile { len: Some(u64::MAX - 510), detached: true });
+        assert_eq!((d.state, d.plaintext_size, d.missing), (State::Truncated, None, Some(510)));
         let d = assess(&m, DataFile { len: Some(1), detached: true });
-        assert_eq!((d.state, d.plaintext_size, d.missing), (State::Truncated, None, Some(u64::MAX - 1)));
+        assert_eq!((d.state, d.plaintext_size, d.readable, d.missing), (State::HeaderOnly, None, Some(0), None));
         m.segments.truncate(1);
         m.segments[0].size = None;
         crypt(&mut m).sector_size = u32::MAX - 511;

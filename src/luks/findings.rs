@@ -45,7 +45,7 @@ pub struct Finding {
 /// The UUID that `cryptsetup-reencrypt` gives the new header until it is done (`NO_UUID`).
 const OFFLINE_UUID: &str = "cafecafe-cafe-cafe-cafe-cafecafeeeee";
 
-/// The codes of all findings, those of [`area`](super::area) among them.
+/// The codes of all findings, those of [`area`](super::area) and of dm-integrity's superblock among them.
 pub const CODES: &[&str] = &[
     "allow-discards",
     "costly-kdf",
@@ -59,6 +59,7 @@ pub const CODES: &[&str] = &[
     "header-only",
     "ignored-keyslot",
     "integrity",
+    "integrity-shorter",
     "invalid-kdf",
     "invalid-keyslot",
     "keyslot-overwritten",
@@ -202,14 +203,14 @@ impl Findings {
         match state {
             State::Complete | State::ToEndOfFile | State::Unknown => {}
             State::DetachedHeader => {
-                let message = "this is a detached header: the data is in another file; give that as IMAGE, and this \
-                               with --header";
+                let message = "this is a detached header: the data is in another file; open that, with this as \
+                               its detached header";
                 self.add(Severity::Note, "detached-header", "data", message);
             }
             State::HeaderBackup => {
                 let message = format!(
                     "this is a header backup: its data belongs at byte {offset}, and the file ends at byte {len}; it \
-                     serves as --header of the image it was taken from"
+                     serves as the detached header of the image it was taken from"
                 );
                 self.add(Severity::Note, "header-backup", "data", message);
             }
@@ -408,7 +409,7 @@ impl Findings {
     fn argon2(&mut self, about: &str, time: u64, memory: u64, cpus: u64) {
         let legal = |n: u64| (1..=u64::from(u32::MAX)).contains(&n);
         // RFC 9106, §3.1: 8 KiB for each lane at least.
-        if !legal(time) || !legal(memory) || !legal(cpus) || memory < 8 * cpus {
+        if !legal(time) || !legal(memory) || !legal(cpus) || memory < cpus.saturating_mul(8) {
             let message = format!(
                 "Argon2 of {time} passes over {memory} KiB in {cpus} lanes cannot be: this keyslot cannot be opened"
             );
@@ -418,7 +419,7 @@ impl Findings {
             let message = format!("asks for {memory} KiB of memory in {cpus} lanes, beyond what is allowed by default");
             self.add(Severity::Warning, "costly-kdf", about, message);
         } else {
-            let seconds = u128::from(time) * u128::from(memory) / SLOW_ARGON2_KIB;
+            let seconds = u128::from(time).saturating_mul(u128::from(memory)) / SLOW_ARGON2_KIB;
             self.costly(about, seconds, &format!("{time} passes over {memory} KiB"));
         }
         let severity = match memory {

@@ -19,8 +19,11 @@ pub fn parse_area(area: &[u8]) -> Result<Value> {
     };
     let (text, rest) = area.split_at(end);
     if let Some(at) = rest.iter().position(|b| *b != 0) {
-        let message =
-            format!("found 0x{:02x} at byte {} of the area; only NULs are allowed after the text", rest[at], end + at);
+        let message = format!(
+            "found 0x{:02x} at byte {} of the area; only NULs are allowed after the text",
+            rest[at],
+            end.saturating_add(at)
+        );
         return Err(rule(message).with_rule("json.end"));
     }
     check_size(text)?;
@@ -60,11 +63,11 @@ fn check_size(text: &[u8]) -> Result<()> {
         match b {
             b'"' => in_string = true,
             b'{' | b'[' => {
-                depth += 1;
-                values += 1;
+                depth = depth.saturating_add(1);
+                values = values.saturating_add(1);
             }
             b'}' | b']' => depth = depth.saturating_sub(1),
-            b',' => values += 1,
+            b',' => values = values.saturating_add(1),
             _ => {}
         }
         if values > JSON_VALUES_MAX {

@@ -144,7 +144,7 @@ impl DisabledKeyslot {
 }
 
 /// A keyslot.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Keyslot {
     /// What it holds.
     pub kind: KeyslotKind,
@@ -166,7 +166,7 @@ pub struct Area {
 }
 
 /// What a keyslot holds.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeyslotKind {
     /// A volume key, split by the anti-forensic splitter and encrypted with a key that a KDF gives.
     Luks2(Luks2Keyslot),
@@ -180,7 +180,7 @@ pub enum KeyslotKind {
 }
 
 /// The parameters of a keyslot that holds a volume key.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Luks2Keyslot {
     /// How the passphrase becomes the area key.
     pub kdf: Kdf,
@@ -195,7 +195,7 @@ pub struct Luks2Keyslot {
 }
 
 /// A key derivation function and its parameters, as stored. Unlocking checks the ranges.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kdf {
     /// PBKDF2 with HMAC.
     Pbkdf2 {
@@ -269,7 +269,7 @@ impl fmt::Debug for Bytes {
 }
 
 /// The state of a reencryption, as its keyslot holds it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReencryptKeyslot {
     /// `encrypt`, `reencrypt` or `decrypt`.
     pub mode: String,
@@ -328,7 +328,7 @@ impl Priority {
 }
 
 /// A part of the data.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segment {
     /// What it is.
     pub kind: SegmentKind,
@@ -353,7 +353,7 @@ impl Segment {
 }
 
 /// What a segment is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SegmentKind {
     /// Data encrypted by dm-crypt.
     Crypt(CryptSegment),
@@ -367,7 +367,7 @@ pub enum SegmentKind {
 }
 
 /// The parameters of a segment that dm-crypt encrypted.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CryptSegment {
     /// The cipher, as dm-crypt spells it.
     pub encryption: String,
@@ -393,7 +393,7 @@ pub struct Integrity {
 }
 
 /// A digest: it proves that a volume key is the right one for its keyslots and segments.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Digest {
     /// How it is made.
     pub kind: DigestKind,
@@ -404,7 +404,7 @@ pub struct Digest {
 }
 
 /// How a digest is made.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DigestKind {
     /// PBKDF2 of the volume key.
     Pbkdf2 {

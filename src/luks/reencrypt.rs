@@ -164,9 +164,10 @@ impl<'m> Reencryption<'m> {
             return Err(Error::corrupt(self.field("area.sector_size"), message));
         }
         let hash_len = u64::try_from(hash.output_len()).unwrap_or(u64::MAX);
-        match (size / block).checked_mul(hash_len) {
+        let blocks = size.checked_div(block).unwrap_or(0);
+        match blocks.checked_mul(hash_len) {
             Some(wanted) if wanted <= self.area.size => Ok(Recovery::Checksum { hash, block }),
-            _ => Err(self.area_too_small(format!("the hashes of {} blocks", size / block))),
+            _ => Err(self.area_too_small(format!("the hashes of {blocks} blocks"))),
         }
     }
 
@@ -245,7 +246,8 @@ impl<'m> Reencryption<'m> {
         }
         let head = [b'v', b'0'.saturating_add(self.version)];
         let keys_len: usize = keys.iter().map(|k| k.len()).sum();
-        let mut data = SecretBytes::zeroed(head.len() + keys_len + fields.0.len())?;
+        let len = head.len().saturating_add(keys_len).saturating_add(fields.0.len());
+        let mut data = SecretBytes::zeroed(len)?;
         let mut rest = data.expose_mut();
         for part in std::iter::once(head.as_slice()).chain(keys.iter().copied()).chain([fields.0.as_slice()]) {
             let (now, behind) = rest.split_at_mut(part.len());

@@ -1,6 +1,8 @@
 //! From a passphrase to the volume key: keyslots in order of priority, derived, decrypted, merged, and proved.
 
 mod queue;
+mod task;
+mod unlocked;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,11 +16,14 @@ use crate::crypto::cipher::SectorCipher;
 use crate::crypto::hash::Hash;
 use crate::crypto::kdf::{Argon2Variant, Kdf as Derivation};
 use crate::crypto::{af, spec::CipherSpec};
-use crate::error::{Error, ErrorKind, Result, escape};
+use crate::error::{Error, ErrorKind, Hint, Result, escape};
 use crate::io::ReadAt;
 use crate::key::Key;
 use crate::limits::{KEY_SIZE_MAX, KEYSLOTS_MAX, Limits, STRIPES};
 use crate::secret::{SecretBytes, VolumeKey};
+use task::Task;
+use unlocked::KeyedHeader;
+pub use unlocked::{Opened, Unlocked};
 
 /// Keyslot salts have this length (`LUKS_SALTSIZE`).
 const SALT_LEN: usize = 32;
@@ -32,24 +37,9 @@ pub struct UnlockOptions {
     pub keyslot: Option<u32>,
     /// What key derivations may cost.
     pub limits: Limits,
-}
-
-/// What opened.
-pub struct Unlocked {
-    /// The keyslots that opened, each with the index of the passphrase among [`Key::candidates`]. Empty where a volume
-    /// key was given.
-    pub opened: Vec<Opened>,
-    /// The volume keys by the digest that proves them.
-    pub keys: BTreeMap<u32, VolumeKey>,
-}
-
-/// A keyslot that opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Opened {
-    /// The keyslot.
-    pub keyslot: u32,
-    /// The passphrase, as an index into [`Key::candidates`].
-    pub candidate: usize,
+    /// Takes live segments that cryptsetup would not activate: some that are not encrypted, or several, in a header
+    /// without a reencryption. Nothing proves that it was the owner who put them there.
+    pub allow_foreign_segments: bool,
 }
 
 /// Finds the volume keys that the live segments want.
@@ -62,9 +52,7 @@ pub struct Opened {
 /// over because of its cost; [`ErrorKind::Unsupported`] for what cannot be opened at all; [`ErrorKind::Corrupt`] for
 /// keyslots that break a rule.
 pub fn unlock(header: &dyn ReadAt, metadata: &Metadata, key: &Key, options: &UnlockOptions) -> Result<Unlocked> {
-    check_requirements(metadata)?;
-    let reencryption = Reencryption::of(metadata)?;
-    let wanted = wanted_digests(metadata, reencryption.as_ref())?;
+    let Task { reencryption, wanted } = Task::of(metadata, options)?;
     let slots = slots_to_try(metadata, &wanted, options)?;
     let mut refused = Vec::new();
     let mut plans = Vec::new();
@@ -75,7 +63,7 @@ pub fn unlock(header: &dyn ReadAt, metadata: &Metadata, key: &Key, options: &Unl
         }
     }
     let found = queue::try_all(header, &plans, key, &wanted, &options.limits, &mut refused)?;
-    let mut unlocked = Unlocked { opened: Vec::new(), keys: BTreeMap::new() };
+    let mut unlocked = Unlocked { opened: Vec::new(), keys: BTreeMap::new(), header: KeyedHeader::of(metadata) };
     for queue::Found { opened, digest, key } in found {
         unlocked.opened.push(opened);
         unlocked.keys.entry(digest).or_insert(key);
@@ -94,8 +82,8 @@ pub fn unlock(header: &dyn ReadAt, metadata: &Metadata, key: &Key, options: &Unl
 /// # Errors
 /// As [`unlock`], for what cannot be tried at all.
 pub fn derivations(metadata: &Metadata, key: &Key, options: &UnlockOptions) -> Result<usize> {
-    let wanted = wanted_digests(metadata, Reencryption::of(metadata)?.as_ref())?;
-    Ok(slots_to_try(metadata, &wanted, options)?.len() * key.candidates().len())
+    let slots = slots_to_try(metadata, &Task::of(metadata, options)?.wanted, options)?;
+    Ok(slots.len().saturating_mul(key.candidates().len()))
 }
 
 /// Takes a volume key as it is, where its digest proves it.
@@ -103,9 +91,7 @@ pub fn derivations(metadata: &Metadata, key: &Key, options: &UnlockOptions) -> R
 /// # Errors
 /// [`ErrorKind::WrongKey`] where no digest of a live segment matches it.
 pub fn with_volume_key(metadata: &Metadata, key: VolumeKey, options: &UnlockOptions) -> Result<Unlocked> {
-    check_requirements(metadata)?;
-    let reencryption = Reencryption::of(metadata)?;
-    let wanted = wanted_digests(metadata, reencryption.as_ref())?;
+    let Task { reencryption, wanted } = Task::of(metadata, options)?;
     let len = key.expose().len();
     let mut spent = Duration::ZERO;
     for id in &wanted {
@@ -115,7 +101,7 @@ pub fn with_volume_key(metadata: &Metadata, key: VolumeKey, options: &UnlockOpti
         if spent > options.limits.kdf_time {
             let message =
                 format!("the digests up to {id} would take more than {} s", options.limits.kdf_time.as_secs());
-            return Err(Error::limit("kdf.time", message).with_hint("--max-kdf-time raises the limit"));
+            return Err(Error::limit("kdf.time", message).with_hint(Hint::RaiseKdfTime));
         }
         if digest.matches(key.expose())? {
             let keys = BTreeMap::from([(*id, key)]);
@@ -126,7 +112,7 @@ pub fn with_volume_key(metadata: &Metadata, key: VolumeKey, options: &UnlockOpti
             if let Some(reencryption) = &reencryption {
                 verify(metadata, reencryption, &keys, &options.limits)?;
             }
-            return Ok(Unlocked { opened: Vec::new(), keys });
+            return Ok(Unlocked { opened: Vec::new(), keys, header: KeyedHeader::of(metadata) });
         }
     }
     let sizes: Vec<_> = metadata.keyslots.values().map(|k| k.key_size.to_string()).collect();
@@ -136,47 +122,6 @@ pub fn with_volume_key(metadata: &Metadata, key: VolumeKey, options: &UnlockOpti
         Some(size) if *size != len.to_string() => error.with_hint(format!("this image's volume key has {size} bytes")),
         _ => error,
     })
-}
-
-/// Refuses a header that demands what is not known here.
-fn check_requirements(metadata: &Metadata) -> Result<()> {
-    for r in &metadata.requirements {
-        let why = match r.as_str() {
-            "offline-reencrypt" => "an old offline reencryption was not finished",
-            "opal" => "the data is encrypted by the drive itself (OPAL)",
-            "inline-hw-tags" => "the integrity tags are kept by the drive itself",
-            r if super::validate::is_online_reencrypt(r) => continue,
-            _ => "which is not known here",
-        };
-        let message = format!("the header demands \"{}\": {why}", escape(r));
-        return Err(
-            Error::unsupported("config.requirements", message).with_hint("use the cryptsetup that wrote the header")
-        );
-    }
-    Ok(())
-}
-
-/// The digests of the keys that the live segments are encrypted with; in a reencryption, of the old key and the new.
-fn wanted_digests(metadata: &Metadata, reencryption: Option<&Reencryption<'_>>) -> Result<Vec<u32>> {
-    let backups = reencryption.into_iter().flat_map(|r| [r.previous.0, r.last.0]);
-    let mut wanted: Vec<_> = backups.filter_map(|id| metadata.segment_digest(id).map(|(d, _)| d)).collect();
-    for (id, segment) in metadata.live_segments() {
-        match &segment.kind {
-            SegmentKind::Crypt(_) => {
-                let digest = metadata.segment_digest(id).map(|(d, _)| d);
-                let missing = || Error::corrupt(format!("segments.{id}.digest"), "no digest names this segment");
-                wanted.push(digest.ok_or_else(missing)?);
-            }
-            SegmentKind::Linear => {}
-            SegmentKind::Unknown { kind } => {
-                let message = format!("found \"{}\"; crypt is known", escape(kind));
-                return Err(Error::unsupported(format!("segments.{id}.type"), message));
-            }
-        }
-    }
-    wanted.sort_unstable();
-    wanted.dedup();
-    Ok(wanted)
 }
 
 /// Refuses a reencryption whose state somebody changed who does not have the keys (CVE-2021-4122): the volume keys and
@@ -206,9 +151,10 @@ fn verify(
         return Err(unproven("neither the old nor the new segment has a volume key"));
     };
     let data = reencryption.verification_data(&needed)?;
-    match DigestCheck::new(metadata, digest, limits)?.matches(data.expose())? {
-        true => Ok(()),
-        false => Err(unproven("the state of the reencryption does not match its digest")),
+    if DigestCheck::new(metadata, digest, limits)?.matches(data.expose())? {
+        Ok(())
+    } else {
+        Err(unproven("the state of the reencryption does not match its digest"))
     }
 }
 
@@ -243,7 +189,7 @@ fn slots_to_try(metadata: &Metadata, wanted: &[u32], options: &UnlockOptions) ->
     if slots.is_empty() {
         return Err(Error::new(ErrorKind::WrongKey, "no keyslot may be tried: none is left, or all have priority 0")
             .with_rule("keyslots")
-            .with_hint("name one with --key-slot, or give the volume key with --volume-key-file"));
+            .with_hint([Hint::NameKeyslot, Hint::VolumeKey]));
     }
     Ok(slots.into_iter().map(|(_, id)| id).collect())
 }
@@ -279,7 +225,7 @@ impl Plan {
         let key_size = size("key_size", keyslot.key_size)?;
         let area_key_size = size("area.key_size", slot.area_key_size)?;
         // Stored stripes are ignored: cryptsetup always splits into 4000.
-        let material_len = (u64::from(keyslot.key_size) * u64::from(STRIPES)).next_multiple_of(512);
+        let material_len = u64::from(keyslot.key_size).saturating_mul(u64::from(STRIPES)).next_multiple_of(512);
         if material_len > keyslot.area.size {
             let message = format!("found {}; a key of {key_size} bytes takes {material_len}", keyslot.area.size);
             return Err(Error::corrupt(field("area.size"), message));
@@ -329,7 +275,7 @@ impl Plan {
         cipher.decrypt(material.expose_mut(), 0)?;
         let mut key = SecretBytes::zeroed(self.key_size)?;
         let stripes = usize::try_from(STRIPES).unwrap_or_default();
-        af::merge(self.af_hash, &material.expose()[..self.key_size * stripes], STRIPES, &mut key)?;
+        af::merge(self.af_hash, &material.expose()[..self.key_size.saturating_mul(stripes)], STRIPES, &mut key)?;
         match self.digest.matches(key.expose())? {
             true => Ok(Some(VolumeKey(key))),
             false => Ok(None),
@@ -431,8 +377,8 @@ fn nothing_opened(
         let message = "the segments have several volume keys, and the passphrase opened only one of them";
         let error = Error::new(ErrorKind::WrongKey, message).with_rule("keyslots");
         return match options.keyslot {
-            Some(_) => error.with_hint("without --key-slot all keyslots are tried"),
-            None => error.with_hint("give the other passphrase too, with --also-key-file or --also-passphrase-file"),
+            Some(_) => error.with_hint(Hint::AnyKeyslot),
+            None => error.with_hint(Hint::MorePassphrases),
         };
     }
     // A slot that was never tried might have been the one.
@@ -462,12 +408,10 @@ fn nothing_opened(
     }
     let error = Error::new(ErrorKind::WrongKey, message).with_rule("passphrase");
     if !overwritten.is_empty() {
-        return error.with_hint("a header backup from before, given with --header, has the keyslot still");
+        return error.with_hint(["a header backup from before has the keyslot still".into(), Hint::DetachedHeader]);
     }
     match options.keyslot {
-        Some(_) => error.with_hint("without --key-slot all keyslots are tried"),
-        None => {
-            error.with_hint("is it hexlified, with a newline, or of another image? --key FILE tries the usual forms")
-        }
+        Some(_) => error.with_hint(Hint::AnyKeyslot),
+        None => error.with_hint(Hint::GuessKey),
     }
 }

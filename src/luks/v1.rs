@@ -78,7 +78,7 @@ const _: () = assert!(size_of::<Slot>() == 48);
 
 /// The text of a field that ends with a NUL, or with the field's last byte, which counts as one.
 fn text(field: &[u8], rule: &'static str) -> Result<String> {
-    let field = &field[..field.len() - 1];
+    let field = field.split_last().map_or(field, |(_, text)| text);
     let end = field.iter().position(|b| *b == 0).unwrap_or(field.len());
     match std::str::from_utf8(&field[..end]) {
         Ok(s) if s.is_ascii() => Ok(s.to_owned()),
@@ -88,6 +88,7 @@ fn text(field: &[u8], rule: &'static str) -> Result<String> {
 
 impl Header {
     /// The bytes that a keyslot's key material takes: `key-bytes` times the stripes, in whole sectors.
+    #[expect(clippy::arithmetic_side_effects, reason = "sums and products of numbers of 32 bits, in 64")]
     fn area_size(&self) -> u64 {
         (u64::from(self.key_bytes.get()) * u64::from(STRIPES)).next_multiple_of(SECTOR)
     }
@@ -101,6 +102,7 @@ impl Header {
     }
 
     /// The rules for all eight keyslots, also disabled ones (`LUKS_check_keyslots`).
+    #[expect(clippy::arithmetic_side_effects, reason = "sums and products of numbers of 32 bits, in 64")]
     fn check_keyslots(&self) -> Result<()> {
         for (id, slot) in self.keyslots.iter().enumerate() {
             let wrong = |field: &str, message: String| Err(Error::corrupt(format!("keyslots.{id}.{field}"), message));
@@ -135,6 +137,7 @@ impl Header {
         Ok(())
     }
 
+    #[expect(clippy::arithmetic_side_effects, reason = "sums and products of numbers of 32 bits, in 64")]
     fn end_of_keyslots(&self) -> u64 {
         self.keyslots.iter().map(|s| self.area(s).offset + self.area_size()).max().unwrap_or(0)
     }

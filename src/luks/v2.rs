@@ -105,7 +105,7 @@ impl BinaryHeader {
         let hash = Hash::from_name(&name).map_err(|_| {
             Error::corrupt("checksum_alg", format!("found \"{}\", which is no known hash", escape(&name)))
         })?;
-        let mut bare = self.clone();
+        let mut bare = Box::new(self.clone());
         bare.csum = [0; 64];
         let computed = hash.digest(&[bare.as_bytes(), json_area]);
         match self.csum.starts_with(&computed) {
@@ -120,7 +120,7 @@ impl BinaryHeader {
 
 /// The text of a field that ends with a NUL, or with the field's last byte, which counts as one.
 fn text(field: &[u8]) -> String {
-    let field = &field[..field.len() - 1];
+    let field = field.split_last().map_or(field, |(_, text)| text);
     let end = field.iter().position(|b| *b == 0).unwrap_or(field.len());
     String::from_utf8_lossy(&field[..end]).into_owned()
 }
@@ -128,7 +128,7 @@ fn text(field: &[u8]) -> String {
 /// What was learned of one copy.
 struct Read {
     offset: u64,
-    header: Option<BinaryHeader>,
+    header: Option<Box<BinaryHeader>>,
     /// The checksum was good: what follows, the JSON area, is what was written.
     intact: bool,
     json: Result<(Json, serde_json::Value)>,
@@ -145,13 +145,14 @@ fn read_copy(source: &(impl ReadAt + ?Sized), role: Role, offset: u64) -> Read {
     if source.len() < header_end {
         return missing(short(header_end));
     }
-    let mut bytes = [0u8; HDR_BIN_LEN];
+    // On the heap, as all that has 4 KiB here: a thread may have a small stack.
+    let mut bytes = Box::new([0u8; HDR_BIN_LEN]);
     // A sector that cannot be read spoils one copy; the other may be good.
-    if let Err(e) = source.read_exact_at(&mut bytes, offset) {
+    if let Err(e) = source.read_exact_at(&mut *bytes, offset) {
         return missing(e);
     }
     let header = match BinaryHeader::parse(&bytes, role, offset) {
-        Ok(header) => header,
+        Ok(header) => Box::new(header),
         Err(e) => return missing(e),
     };
     let end = offset.saturating_add(header.hdr_size.get());
@@ -178,7 +179,7 @@ fn find_secondary(source: &(impl ReadAt + ?Sized), primary: &Read) -> Read {
     let mut offset = LUKS2_HDR_SIZE_MIN;
     let mut best = read_copy(source, Role::Secondary, offset);
     while !best.intact && offset < LUKS2_HDR_SIZE_MAX {
-        offset *= 2;
+        offset = offset.saturating_mul(2);
         let read = read_copy(source, Role::Secondary, offset);
         // A copy whose binary header can be read says more about what went wrong than one that is not there.
         if read.intact || best.header.is_none() && read.header.is_some() {
@@ -190,7 +191,7 @@ fn find_secondary(source: &(impl ReadAt + ?Sized), primary: &Read) -> Read {
 
 /// A good copy's content.
 struct Good {
-    header: BinaryHeader,
+    header: Box<BinaryHeader>,
     json: Json,
     value: serde_json::Value,
 }
@@ -292,7 +293,7 @@ fn metadata(
 ) -> Result<Metadata> {
     let Good { header, json, value } = good;
     let metadata_size = header.hdr_size.get();
-    let header_size = 2 * metadata_size + json.keyslots_size;
+    let header_size = metadata_size.saturating_mul(2).saturating_add(json.keyslots_size);
     if source.len() < header_size {
         let message = format!("the source has {} bytes; header and keyslots area take {header_size}", source.len());
         return Err(Error::corrupt("length", message).with_hint("the file was cut off; get a whole copy"));

@@ -191,7 +191,7 @@ fn segments(root: &Object<'_>, digests: &BTreeMap<u32, Digest>) -> Result<Vec<Se
         return Err(root.error("segments", "segment 0 is a backup; a regular segment is wanted"));
     }
     if let Some(late) = segments.iter().skip(first_backup).position(|s| !s.is_backup()) {
-        let id = first_backup + late;
+        let id = first_backup.saturating_add(late);
         return Err(
             root.error("segments", format!("segment {id} is regular, but lies behind backup segment {first_backup}"))
         );
@@ -202,7 +202,7 @@ fn segments(root: &Object<'_>, digests: &BTreeMap<u32, Digest>) -> Result<Vec<Se
 
 /// The regular segments must not overlap, and only the last may be dynamic.
 fn check_overlap(root: &Object<'_>, regular: &[Segment]) -> Result<()> {
-    let end = |s: &Segment| s.size.map_or(u128::MAX, |size| u128::from(s.offset) + u128::from(size));
+    let end = |s: &Segment| s.size.map_or(u128::MAX, |size| u128::from(s.offset).saturating_add(u128::from(size)));
     if let Some(id) = regular.iter().rev().skip(1).rposition(|s| s.size.is_none()) {
         let message = "the size is \"dynamic\"; only the last regular segment may be";
         return Err(Error::corrupt(format!("segments.{id}.size"), message));
@@ -268,7 +268,7 @@ fn crypt_segment(id: u32, s: &Object<'_>, size: Option<u64>, digests: &BTreeMap<
     if sector_size == 0 || !u64::from(sector_size).is_multiple_of(SECTOR) {
         return Err(s.error("sector_size", format!("found {sector_size}; a multiple of {SECTOR} above 0 is allowed")));
     }
-    if let Some(size) = size.filter(|size| size % u64::from(sector_size) != 0) {
+    if let Some(size) = size.filter(|size| !size.is_multiple_of(u64::from(sector_size))) {
         return Err(s.error("size", format!("found {size}; a multiple of sector_size {sector_size} is allowed")));
     }
     if !digests.values().any(|d| d.segments.contains(&id)) {
@@ -307,7 +307,7 @@ fn config<'a>(root: &Object<'a>, segments: &[Segment], hdr_size: u64) -> Result<
     }
     // A detached header has its data at offset 0, in another file.
     let data = segments.iter().filter(|s| !s.is_backup()).map(|s| s.offset).min().unwrap_or(0);
-    let end = 2 * metadata_size + keyslots_size;
+    let end = metadata_size.saturating_mul(2).saturating_add(keyslots_size);
     if data != 0 && end > data {
         let message = format!(
             "found {keyslots_size}: the keyslots area would end at byte {end}, behind the data's start at {data}"
@@ -324,7 +324,8 @@ fn config<'a>(root: &Object<'a>, segments: &[Segment], hdr_size: u64) -> Result<
 
 /// The keyslots' areas, in the order of `slots`: within the keyslots area and not overlapping.
 fn areas(slots: &[(u32, Object<'_>)], hdr_size: u64, keyslots_size: u64) -> Result<Vec<Area>> {
-    let (start, end) = (2 * hdr_size, 2 * hdr_size + keyslots_size);
+    let start = hdr_size.saturating_mul(2);
+    let end = start.saturating_add(keyslots_size);
     let mut areas = Vec::with_capacity(slots.len());
     for (_, slot) in slots {
         let a = slot.object("area")?;
@@ -347,7 +348,7 @@ fn areas(slots: &[(u32, Object<'_>)], hdr_size: u64, keyslots_size: u64) -> Resu
     order.sort_by_key(|(_, a)| a.offset);
     for pair in order.windows(2) {
         let ((a, first), (b, second)) = (pair[0], pair[1]);
-        if first.offset + first.size > second.offset {
+        if first.offset.saturating_add(first.size) > second.offset {
             let message = format!("the areas of keyslots {a} and {b} overlap at byte {}", second.offset);
             return Err(Error::corrupt(format!("keyslots.{b}.area.offset"), message));
         }

@@ -11,7 +11,7 @@ use rustls::server::{NoClientAuth, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig, ServerConnection};
 
 use super::stream::{Stream, lock};
-use crate::error::{Error, Result, escape};
+use crate::error::{Error, Hint, Result, escape};
 
 /// How much plaintext is encrypted at once: what rustls buffers before it asks for a write.
 const BATCH: usize = 64 << 10;
@@ -84,8 +84,7 @@ impl Tls {
 }
 
 fn refused(path: &Path, why: impl std::fmt::Display) -> Error {
-    Error::invalid(format!("TLS: {}: {why}", escape(&path.display().to_string())))
-        .with_hint("--tls-certificates wants a folder with server-cert.pem, server-key.pem and ca-cert.pem")
+    Error::invalid(format!("TLS: {}: {why}", escape(&path.display().to_string()))).with_hint(Hint::TlsFolder)
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {

@@ -20,7 +20,7 @@ use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 use super::{Entry, Kind, Scheme, Table, shorten};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Hint, Result};
 use crate::io::ReadAt;
 use crate::limits::GPT_ENTRIES_SIZE_MAX;
 
@@ -77,7 +77,8 @@ pub(super) fn list(disk: &dyn ReadAt, sector_sizes: &[u32], protected: bool) -> 
         }
     }
     for sector_size in sector_sizes {
-        let Some(last_lba) = (disk.len() / u64::from(*sector_size)).checked_sub(1) else { continue };
+        let sectors = disk.len().checked_div(u64::from(*sector_size));
+        let Some(last_lba) = sectors.and_then(|n| n.checked_sub(1)) else { continue };
         match read_copy(disk, last_lba, *sector_size)? {
             Copy::Whole(mut table) => {
                 let why = damage.as_ref().map_or_else(|| "it is missing".to_owned(), ToString::to_string);
@@ -92,12 +93,12 @@ pub(super) fn list(disk: &dyn ReadAt, sector_sizes: &[u32], protected: bool) -> 
         }
     }
     match damage {
-        Some(e) => Err(e.with_hint("--offset reads a partition whose place is known; scan finds LUKS headers")),
+        Some(e) => Err(e.with_hint([Hint::NameOffset, Hint::Scan])),
         None if protected => Err(Error::corrupt(
             "gpt.signature",
             "the protective MBR says that the disk has a GPT, but neither its start nor its end has one",
         )
-        .with_hint("if the image is cut off, fetch it again; --offset reads a partition whose place is known")),
+        .with_hint(["if the image is cut off, fetch it again".into(), Hint::NameOffset])),
         None => Ok(None),
     }
 }
@@ -152,13 +153,12 @@ fn read_entries(disk: &dyn ReadAt, header: &Header, sector: u64, at: u64) -> Res
     let size = u64::from(header.size_of_partition_entry.get());
     if size < 128 || size % 8 != 0 {
         let found = format!("found {size}; a multiple of 8 from 128 on is allowed");
-        return Err(Error::corrupt("gpt.size_of_partition_entry", found).at(at + 84));
+        return Err(Error::corrupt("gpt.size_of_partition_entry", found).at(at.saturating_add(84)));
     }
-    // Both factors are below 2^32.
-    let len = u64::from(header.number_of_partition_entries.get()) * size;
+    let len = u64::from(header.number_of_partition_entries.get()).saturating_mul(size);
     if len > GPT_ENTRIES_SIZE_MAX {
         let found = format!("the entries take {len} bytes; {GPT_ENTRIES_SIZE_MAX} are allowed");
-        return Err(Error::limit("gpt.number_of_partition_entries", found).at(at + 80));
+        return Err(Error::limit("gpt.number_of_partition_entries", found).at(at.saturating_add(80)));
     }
     let start = header.partition_entry_lba.get().checked_mul(sector);
     let start = start.filter(|start| start.checked_add(len).is_some_and(|end| end <= disk.len()));
@@ -167,14 +167,14 @@ fn read_entries(disk: &dyn ReadAt, header: &Header, sector: u64, at: u64) -> Res
             "found sector {}; {len} bytes from there on do not lie on the disk",
             header.partition_entry_lba.get()
         );
-        return Err(Error::corrupt("gpt.partition_entry_lba", found).at(at + 72));
+        return Err(Error::corrupt("gpt.partition_entry_lba", found).at(at.saturating_add(72)));
     };
     let mut entries = vec![0; usize::try_from(len).unwrap_or(0)];
     disk.read_exact_at(&mut entries, start)?;
     let (found, crc) = (header.partition_entry_array_crc32.get(), crc32fast::hash(&entries));
     if crc != found {
         let found = format!("found {found:#010x}; the entries' CRC-32 is {crc:#010x}");
-        return Err(Error::corrupt("gpt.partition_entry_array_crc32", found).at(at + 88));
+        return Err(Error::corrupt("gpt.partition_entry_array_crc32", found).at(at.saturating_add(88)));
     }
     Ok(entries)
 }

@@ -109,6 +109,10 @@ struct Lister<'a> {
 
 impl Lister<'_> {
     /// Adds the partition of `raw`, which counts from sector `base`. All numbers of sectors are below 2^34.
+    #[expect(
+        clippy::arithmetic_side_effects,
+        reason = "all numbers of sectors are below 2^34, and a sector has at most 4096 bytes"
+    )]
     fn add(&mut self, number: u32, base: u64, raw: &RawEntry) {
         let start = (base + u64::from(raw.first.get())) * self.sector;
         let len = u64::from(raw.count.get()) * self.sector;
@@ -120,6 +124,10 @@ impl Lister<'_> {
     }
 
     /// Adds the logical partitions of the extended one.
+    #[expect(
+        clippy::arithmetic_side_effects,
+        reason = "all numbers of sectors are below 2^34, and a sector has at most 4096 bytes"
+    )]
     fn follow(&mut self, extended: &RawEntry) -> Result<()> {
         let (first, count) = (u64::from(extended.first.get()), u64::from(extended.count.get()));
         let (mut at, mut link_count) = (first, count);

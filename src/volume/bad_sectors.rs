@@ -32,6 +32,13 @@ pub struct BadRun {
     pub stored_at: u64,
 }
 
+impl BadRun {
+    /// Where it ends in the plaintext, in bytes.
+    pub fn end(&self) -> u64 {
+        self.start.saturating_add(self.len)
+    }
+}
+
 /// The bad sectors that were met and passed over so far, each once, however often it was read.
 #[derive(Debug, Default)]
 pub struct BadSectors {
@@ -88,20 +95,20 @@ impl BadSectors {
         let noted = self.lock();
         let before = noted.runs.range(..range.start).next_back();
         let runs = before.into_iter().chain(noted.runs.range(range.clone()));
-        let within = runs.map(|(_, run)| run.start.max(range.start)..(run.start + run.len).min(range.end));
+        let within = runs.map(|(_, run)| run.start.max(range.start)..run.end().min(range.end));
         within.filter(|r| r.start < r.end).collect()
     }
 
     /// Takes note of a bad sector.
     pub(super) fn note(&self, sector: BadRun) {
         let mut noted = self.lock();
-        let end = sector.start + sector.len;
+        let end = sector.end();
         let full = noted.runs.len() >= BAD_SECTOR_RUNS_MAX;
         let before = noted.runs.range_mut(..=sector.start).next_back().map(|(_, run)| run);
         let start = match before {
-            Some(run) if run.start + run.len >= end => return,
-            Some(run) if run.start + run.len == sector.start => {
-                run.len += sector.len;
+            Some(run) if run.end() >= end => return,
+            Some(run) if run.end() == sector.start => {
+                run.len = run.len.saturating_add(sector.len);
                 run.start
             }
             _ if full => {
@@ -116,7 +123,7 @@ impl BadSectors {
         if let Some(next) = noted.runs.remove(&end)
             && let Some(run) = noted.runs.get_mut(&start)
         {
-            run.len += next.len;
+            run.len = run.len.saturating_add(next.len);
         }
     }
 

@@ -5,14 +5,37 @@
 
 use std::sync::Arc;
 
+use super::Layer;
 use super::crypt::cipher;
-use super::{Layer, refuse_integrity};
 use crate::crypto::cipher::SectorCipher;
 use crate::error::{Error, Result};
 use crate::format::{HostMap, Mapping};
 use crate::io::{Extent, ReadAt};
-use crate::luks::metadata::CryptSegment;
+use crate::luks::metadata::{CryptSegment, Metadata, Segment, SegmentKind, Version};
 use crate::secret::VolumeKey;
+
+/// The one segment of a header in a qcow2 image.
+///
+/// QEMU reads and writes LUKS1 alone (crypto/block-luks.c), whose segment is always one with sectors of 512 bytes and IVs
+/// from 0 on. Where each sector lies is what the tables of qcow2 say, so that there is no use for anything else.
+pub fn segment(metadata: &Metadata) -> Result<(u32, &CryptSegment)> {
+    if metadata.version != Version::V1 {
+        let message = format!("found LUKS{} in the qcow2 header; QEMU knows LUKS1 alone", metadata.version.number());
+        return Err(Error::unsupported("qcow2.luks", message));
+    }
+    let mut live = metadata.live_segments();
+    match (live.next(), live.next()) {
+        (Some((id, Segment { kind: SegmentKind::Crypt(c), .. })), None)
+            if c.sector_size == 512 && c.iv_tweak == 0 && c.integrity.is_none() =>
+        {
+            Ok((id, c))
+        }
+        _ => {
+            let message = "the LUKS header in the qcow2 header wants one crypt segment, with sectors of 512 bytes";
+            Err(Error::corrupt("segments", message))
+        }
+    }
+}
 
 /// Encrypted clusters.
 pub struct Clusters {
@@ -22,7 +45,6 @@ pub struct Clusters {
 
 impl Clusters {
     pub fn new(id: u32, segment: &CryptSegment, map: Arc<dyn HostMap>, key: &VolumeKey) -> Result<Self> {
-        refuse_integrity(id, segment)?;
         Ok(Self { cipher: cipher(id, segment, key)?, map })
     }
 }
@@ -30,14 +52,6 @@ impl Clusters {
 impl Layer for Clusters {
     fn sector_size(&self) -> u32 {
         self.cipher.sector_size()
-    }
-
-    fn stored_at(&self, _: u64) -> Option<u64> {
-        None
-    }
-
-    fn decipher(&self, _: &mut [u8], _: u64) -> Result<()> {
-        Err(Error::invalid("clusters are read and decrypted at once"))
     }
 
     fn read(&self, _: &dyn ReadAt, mut buf: &mut [u8], mut inside: u64) -> Result<()> {
@@ -57,7 +71,7 @@ impl Layer for Clusters {
             if n == 0 {
                 return Err(Error::corrupt("qcow2.l2", "a cluster maps to no bytes").at(inside));
             }
-            inside += u64::try_from(n).unwrap_or(0);
+            inside = inside.saturating_add(u64::try_from(n).unwrap_or(0));
             buf = rest;
         }
         Ok(())

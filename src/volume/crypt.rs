@@ -1,6 +1,6 @@
 //! Segments that lie in the data file byte for byte: encrypted by dm-crypt, or not encrypted.
 
-use super::{Layer, refuse_integrity};
+use super::{InPlace, Layer, refuse_integrity};
 use crate::crypto::cipher::SectorCipher;
 use crate::crypto::spec::CipherSpec;
 use crate::error::{Error, Result};
@@ -19,16 +19,26 @@ impl Layer for Linear {
         512
     }
 
-    fn stored_at(&self, inside: u64) -> Option<u64> {
-        Some(self.offset.saturating_add(inside))
+    fn read(&self, data: &dyn ReadAt, buf: &mut [u8], inside: u64) -> Result<()> {
+        data.read_exact_at(buf, self.stored_at(inside))
+    }
+
+    fn in_place(&self) -> Option<&dyn InPlace> {
+        Some(self)
+    }
+
+    fn extent_at(&self, data: &dyn ReadAt, inside: u64) -> Result<Extent> {
+        data.extent_at(self.stored_at(inside))
+    }
+}
+
+impl InPlace for Linear {
+    fn stored_at(&self, inside: u64) -> u64 {
+        self.offset.saturating_add(inside)
     }
 
     fn decipher(&self, _: &mut [u8], _: u64) -> Result<()> {
         Ok(())
-    }
-
-    fn extent_at(&self, data: &dyn ReadAt, inside: u64) -> Result<Extent> {
-        data.extent_at(self.offset.saturating_add(inside))
     }
 }
 
@@ -66,8 +76,19 @@ impl Layer for Crypt {
         self.cipher.sector_size()
     }
 
-    fn stored_at(&self, inside: u64) -> Option<u64> {
-        Some(self.offset.saturating_add(inside))
+    fn read(&self, data: &dyn ReadAt, buf: &mut [u8], inside: u64) -> Result<()> {
+        data.read_exact_at(buf, self.stored_at(inside))?;
+        self.decipher(buf, inside)
+    }
+
+    fn in_place(&self) -> Option<&dyn InPlace> {
+        Some(self)
+    }
+}
+
+impl InPlace for Crypt {
+    fn stored_at(&self, inside: u64) -> u64 {
+        self.offset.saturating_add(inside)
     }
 
     fn decipher(&self, buf: &mut [u8], inside: u64) -> Result<()> {

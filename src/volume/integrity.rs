@@ -20,9 +20,10 @@ use zeroize::Zeroize;
 use super::bad_sectors::{BadRun, BadSectorPolicy, BadSectors};
 use super::{Layer, Size, VolumeOptions};
 use crate::crypto::aead::SectorAead;
-use crate::error::{Error, Result, escape};
+use crate::error::{Error, Hint, Result, escape};
 use crate::io::ReadAt;
-use crate::luks::metadata::{CryptSegment, Integrity as Names, Segment};
+use crate::luks::findings::{Finding, Severity};
+use crate::luks::metadata::{CryptSegment, Integrity as Names, Metadata, Segment, SegmentKind};
 use crate::secret::VolumeKey;
 use journal::Journal;
 use layout::Layout;
@@ -38,6 +39,37 @@ pub struct Integrity {
     /// Where the part starts in the plaintext of the volume.
     start: u64,
     bad: Arc<BadSectors>,
+    /// That the superblock says less than there is room for.
+    note: Option<String>,
+}
+
+/// What there is to say of dm-integrity's superblocks below the segments of `metadata`, without a key; a superblock that
+/// cannot be read is what unlocking tells of.
+pub fn findings(metadata: &Metadata, data: &dyn ReadAt) -> Vec<Finding> {
+    let message = |segment: &Segment| match &segment.kind {
+        SegmentKind::Crypt(CryptSegment { integrity: Some(_), sector_size, .. }) => {
+            let superblock = Superblock::read(data, segment.offset, *sector_size, None).ok()?;
+            shorter(&Layout::new(&superblock, segment.offset).ok()?, segment, data)
+        }
+        _ => None,
+    };
+    let about =
+        metadata.live_segments().filter_map(|(id, segment)| Some((format!("segments.{id}"), message(segment)?)));
+    let code = "integrity-shorter";
+    about.map(|(about, message)| Finding { severity: Severity::Warning, code, about, message }).collect()
+}
+
+/// Says that the superblock, which has no checksum, gives fewer sectors than the segment has room for. The kernel makes
+/// it give all of them, in eights (`initialize_superblock`).
+fn shorter(layout: &Layout, segment: &Segment, data: &dyn ReadAt) -> Option<String> {
+    let end = segment.size.map_or(u64::MAX, |size| segment.offset.saturating_add(size)).min(data.len());
+    let (said, room) = (layout.provided_data_sectors, layout.sectors_before(end));
+    (room.saturating_sub(said) >= 8).then(|| {
+        format!(
+            "dm-integrity's superblock says that there are {said} sectors of plaintext, but there is room for {room}: \
+             somebody changed it, or the file is longer than the volume was; what lies behind is not read"
+        )
+    })
 }
 
 impl Integrity {
@@ -75,28 +107,32 @@ impl Integrity {
             }
             _ => e.with_rule(field("encryption")),
         })?;
-        let superblock = Superblock::read(data, segment.offset, c.sector_size, aead.stored_size())?;
+        let superblock = Superblock::read(data, segment.offset, c.sector_size, Some(aead.stored_size()))?;
         let layout = Layout::new(&superblock, segment.offset)?;
         let journal = match superblock.dirty_bitmap {
             // There is a bitmap in its place, and nothing to replay.
             true => Journal::default(),
             false => replay(data, &layout, &bad)?,
         };
-        Ok(Self { aead, layout, journal, iv_tweak: c.iv_tweak, sector_size: c.sector_size, start, bad })
+        let note = shorter(&layout, segment, data);
+        Ok(Self { aead, layout, journal, iv_tweak: c.iv_tweak, sector_size: c.sector_size, start, bad, note })
+    }
+
+    /// What its user should know.
+    pub fn note(&self) -> Option<String> {
+        self.note.clone()
     }
 
     /// What is done with a sector of `data` whose tag is wrong.
     fn pass_over(&self, data: &mut [u8], inside: u64, stored_at: u64) -> Result<()> {
-        let start = self.start + inside;
+        let start = self.start.saturating_add(inside);
         match self.bad.policy() {
             BadSectorPolicy::Refuse => {
                 let message = format!(
                     "sector {} (byte {start} of the plaintext) was changed or never written: its tag does not match",
                     inside / 512
                 );
-                return Err(Error::corrupt("integrity.tag", message)
-                    .at(stored_at)
-                    .with_hint("list such sectors and go on with --bad-sectors zero, skip or report"));
+                return Err(Error::corrupt("integrity.tag", message).at(stored_at).with_hint(Hint::BadSectors));
             }
             BadSectorPolicy::Report => {}
             BadSectorPolicy::Zero | BadSectorPolicy::Skip => data.fill(0),
@@ -106,6 +142,7 @@ impl Integrity {
     }
 
     /// Reads blocks that lie side by side.
+    #[expect(clippy::arithmetic_side_effects, reason = "the layout is within 2^63 bytes, and no sector has no bytes")]
     fn read_run(
         &self,
         data: &dyn ReadAt,
@@ -142,9 +179,10 @@ impl Integrity {
 /// Replays the journal; where it cannot be and bad sectors are passed over, so is the journal.
 fn replay(data: &dyn ReadAt, layout: &Layout, bad: &BadSectors) -> Result<Journal> {
     Journal::replay(data, layout).or_else(|e| match (e.rule(), bad.policy()) {
-        ("integrity.journal", BadSectorPolicy::Refuse) => {
-            Err(e.with_hint("go on without the journal, and perhaps without the newest data, with --bad-sectors"))
-        }
+        ("integrity.journal", BadSectorPolicy::Refuse) => Err(e.with_hint([
+            "the data can be read without the journal, and perhaps without the newest of it".into(),
+            Hint::BadSectors,
+        ])),
         ("integrity.journal", _) => {
             bad.note_journal(&e);
             Ok(Journal::default())
@@ -159,18 +197,16 @@ impl Layer for Integrity {
     }
 
     fn size(&self, data_len: u64) -> Option<Size> {
-        let bytes = |blocks: u64| blocks * u64::from(self.sector_size);
-        Some(Size { whole: bytes(self.layout.blocks()), there: bytes(self.layout.blocks_before(data_len)) })
+        // The layout has no block beyond 2^63 bytes.
+        let bytes = |blocks: u64| blocks.saturating_mul(u64::from(self.sector_size));
+        Some(Size {
+            whole: bytes(self.layout.blocks()),
+            there: bytes(self.layout.blocks_before(data_len)),
+            end: self.layout.end().unwrap_or(u64::MAX),
+        })
     }
 
-    fn stored_at(&self, _: u64) -> Option<u64> {
-        None
-    }
-
-    fn decipher(&self, _: &mut [u8], _: u64) -> Result<()> {
-        Err(Error::invalid("sectors with tags are read and decrypted at once"))
-    }
-
+    #[expect(clippy::arithmetic_side_effects, reason = "the layout is within 2^63 bytes, and no sector has no bytes")]
     fn read(&self, data: &dyn ReadAt, mut buf: &mut [u8], inside: u64) -> Result<()> {
         let sector = self.aead.sector_size();
         let mut block = inside / u64::from(self.sector_size);

@@ -3,6 +3,7 @@
 //! What cryptsetup's recovery (`reencrypt_recover_segment`) would write there is made in memory, sector by sector as it
 //! is read. The image stays as it is.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use subtle::ConstantTimeEq;
@@ -16,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::io::ReadAt;
 use crate::luks::metadata::{Metadata, SegmentKind};
 use crate::luks::reencrypt::{HotZone, Numbered, Recovery, Reencryption};
-use crate::luks::unlock::Unlocked;
+use crate::secret::VolumeKey;
 
 /// The hot zone's layer, and where in the data file what it reads starts; `None` where that is in the header.
 pub fn hot_zone(
@@ -24,9 +25,9 @@ pub fn hot_zone(
     reencryption: &Reencryption<'_>,
     hot: &HotZone<'_>,
     header: &Arc<dyn ReadAt>,
-    unlocked: &Unlocked,
+    keys: &BTreeMap<u32, VolumeKey>,
 ) -> Result<(Box<dyn Layer>, Option<u64>)> {
-    let side = |segment| Side::new(segment, metadata, unlocked);
+    let side = |segment| Side::new(segment, metadata, keys);
     let offset = hot.segment.1.offset;
     let area = reencryption.area.offset;
     let old = side(reencryption.previous)?;
@@ -64,11 +65,11 @@ enum Side {
 }
 
 impl Side {
-    fn new((id, segment): Numbered<'_>, metadata: &Metadata, unlocked: &Unlocked) -> Result<Self> {
+    fn new((id, segment): Numbered<'_>, metadata: &Metadata, keys: &BTreeMap<u32, VolumeKey>) -> Result<Self> {
         match &segment.kind {
             SegmentKind::Crypt(c) => {
                 refuse_integrity(id, c)?;
-                Ok(Self::Encrypted(cipher(id, c, key(id, metadata, &unlocked.keys)?)?))
+                Ok(Self::Encrypted(cipher(id, c, key(id, metadata, keys)?)?))
             }
             _ => Ok(Self::Plain),
         }
@@ -112,14 +113,6 @@ impl Layer for Journal {
         self.old.sector_size()
     }
 
-    fn stored_at(&self, _: u64) -> Option<u64> {
-        None
-    }
-
-    fn decipher(&self, _: &mut [u8], _: u64) -> Result<()> {
-        Err(Error::invalid("the journal is read and decrypted at once"))
-    }
-
     fn read(&self, _: &dyn ReadAt, buf: &mut [u8], inside: u64) -> Result<()> {
         self.header.read_exact_at(buf, self.area.saturating_add(inside))?;
         self.old.decipher(buf, self.iv_tweak.wrapping_add(inside / 512))
@@ -161,14 +154,7 @@ impl Layer for Checksum {
         self.old.sector_size().max(self.new.sector_size())
     }
 
-    fn stored_at(&self, _: u64) -> Option<u64> {
-        None
-    }
-
-    fn decipher(&self, _: &mut [u8], _: u64) -> Result<()> {
-        Err(Error::invalid("the blocks of a hot zone are read and decrypted at once"))
-    }
-
+    #[expect(clippy::arithmetic_side_effects, reason = "a block is not 0, and all positions are within the hot zone")]
     fn read(&self, data: &dyn ReadAt, mut buf: &mut [u8], mut inside: u64) -> Result<()> {
         let too_large = |_| Error::limit("area.sector_size", "is too large");
         let mut block = Zeroizing::new(vec![0; usize::try_from(self.sums.block).map_err(too_large)?]);

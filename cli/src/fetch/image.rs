@@ -182,10 +182,10 @@ fn decrypt(reader: FeedReader, key: &unluks::Key, to: &Path, args: &ImageArgs) -
     let pipe = Arc::new(Pipe::new(Box::new(reader)));
     let source: Arc<dyn ReadAt> = Arc::<Pipe>::clone(&pipe);
     let image = unluks::Image::open(source)?;
-    let options = UnlockOptions { keyslot: None, limits: crate::key::limits(&args.limits) };
+    let options = UnlockOptions { limits: crate::key::limits(&args.limits), ..UnlockOptions::default() };
     let unlocked = image.unlock(key, &options)?;
     let options = VolumeOptions { length_unknown: true, ..VolumeOptions::default() };
-    let volume = image.volume(&unlocked, options)?;
+    let volume = unlocked.volume(options)?;
     drop(unlocked);
     crate::decrypt::warn(args.quiet, &image, &volume);
     let target = Target::create(to, 0, TargetOptions { force: args.force, ..TargetOptions::default() })?;

@@ -248,8 +248,8 @@ pub struct Token {
 }
 
 impl Report {
-    /// What `metadata` says, what is there of its data, and what was found in the keyslots' `areas`.
-    pub fn new(metadata: &Metadata, files: Files, data_in: DataIn, areas: Vec<LuksFinding>) -> Self {
+    /// What `metadata` says, what is there of its data, and what was `found` beside the header.
+    pub fn new(metadata: &Metadata, files: Files, data_in: DataIn, found: Vec<LuksFinding>) -> Self {
         let (file, data) = match data_in {
             DataIn::File(file) => (Some(file), data::assess(metadata, file)),
             DataIn::Clusters { size, missing } => (None, data::Data::in_clusters(size, missing)),
@@ -257,7 +257,7 @@ impl Report {
         let in_container = files.container.as_ref().map(|c| c.size);
         let header_len = files.header.as_ref().map_or(in_container.or(files.image.size), |f| f.size);
         let mut findings = findings(metadata, file);
-        findings.extend(areas);
+        findings.extend(found);
         findings.sort_by_key(|f| std::cmp::Reverse(f.severity));
         let area = layout::keyslots_area(metadata);
         Self {

@@ -5,6 +5,7 @@ mod interrupted;
 mod keys;
 mod output;
 mod part;
+mod refused;
 
 use std::path::Path;
 

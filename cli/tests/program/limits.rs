@@ -50,7 +50,7 @@ fn renumbered(number: &str) -> Image {
 #[test]
 fn keyslots_are_tried_up_to_number_31() {
     let options = UnlockOptions::default();
-    assert_eq!(renumbered("31").unlock(&key(), &options).unwrap().opened[0].keyslot, 31);
+    assert_eq!(renumbered("31").unlock(&key(), &options).unwrap().opened()[0].keyslot, 31);
     let e = renumbered("32").unlock(&key(), &options).err().unwrap();
     assert_eq!((e.kind(), e.rule()), (ErrorKind::WrongKey, "keyslots"), "{e}");
     let named = UnlockOptions { keyslot: Some(32), ..options };
@@ -78,7 +78,11 @@ fn all_digests_of_a_volume_key_share_the_time_limit() {
         }
     });
     let try_with = |kdf_time| {
-        let options = UnlockOptions { keyslot: None, limits: Limits { kdf_time, ..Limits::default() } };
+        let options = UnlockOptions {
+            limits: Limits { kdf_time, ..Limits::default() },
+            allow_foreign_segments: true,
+            ..UnlockOptions::default()
+        };
         image.unlock_with_volume_key(VolumeKey::copy_of(&[7; 16]).unwrap(), &options).err().unwrap()
     };
     // Each is some milliseconds: one does no harm, and all together do.

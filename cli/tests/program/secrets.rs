@@ -268,7 +268,7 @@ mod memory {
 
     use std::sync::{Arc, Mutex, PoisonError};
 
-    use unluks::{Image, Key, Limits, SecretBytes};
+    use unluks::{Image, Key, SecretBytes};
 
     use super::*;
 
@@ -339,7 +339,7 @@ mod memory {
     #[test]
     fn no_copy_of_a_passphrase_or_a_key_is_left() {
         let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-        let options = unluks::luks::unlock::UnlockOptions { keyslot: None, limits: Limits::default() };
+        let options = unluks::luks::unlock::UnlockOptions::default();
         for bytes in [
             &include_bytes!("../../../fuzz/images/luks1.img")[..],
             include_bytes!("../../../fuzz/images/luks2-pbkdf2.img"),
@@ -359,7 +359,7 @@ mod memory {
 
             let key = Key::passphrase(SecretBytes::copy_of(PASSPHRASE.as_bytes()).unwrap());
             let unlocked = image.unlock(&key, &options).unwrap();
-            let masked: Vec<u8> = unlocked.keys.values().next().unwrap().expose().iter().map(|b| b ^ MASK).collect();
+            let masked: Vec<u8> = unlocked.keys().values().next().unwrap().expose().iter().map(|b| b ^ MASK).collect();
             assert!(!find(&masked).is_empty(), "the key is there");
             drop(unlocked);
             assert_eq!(find(&masked), Vec::<String>::new(), "the volume key");

@@ -92,6 +92,9 @@ fn what_is_not_known_or_does_not_fit_is_refused() {
         ("cipher_null-ecb", "hmac(sha256)", 64, Unsupported),
         ("aes-ecb", "hmac(sha256)", 64, Unsupported),
         ("aes-ctr-plain64", "hmac(sha256)", 64, Unsupported),
+        ("aes-xts-plain64", "none", 64, Unsupported),
+        ("aes-cbc-essiv:sha256", "none", 32, Unsupported),
+        ("xchacha12,aes-adiantum-plain64", "none", 32, Unsupported),
         ("aegis256-random", "aead", 32, Unsupported),
         ("aes-gcm-benbi", "aead", 32, Unsupported),
         ("aes-gcm-essiv:sha256", "aead", 32, Unsupported),
@@ -142,4 +145,77 @@ fn a_sector_in_another_place_is_wrong() {
     }
     ciphertext[511] ^= 1;
     assert_eq!(aead.decrypt(&mut ciphertext, &stored, 8, 8).unwrap(), [0]);
+}
+
+/// Every cipher with every integrity, key and sector size: refused, or able to decrypt whatever is stored.
+#[test]
+fn no_cipher_with_any_integrity_panics() {
+    const CIPHERS: &[&str] = &[
+        "aes-xts-plain64",
+        "aes-xts-random",
+        "aes-xts-null",
+        "aes-cbc-plain64",
+        "aes-cbc-essiv:sha256",
+        "aes-cbc-random",
+        "aes-cbc-benbi",
+        "aes-ecb",
+        "aes-ecb-random",
+        "aes-lrw-benbi",
+        "aes-lrw-random",
+        "aes-gcm-random",
+        "aes-gcm-plain64",
+        "aes-gcm-null",
+        "aes-ccm-random",
+        "aes-ccm-plain64",
+        "serpent-xts-random",
+        "serpent-gcm-random",
+        "twofish-cbc-plain",
+        "camellia-xts-plain64be",
+        "cast5-cbc-plain64",
+        "cast5-cbc-random",
+        "cast5-xts-random",
+        "cast6-xts-plain64",
+        "xchacha12,aes-adiantum-plain64",
+        "xchacha20,aes-adiantum-random",
+        "aegis128-random",
+        "aegis128-plain64",
+        "chacha20-random",
+        "chacha20-plain64",
+        "cipher_null-ecb",
+        "cipher_null-ecb-random",
+        "null-ecb",
+        "",
+        "-",
+        "--",
+        "aes",
+        "aes-xts",
+        "capi:xts(aes)-plain64",
+        "capi:rfc4106(gcm(aes))-random",
+    ];
+    const KINDS: &[&str] =
+        &["none", "aead", "poly1305", "hmac(sha1)", "hmac(sha256)", "hmac(sha512)", "cmac(aes)", "phmac(aes)", ""];
+    let (mut taken, mut refused) = (0, 0);
+    for (cipher, kind) in CIPHERS.iter().flat_map(|c| KINDS.iter().map(move |k| (c, k))) {
+        for key in [0, 1, 3, 16, 19, 20, 32, 35, 48, 52, 64, 96, 128, 512] {
+            for (sector, mac_key) in
+                [(512, None), (4096, None), (1024, Some(0)), (2048, Some(16)), (0, None), (513, None)]
+            {
+                let Ok(aead) = SectorAead::new(cipher, kind, mac_key, &vec![7; key], sector) else {
+                    refused += 1;
+                    continue;
+                };
+                taken += 1;
+                let stored = aead.stored_size();
+                assert!(stored > 0, "{cipher} {kind} {key}");
+                for tags in [0, 1, stored - 1, stored, stored + 1, 2 * stored] {
+                    let mut data = vec![3; aead.sector_size() * 2];
+                    let done = aead.decrypt(&mut data, &vec![5; tags], u64::MAX, u64::MAX);
+                    assert_eq!(done.is_ok(), tags == 2 * stored, "{cipher} {kind} {key}: {tags} bytes of tags");
+                    assert!(aead.decrypt(&mut data[1..], &vec![5; tags], 0, 0).is_err());
+                    assert!(aead.decrypt(&mut [], &[], 0, 0).unwrap().is_empty());
+                }
+            }
+        }
+    }
+    assert!(taken > 100 && refused > 10_000, "{taken} taken, {refused} refused");
 }

@@ -1,8 +1,8 @@
 //! Argon2 (RFC 9106, version 0x13) with the crate `argon2`: a thread for each lane, and memory that is wiped.
 
 use ::argon2::{Algorithm, Argon2, Block, Params, Version};
-use rayon::ThreadPoolBuilder;
 use rayon::prelude::*;
+use rayon::{ThreadPool, ThreadPoolBuilder};
 use zeroize::Zeroize;
 
 use super::Argon2Variant;
@@ -46,16 +46,23 @@ pub(super) fn derive(cost: Cost, passphrase: &[u8], salt: &[u8], out: &mut [u8])
     let argon2 = Argon2::new(algorithm, Version::V0x13, params);
 
     // Rayon's global pool would panic where no thread can be had, and keep its threads for ever.
-    let threads = usize::try_from(cost.lanes.min(ARGON2_LANES_MAX)).unwrap_or(1);
-    let pool = ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .thread_name(|n| format!("argon2-{n}"))
-        .build()
-        .map_err(|e| Error::io(format!("starting {threads} threads for argon2"), std::io::Error::other(e)))?;
+    let pool = pool(usize::try_from(cost.lanes.min(ARGON2_LANES_MAX)).unwrap_or(1).max(1))?;
     pool.install(|| {
         let mut memory = Memory::zeroed(blocks)?;
         argon2.hash_password_into_with_memory(passphrase, salt, out, memory.0.as_mut_slice()).map_err(refused)
     })
+}
+
+/// A pool of `threads` threads, or of fewer where no more can be had: the lanes are then worked off by those there are.
+fn pool(mut threads: usize) -> Result<ThreadPool> {
+    loop {
+        let pool = ThreadPoolBuilder::new().num_threads(threads).thread_name(|n| format!("argon2-{n}")).build();
+        match pool {
+            Ok(pool) => return Ok(pool),
+            Err(_) if threads > 1 => threads /= 2,
+            Err(e) => return Err(Error::io("starting a thread for argon2", std::io::Error::other(e))),
+        }
+    }
 }
 
 /// The blocks that Argon2 works in; wiped when dropped, by the pool that they are dropped in.

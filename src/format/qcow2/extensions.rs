@@ -23,6 +23,10 @@ pub(super) struct Extensions {
 
 impl Extensions {
     /// Walks the extensions, which end with an empty one, with the backing file's name, or with the first cluster.
+    #[expect(
+        clippy::arithmetic_side_effects,
+        reason = "at and data lie before `end`, which is within the first cluster"
+    )]
     pub(super) fn read(
         pages: &Pages,
         header: &Header,
@@ -75,6 +79,7 @@ impl Extensions {
     }
 
     /// ` (NAME)` of an incompatible feature, where the image carries it: 48-byte entries of kind, bit and name.
+    #[expect(clippy::arithmetic_side_effects, reason = "the names lie within the first cluster")]
     pub(super) fn feature_name(&self, pages: &Pages, bit: u32) -> Option<String> {
         let (offset, len) = self.feature_names?;
         for n in 0..(len / 48).min(256) {

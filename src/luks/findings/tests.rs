@@ -309,9 +309,9 @@ fn each_weak_point_is_found_and_nothing_else() {
 #[test]
 fn each_code_has_a_case() {
     let together = TOGETHER.iter().flat_map(|(_, codes)| codes.iter().copied());
-    // Those of the keyslots' areas have theirs beside their own code.
-    let areas = ["keyslot-overwritten", "keyslot-unreadable"];
-    let cases: BTreeSet<_> = CASES.iter().map(|c| c.code).chain(together).chain(areas).collect();
+    // Those of the keyslots' areas and of dm-integrity have theirs beside their own code, and tests/decrypt/refused.rs.
+    let elsewhere = ["keyslot-overwritten", "keyslot-unreadable", "integrity-shorter"];
+    let cases: BTreeSet<_> = CASES.iter().map(|c| c.code).chain(together).chain(elsewhere).collect();
     assert_eq!(cases, CODES.iter().copied().collect());
 }
 

@@ -4,7 +4,7 @@ use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
 use super::{Opened, Plan};
-use crate::error::{Error, Result};
+use crate::error::{Error, Hint, Result, catch_panic};
 use crate::io::ReadAt;
 use crate::key::Key;
 use crate::limits::Limits;
@@ -34,7 +34,8 @@ pub(super) fn try_all(
     let work = || {
         while let Some((index, candidate, plan)) = queue.next() {
             let passphrase = &key.candidates()[candidate].passphrase;
-            queue.done(index, plan, candidate, plan.open(header, passphrase.expose()));
+            let opened = catch_panic("unlocking", || plan.open(header, passphrase.expose()));
+            queue.done(index, plan, candidate, opened);
         }
     };
     match threads {
@@ -42,7 +43,9 @@ pub(super) fn try_all(
         _ => std::thread::scope(|s| {
             for n in 1..threads {
                 // Where no thread can be had, the ones there are do its work.
-                let _ = std::thread::Builder::new().name(format!("unlock-{n}")).spawn_scoped(s, work);
+                if std::thread::Builder::new().name(format!("unlock-{n}")).spawn_scoped(s, work).is_err() {
+                    break;
+                }
             }
             work();
         }),
@@ -90,12 +93,14 @@ impl<'a> Queue<'a> {
         let mut s = self.lock();
         loop {
             let has = |digest: u32| s.found.iter().any(|(_, f)| f.digest == digest);
-            if s.error.is_some() || s.out_of_time || self.wanted.iter().all(|d| has(*d)) {
+            // Where nothing is wanted, nothing that was found is enough.
+            let all_found = !self.wanted.is_empty() && self.wanted.iter().all(|d| has(*d));
+            if s.error.is_some() || s.out_of_time || all_found {
                 return None;
             }
             let (index, (candidate, plan)) = (s.next, *self.jobs.get(s.next)?);
             if has(plan.digest.id) {
-                s.next += 1;
+                s.next = s.next.saturating_add(1);
                 continue;
             }
             let memory = plan.derivation.memory();
@@ -109,19 +114,19 @@ impl<'a> Queue<'a> {
                 s.out_of_time = true;
                 return None;
             }
-            s.next += 1;
-            s.running += 1;
+            s.next = s.next.saturating_add(1);
+            s.running = s.running.saturating_add(1);
             s.busy = s.busy.saturating_add(plan.width);
-            s.memory += memory;
+            s.memory = s.memory.saturating_add(memory);
             return Some((index, candidate, plan));
         }
     }
 
     fn done(&self, index: usize, plan: &Plan, candidate: usize, result: Result<Option<VolumeKey>>) {
         let mut s = self.lock();
-        s.running -= 1;
+        s.running = s.running.saturating_sub(1);
         s.busy = s.busy.saturating_sub(plan.width);
-        s.memory -= plan.derivation.memory();
+        s.memory = s.memory.saturating_sub(plan.derivation.memory());
         match result {
             Ok(Some(key)) => {
                 let opened = Opened { keyslot: plan.id, candidate };
@@ -150,10 +155,7 @@ impl<'a> Queue<'a> {
                 self.jobs.len(),
                 self.limits.kdf_time.as_secs()
             );
-            refused.push(
-                Error::limit("kdf.time", message)
-                    .with_hint("name the keyslot with --key-slot, or raise --max-kdf-time"),
-            );
+            refused.push(Error::limit("kdf.time", message).with_hint([Hint::NameKeyslot, Hint::RaiseKdfTime]));
         }
         match s.error {
             Some(e) if found.is_empty() => Err(e),

@@ -47,6 +47,7 @@ pub struct Journal {
 }
 
 /// The place of `n` in the round of four commit ids, `steps` on.
+#[expect(clippy::arithmetic_side_effects, reason = "of four")]
 fn turn(n: usize, steps: usize) -> usize {
     (n + steps) % COMMIT_IDS.len()
 }
@@ -115,6 +116,7 @@ impl Journal {
 }
 
 impl Slot {
+    #[expect(clippy::arithmetic_side_effects, reason = "the journal is one of the layout, and so within 2^63 bytes")]
     /// Reads the block's data and tag, and gives the byte of the data file that the data is at.
     pub fn read(self, data: &dyn ReadAt, layout: &Layout, block: &mut [u8], tag: &mut [u8]) -> Result<u64> {
         let journal = &layout.journal;
@@ -137,11 +139,13 @@ impl Slot {
 const ENTRY_SECTORS_BYTES: usize = 8 * SECTOR;
 
 /// Where a section starts, in bytes of the data file.
+#[expect(clippy::arithmetic_side_effects, reason = "the journal is one of the layout, and so within 2^63 bytes")]
 fn section_at(journal: &JournalLayout, section: u32) -> u64 {
     journal.start + u64::from(section) * journal.section_sectors * 512
 }
 
 /// The entries in the first sectors of a section, by number.
+#[expect(clippy::arithmetic_side_effects, reason = "each entry is below 504 bytes, in one of 8 sectors")]
 fn entries<'a>(sectors: &'a [u8], journal: &JournalLayout) -> impl Iterator<Item = (u32, &'a [u8])> {
     let size = usize::try_from(journal.entry_size).unwrap_or(SECTOR);
     let count = usize::try_from(journal.section_entries).unwrap_or(0);
@@ -160,7 +164,7 @@ fn damaged(message: String) -> Error {
 impl Commits {
     fn read(data: &dyn ReadAt, journal: &JournalLayout) -> Result<Self> {
         let mut commits = Self { of_section: Vec::new(), last_with: [None; 4], empty: true };
-        let len = journal.section_sectors * 512;
+        let len = journal.section_sectors.saturating_mul(512);
         let mut buf = vec![0; usize::try_from(len).unwrap_or(0)];
         for section in 0..journal.sections {
             data.read_exact_at(&mut buf, section_at(journal, section))?;
@@ -187,6 +191,10 @@ impl Commits {
     }
 
     /// The sections whose entries the kernel replays, in its order.
+    #[expect(
+        clippy::arithmetic_side_effects,
+        reason = "a journal of INTEGRITY_JOURNAL_MAX has at most a million sections"
+    )]
     fn to_replay(&self, sections: u32) -> Result<Vec<u32>> {
         // The commit id of the last round is the one before the first that is not in use, in the round of four.
         let used = self.last_with.map(|last| last.is_some());

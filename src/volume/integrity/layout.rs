@@ -70,6 +70,10 @@ pub struct Place {
 
 impl Layout {
     /// The layout of what follows the superblock at byte `start` of the data file.
+    #[expect(
+        clippy::arithmetic_side_effects,
+        reason = "products of numbers of at most 16 bits with one of 32, and shifts that the superblock bounds"
+    )]
     pub fn new(sb: &Superblock, start: u64) -> Result<Self> {
         let sectors_per_block = 1u64 << sb.log2_sectors_per_block;
         let tag_size = u64::from(sb.integrity_tag_size);
@@ -120,8 +124,9 @@ impl Layout {
         }
     }
 
-    /// The byte after the last block's data; `None` where that is more than 2^63.
-    fn end(&self) -> Option<u64> {
+    /// The byte after the last block's data; `None` where that is more than 2^63, which `new` refuses.
+    #[expect(clippy::arithmetic_side_effects, reason = "log2_interleave_sectors is at most 31")]
+    pub fn end(&self) -> Option<u64> {
         let areas = self.provided_data_sectors.checked_add((1 << self.log2_interleave_sectors) - 1)?;
         let tags = (areas >> self.log2_interleave_sectors).checked_mul(self.metadata_run)?;
         let sectors = self.provided_data_sectors.checked_add(tags)?.checked_add(self.initial_sectors)?;
@@ -134,21 +139,28 @@ impl Layout {
     }
 
     /// The byte after the journal, where the areas begin.
+    #[expect(clippy::arithmetic_side_effects, reason = "`new` has refused an end beyond 2^63 bytes")]
     pub fn first_area(&self) -> u64 {
         self.start + self.initial_sectors * SECTOR
     }
 
     /// How many blocks, with their tags, lie before byte `len` of the data file.
     pub fn blocks_before(&self, len: u64) -> u64 {
+        self.sectors_before(len).min(self.provided_data_sectors) >> self.log2_sectors_per_block
+    }
+
+    /// How many sectors of data have room before byte `len` of the data file, with their tags.
+    #[expect(clippy::arithmetic_side_effects, reason = "an area has sectors, of which metadata_run are below 2^48")]
+    pub fn sectors_before(&self, len: u64) -> u64 {
         let interleave = 1u64 << self.log2_interleave_sectors;
         let sectors = len.saturating_sub(self.first_area()) / SECTOR;
         let area = interleave + self.metadata_run;
         let rest = (sectors % area).saturating_sub(self.metadata_run);
-        let whole = (sectors / area).saturating_mul(interleave).saturating_add(rest);
-        whole.min(self.provided_data_sectors) >> self.log2_sectors_per_block
+        (sectors / area).saturating_mul(interleave).saturating_add(rest)
     }
 
     /// Where block `block` lies, which must be one of [`Layout::blocks`].
+    #[expect(clippy::arithmetic_side_effects, reason = "`new` has refused an end beyond 2^63 bytes")]
     pub fn place(&self, block: u64) -> Place {
         let sector = block << self.log2_sectors_per_block;
         let area = sector >> self.log2_interleave_sectors;

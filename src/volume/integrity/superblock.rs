@@ -60,8 +60,9 @@ pub struct Superblock {
 }
 
 impl Superblock {
-    /// Reads the superblock at byte `at` of `data`, below sectors of `sector_size` bytes with `tag_size` bytes each.
-    pub fn read(data: &dyn ReadAt, at: u64, sector_size: u32, tag_size: usize) -> Result<Self> {
+    /// Reads the superblock at byte `at` of `data`, below sectors of `sector_size` bytes with `tag_size` bytes each, where
+    /// that is known.
+    pub fn read(data: &dyn ReadAt, at: u64, sector_size: u32, tag_size: Option<usize>) -> Result<Self> {
         let mut bytes = [0; size_of::<Raw>()];
         if data.len().saturating_sub(at) < 4096 {
             let message = format!("the data ends at byte {}, before the end of dm-integrity's superblock", data.len());
@@ -71,7 +72,7 @@ impl Superblock {
         Self::parse(&bytes, sector_size, tag_size).map_err(|e| e.at(at))
     }
 
-    fn parse(bytes: &[u8; size_of::<Raw>()], sector_size: u32, tag_size: usize) -> Result<Self> {
+    fn parse(bytes: &[u8; size_of::<Raw>()], sector_size: u32, tag_size: Option<usize>) -> Result<Self> {
         let raw: &Raw = zerocopy::transmute_ref!(bytes);
         let Raw { magic, version, log2_interleave_sectors, flags, log2_sectors_per_block, .. } = *raw;
         let field = |name: &str| format!("integrity.superblock.{name}");
@@ -95,8 +96,11 @@ impl Superblock {
             return Err(Error::corrupt(field("log2_interleave_sectors"), message));
         }
         let found = raw.integrity_tag_size.get();
-        if usize::from(found) != tag_size {
-            let message = format!("found {found} bytes; the LUKS header's cipher has tags of {tag_size}");
+        if found == 0 {
+            return Err(Error::corrupt(field("integrity_tag_size"), "found 0 bytes; dm-integrity stores at least 1"));
+        }
+        if let Some(wanted) = tag_size.filter(|wanted| *wanted != usize::from(found)) {
+            let message = format!("found {found} bytes; the LUKS header's cipher has tags of {wanted}");
             return Err(Error::corrupt(field("integrity_tag_size"), message));
         }
         if 512u32.checked_shl(log2_sectors_per_block.into()) != Some(sector_size) || log2_sectors_per_block > 3 {
@@ -153,7 +157,7 @@ mod tests {
     }
 
     fn parse(raw: &Raw) -> Result<Superblock> {
-        Superblock::parse(raw.as_bytes().try_into().unwrap(), 4096, 28)
+        Superblock::parse(raw.as_bytes().try_into().unwrap(), 4096, Some(28))
     }
 
     #[test]
@@ -193,8 +197,8 @@ mod tests {
 
     #[test]
     fn a_short_file_is_truncated() {
-        let e = Superblock::read(&vec![0; 4095], 0, 4096, 28).unwrap_err();
+        let e = Superblock::read(&vec![0; 4095], 0, 4096, Some(28)).unwrap_err();
         assert_eq!(e.rule(), "truncated");
-        assert_eq!(Superblock::read(&vec![0; 4096], 8192, 4096, 28).unwrap_err().rule(), "truncated");
+        assert_eq!(Superblock::read(&vec![0; 4096], 8192, 4096, Some(28)).unwrap_err().rule(), "truncated");
     }
 }

@@ -194,7 +194,7 @@ fn a_volume_key_needs_no_keyslot() {
         let image = Image::open(Arc::new(FileSource::open(&golden.image).unwrap())).unwrap();
         let passphrase = SecretBytes::copy_of(&fs::read(&golden.key).unwrap()).unwrap();
         let unlocked = image.unlock(&Key::passphrase(passphrase), &Default::default()).unwrap();
-        let key = unlocked.keys.values().next().unwrap().expose().to_vec();
+        let key = unlocked.keys().values().next().unwrap().expose().to_vec();
         let run = with_key(&golden, "--volume-key-file", &key);
         assert_ok(&run);
         assert_eq!(crate::common::sha256(&run.stdout), golden.sidecar["sha256"].as_str().unwrap());
