@@ -19,12 +19,20 @@
 // Numbers of an image reach all of this: sums that cannot be are an error or a bound, never another number.
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 
+mod android;
 mod cache;
 mod ewf;
 mod fields;
+mod foreign;
 mod map;
+mod parallels;
+mod qcow1;
 mod qcow2;
+mod qed;
+mod rbd;
+mod runs;
 mod unpack;
+mod vdi;
 mod vhd;
 mod vhdx;
 mod vmdk;
@@ -34,6 +42,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 pub use ewf::segment_files;
+pub use foreign::{Foreign, name};
 pub use qcow2::{HostMap, Mapping, Qcow2Luks};
 
 use crate::error::{Condition, Error, Hint, Result, escape};
@@ -47,6 +56,14 @@ pub enum Format {
     Raw,
     /// QEMU's qcow2, versions 2 and 3.
     Qcow2,
+    /// QEMU's qcow, version 1.
+    Qcow,
+    /// QEMU's QED.
+    Qed,
+    /// VirtualBox's VDI, dynamic and fixed.
+    Vdi,
+    /// Parallels' hard disk images.
+    Parallels,
     /// Virtual PC's VHD (QEMU calls it vpc), fixed and dynamic.
     Vhd,
     /// Hyper-V's VHDX, fixed and dynamic.
@@ -55,21 +72,44 @@ pub enum Format {
     Vmdk,
     /// EnCase's E01, in one or more segment files.
     Ewf,
+    /// Android's sparse images.
+    AndroidSparse,
+    /// Ceph's `rbd export` of version 2, and `rbd export-diff`.
+    Rbd,
 }
 
 impl Format {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::Raw, Self::Qcow2, Self::Vhd, Self::Vhdx, Self::Vmdk, Self::Ewf];
+    pub const ALL: [Self; 12] = [
+        Self::Raw,
+        Self::Qcow2,
+        Self::Qcow,
+        Self::Qed,
+        Self::Vdi,
+        Self::Parallels,
+        Self::Vhd,
+        Self::Vhdx,
+        Self::Vmdk,
+        Self::Ewf,
+        Self::AndroidSparse,
+        Self::Rbd,
+    ];
 
     /// Its name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Raw => "raw",
             Self::Qcow2 => "qcow2",
+            Self::Qcow => "qcow",
+            Self::Qed => "qed",
+            Self::Vdi => "vdi",
+            Self::Parallels => "parallels",
             Self::Vhd => "vhd",
             Self::Vhdx => "vhdx",
             Self::Vmdk => "vmdk",
             Self::Ewf => "ewf",
+            Self::AndroidSparse => "android-sparse",
+            Self::Rbd => "rbd",
         }
     }
 }
@@ -194,6 +234,12 @@ pub fn open(file: Arc<dyn ReadAt>, options: Options) -> Result<Opened> {
     let contents = match format {
         Format::Raw => Contents::Disk(file),
         Format::Qcow2 => qcow2::open(file, &mut notes)?,
+        Format::Qcow => Contents::Disk(qcow1::open(file)?),
+        Format::Qed => Contents::Disk(qed::open(file, &mut notes)?),
+        Format::Vdi => Contents::Disk(vdi::open(file)?),
+        Format::AndroidSparse => Contents::Disk(android::open(file)?),
+        Format::Rbd => Contents::Disk(rbd::open(file)?),
+        Format::Parallels => Contents::Disk(parallels::open(file, &mut notes)?),
         Format::Vhd => Contents::Disk(vhd::open(file, &mut notes)?),
         Format::Vhdx => {
             let vhdx = vhdx::open(file, &mut notes)?;
@@ -224,41 +270,24 @@ pub fn open(file: Arc<dyn ReadAt>, options: Options) -> Result<Opened> {
 
 const VMDK_DESCRIPTOR: &[u8] = b"# Disk Descriptor";
 
-/// The formats that are read, by the bytes at their start.
-const KNOWN: &[(&[u8], Format)] = &[
-    (b"QFI\xfb", Format::Qcow2),
-    (b"conectix", Format::Vhd),
-    (b"vhdxfile", Format::Vhdx),
-    (b"KDMV", Format::Vmdk),
-    (VMDK_DESCRIPTOR, Format::Vmdk),
-    (&ewf::MAGIC, Format::Ewf),
-];
-
-const CONVERT: &str = "qemu-img convert -O raw IMAGE DISK.raw makes an image that can be read";
-const EXPORT: &str = "libewf's ewfexport -f raw, or the tool that made it, exports an image that can be read";
-const UNPACK: &str = "unpack the file first";
-
-/// What is told from a raw disk but not read: where its magic lies, its name, and what to do.
-const LEFT_OUT: &[(u64, &[u8], &str, &str)] = &[
-    (0, b"QFI\xfb\0\0\0\x01", "a qcow image of version 1", CONVERT),
-    (0, b"QED\0", "a QED image", CONVERT),
-    (64, b"\x7f\x10\xda\xbe", "a VirtualBox VDI image", CONVERT),
-    (0, b"WithoutFreeSpace", "a Parallels image", CONVERT),
-    (0, b"WithouFreSpacExt", "a Parallels image", CONVERT),
-    (0, b"COWD", "a VMware ESX COW disk", CONVERT),
-    (0, b"\xbe\xba\xfe\xca\0\0\0\0", "a VMware seSparse disk", CONVERT),
-    (0, b"Bochs Virtual HD Image", "a Bochs image", CONVERT),
-    (0, b"EVF2\r\n\x81\0", "an EWF image of version 2 (Ex01)", EXPORT),
-    (0, b"LVF\x09\r\n\xff\0", "an EWF archive of files (L01), which holds no disk", EXPORT),
-    (0, b"LEF2\r\n\x81\0", "an EWF archive of files (Lx01), which holds no disk", EXPORT),
-    (0, b"AFF10\r\n\0", "an AFF image", "AFFLIB's affconvert -r exports an image that can be read"),
-    (0, b"encrcdsa", "an encrypted Apple disk image", "it is no LUKS container"),
-    (0, b"\xfd7zXZ\0", "an xz file", UNPACK),
-    (0, b"\x1f\x8b\x08", "a gzip file", UNPACK),
-    (0, b"BZh", "a bzip2 file", UNPACK),
-    (0, b"\x28\xb5\x2f\xfd", "a Zstandard file", UNPACK),
-    (0, b"PK\x03\x04", "a ZIP archive (an AFF4 image is one, too)", UNPACK),
-    (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive", UNPACK),
+/// The formats that are read, by bytes at a place near their start.
+const KNOWN: &[(u64, &[u8], Format)] = &[
+    // qcow's version 1 has the magic of version 2.
+    (0, &qcow1::MAGIC, Format::Qcow),
+    (0, b"QFI\xfb", Format::Qcow2),
+    (0, &qed::MAGIC, Format::Qed),
+    (vdi::SIGNATURE_AT, &vdi::SIGNATURE, Format::Vdi),
+    (0, &parallels::MAGIC, Format::Parallels),
+    (0, &parallels::MAGIC_EXT, Format::Parallels),
+    (0, b"conectix", Format::Vhd),
+    (0, b"vhdxfile", Format::Vhdx),
+    (0, b"KDMV", Format::Vmdk),
+    (0, VMDK_DESCRIPTOR, Format::Vmdk),
+    (0, &ewf::MAGIC, Format::Ewf),
+    (0, &android::MAGIC, Format::AndroidSparse),
+    (0, rbd::IMAGE, Format::Rbd),
+    (0, rbd::DIFF_1, Format::Rbd),
+    (0, rbd::DIFF_2, Format::Rbd),
 ];
 
 /// The format that the first bytes of `file` tell; [`Format::Raw`] where they tell none, and where they cannot be read:
@@ -275,20 +304,11 @@ fn detect_by(look: &Peek<'_>) -> Result<Format> {
     if [b"LUKS\xba\xbe", b"SKUL\xba\xbe"].iter().any(|luks| look.has(*luks, 0)) {
         return Ok(Format::Raw);
     }
-    // These come first: qcow's version 1 has the magic of version 2.
-    for (offset, magic, name, hint) in LEFT_OUT {
-        if look.has(magic, *offset) {
-            return Err(Error::unsupported(
-                "container.format",
-                format!("the file looks like {name}, which is not read"),
-            )
-            .at(*offset)
-            .with_condition(Condition::OtherFormat)
-            .with_hint([(*hint).into(), Hint::RawFormat]));
-        }
+    if let Some(foreign) = foreign::unread(look) {
+        return Err(foreign.refuse());
     }
-    let known = KNOWN.iter().find(|(magic, _)| look.has(magic, 0));
-    Ok(known.map_or(Format::Raw, |(_, format)| *format))
+    let known = KNOWN.iter().find(|(offset, magic, _)| look.has(magic, *offset));
+    Ok(known.map_or(Format::Raw, |(_, _, format)| *format))
 }
 
 #[cfg(test)]
@@ -304,7 +324,10 @@ mod tests {
         assert_eq!("VPC".parse::<Format>().unwrap(), Format::Vhd);
         let e = "zip".parse::<Format>().unwrap_err();
         assert_eq!(e.kind(), ErrorKind::InvalidInput);
-        assert!(e.to_string().contains("raw, qcow2, vhd, vhdx, vmdk, ewf"), "{e}");
+        assert!(
+            e.to_string().contains("raw, qcow2, qcow, qed, vdi, parallels, vhd, vhdx, vmdk, ewf, android-sparse, rbd"),
+            "{e}"
+        );
     }
 
     #[test]
@@ -318,19 +341,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_is_refused_by_name() {
-        for (offset, magic, name, _) in LEFT_OUT {
-            let mut bytes = vec![0; usize::try_from(*offset).unwrap()];
-            bytes.extend_from_slice(magic);
-            bytes.resize(1024, 0);
-            let file: Arc<dyn ReadAt> = Arc::new(bytes);
-            let e = open(file.clone(), Options::default()).err().unwrap();
-            assert_eq!((e.kind(), e.rule()), (ErrorKind::Unsupported, "container.format"));
-            assert!(e.to_string().contains(name), "{e}");
-            let raw = open(file, Options { format: Some(Format::Raw), ..Options::default() }).unwrap();
-            assert_eq!(raw.format, Format::Raw);
-        }
-        assert_eq!(detect(&b"QFI\xfb\0\0\0\x09".to_vec()).unwrap(), Format::Qcow2, "a later version is no raw disk");
+    fn a_later_version_is_no_raw_disk() {
+        assert_eq!(detect(&b"QFI\xfb\0\0\0\x09".to_vec()).unwrap(), Format::Qcow2);
         for short in [0, 1, 4, 63, 66] {
             assert_eq!(detect(&vec![0u8; short]).unwrap(), Format::Raw);
         }

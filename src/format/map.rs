@@ -41,11 +41,15 @@ pub(super) trait Layout: Send + Sync {
     /// `wanted` bytes, so that a small read does not walk a large table.
     fn run_at(&self, offset: u64, wanted: u64) -> Result<Run>;
 
-    /// The bytes of a compressed unit.
-    fn unpack(&self, unit: u64) -> Result<Vec<u8>>;
+    /// The bytes of a compressed unit. A format that has none never places a run in one.
+    fn unpack(&self, unit: u64) -> Result<Vec<u8>> {
+        Err(Error::corrupt("container.unit", format!("compressed unit {unit} of a format that has none")))
+    }
 
     /// The size in bytes that most compressed units unpack to.
-    fn unit_size(&self) -> u64;
+    fn unit_size(&self) -> u64 {
+        64 << 10
+    }
 }
 
 /// The run at `offset`, kept to the disk's size, and to what the file really holds.

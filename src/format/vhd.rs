@@ -227,14 +227,6 @@ impl Layout for Dynamic {
         };
         Ok(Run { len: self.block_size - skip, place })
     }
-
-    fn unpack(&self, _unit: u64) -> Result<Vec<u8>> {
-        Err(Error::unsupported("vhd.block", "VHD has no compressed blocks"))
-    }
-
-    fn unit_size(&self) -> u64 {
-        self.block_size
-    }
 }
 
 #[cfg(test)]
