@@ -71,6 +71,12 @@ pub enum Hint {
     VhdFormat,
     /// Choose a partition.
     NamePartition,
+    /// Name a volume of LVM.
+    NameVolume,
+    /// Name the other disks of a set.
+    NameMembers,
+    /// Take an offset into a part of a set all the same.
+    ForceOffset,
     /// Name the byte where the container starts.
     NameOffset,
     /// Take all of the image, from its first byte on.
@@ -144,6 +150,9 @@ impl fmt::Display for Hint {
             Self::RawFormat => "Format::Raw reads the file as it is",
             Self::VhdFormat => "Format::Vhd leaves them out",
             Self::NamePartition => "choose a partition",
+            Self::NameVolume => "choose a volume",
+            Self::NameMembers => "give the other members too",
+            Self::ForceOffset => "foreign_offset takes it all the same",
             Self::NameOffset => "an offset takes any place",
             Self::WholeImage => "offset 0 takes all of the image",
             Self::Scan => "a scan finds headers anywhere",

@@ -1,4 +1,7 @@
-//! From an image file to the place where its LUKS container starts: through a container format and a partition table.
+//! From an image file to the place where its LUKS container starts: through a file format, partition tables, md arrays and
+//! LVM's volumes.
+
+mod layers;
 
 use std::sync::Arc;
 
@@ -9,9 +12,42 @@ use crate::limits::LUKS2_HDR_SIZE_MIN;
 use crate::luks::MAGIC_SECONDARY;
 use crate::storage::{self, Entry, Scheme, Table, list_of, starts_as_luks};
 
+/// A further disk of a set: a member of an array, or a physical volume.
+#[derive(Clone)]
+pub struct Member {
+    /// What messages call it: its file's name.
+    pub name: String,
+    /// The disk.
+    pub disk: Arc<dyn ReadAt>,
+}
+
+impl Member {
+    /// The disk in a file, whatever the file's format.
+    ///
+    /// # Errors
+    /// As [`format::open`].
+    pub fn open(name: String, file: Arc<dyn ReadAt>, options: format::Options) -> Result<Self> {
+        let opened = format::open(file, options).map_err(|e| e.within(&name))?;
+        match opened.contents {
+            Contents::Disk(disk) => Ok(Self { name, disk }),
+            Contents::Qcow2Luks(_) => {
+                Err(Error::invalid("it encrypts its clusters itself, and is no part of a set").within(name))
+            }
+        }
+    }
+}
+
 /// Where to look.
 #[derive(Clone, Default)]
 pub struct FindOptions {
+    /// What messages call the file where it is one of several.
+    pub name: String,
+    /// The other disks of a set, in any order.
+    pub with: Vec<Member>,
+    /// The volume of LVM to take, as `LV` or `VG/LV`; without it the only one with LUKS is taken.
+    pub volume: Option<String>,
+    /// Takes an offset into a disk that is a part of a set.
+    pub foreign_offset: bool,
     /// How the container is opened.
     pub container: format::Options,
     /// The partition to take, by number, label or UUID.
@@ -80,13 +116,39 @@ pub fn find(file: Arc<dyn ReadAt>, options: FindOptions) -> Result<Found> {
     if !raw {
         notes.push(format!("a {} image with a disk of {} bytes", opened.format, disk.len()));
     }
-    let survey = Survey { disk: &disk, options: &options };
-    let place = match survey.choose(survey.look(opened.sector_size), &mut notes)? {
-        Choice::Whole if raw => Place::File(disk),
-        Choice::Whole => Place::Inside(disk),
-        Choice::Part(part) => Place::Inside(Arc::new(part)),
-    };
+    let (disk, is_whole) = resolve(disk, opened.sector_size, &options, &mut notes, 0)?;
+    let place = if raw && is_whole { Place::File(disk) } else { Place::Inside(disk) };
     Ok(Found { file, place, notes })
+}
+
+/// Goes down from a disk to what holds LUKS, layer by layer, and says whether that is the disk itself.
+fn resolve(
+    disk: Arc<dyn ReadAt>,
+    sector_size: Option<u32>,
+    options: &FindOptions,
+    notes: &mut Vec<String>,
+    depth: usize,
+) -> Result<(Arc<dyn ReadAt>, bool)> {
+    if depth > layers::DEPTH_MAX {
+        let message = format!("more than {} layers lie on each other", layers::DEPTH_MAX);
+        return Err(Error::limit("layers", message));
+    }
+    let survey = Survey { disk: &disk, options };
+    let (taken, is_whole): (Arc<dyn ReadAt>, bool) = match survey.choose(survey.look(sector_size), notes)? {
+        Choice::Whole => (Arc::clone(&disk), true),
+        Choice::Part(part) => (Arc::new(part), false),
+    };
+    // An offset is a place that somebody is sure of.
+    if options.offset.is_some() {
+        return Ok((taken, is_whole));
+    }
+    match layers::below(&taken, options, notes)? {
+        None => Ok((taken, is_whole)),
+        Some(below) => {
+            let options = FindOptions { partition: None, ..options.clone() };
+            resolve(below, None, &options, notes, depth.saturating_add(1)).map(|(disk, _)| (disk, false))
+        }
+    }
 }
 
 /// What a disk is, as far as it matters here.
@@ -128,7 +190,8 @@ impl Survey<'_> {
     /// The decision, by what the disk is, what was named, and whether the header is elsewhere.
     fn choose(&self, layout: Layout, notes: &mut Vec<String>) -> Result<Choice> {
         if let Some(offset) = self.options.offset {
-            return self.part(Window::new(Arc::clone(self.disk), offset, None)?, "the place");
+            self.refuse_offset(&layout, offset)?;
+            return Ok(Choice::Part(Window::new(Arc::clone(self.disk), offset, None)?));
         }
         let table_notes: &[String] = if let Layout::Table(table) = &layout { &table.notes } else { &[] };
         let before = notes.len();
@@ -136,10 +199,7 @@ impl Survey<'_> {
         match (layout, self.options.partition.as_deref(), self.options.detached) {
             (Layout::Luks, _, _) | (Layout::Bare, None, true) => Ok(Choice::Whole),
             (Layout::Bare, Some(name), _) => Err(no_table(name)),
-            (Layout::Bare, None, false) => {
-                self.refuse_lvm(&**self.disk, "the image")?;
-                Ok(Choice::Whole)
-            }
+            (Layout::Bare, None, false) => Ok(Choice::Whole),
             (Layout::Table(table), Some(name), _) => self.entry(&table, table.find(name)?, notes),
             (Layout::Table(table), None, true) if is_chance(&table, self.disk) => {
                 notes.truncate(before);
@@ -152,6 +212,7 @@ impl Survey<'_> {
                     Some(entry) => self.entry(&table, entry, notes),
                     // The disk may have been a LUKS container once, and its secondary header may be left.
                     None if self.has_header() => Ok(Choice::Whole),
+                    None if self.lower(&table).is_some() => self.through(&table, notes),
                     None => Err(nothing(self.disk, &table, &look)),
                 }
             }
@@ -173,25 +234,58 @@ impl Survey<'_> {
         let disk = Arc::clone(self.disk);
         let part =
             if self.options.allow_truncated { entry.open_as_far_as_it_is_there(disk)? } else { entry.open(disk)? };
-        self.part(part, &format!("partition {}", entry.number))
-    }
-
-    fn part(&self, part: Window<Arc<dyn ReadAt>>, what: &str) -> Result<Choice> {
-        if !self.options.detached {
-            self.refuse_lvm(&part, what)?;
-        }
         Ok(Choice::Part(part))
     }
 
-    /// Says of a physical volume of LVM that it is one, where there is no LUKS header at all.
-    fn refuse_lvm(&self, source: &dyn ReadAt, what: &str) -> Result<()> {
-        let is_lvm = !starts_as_luks(&Peek::new(source), 0) && storage::is_lvm(source).unwrap_or(false);
-        if !is_lvm || crate::luks::open(source).is_ok() {
+    /// The partitions that are members of an array, or physical volumes; `None` where there are none.
+    fn lower<'t>(&self, table: &'t Table) -> Option<Vec<&'t Entry>> {
+        let is_lower = |entry: &&Entry| entry.open(&**self.disk).is_ok_and(|part| layers::is_lower(&part));
+        let all: Vec<&Entry> = table.entries.iter().filter(is_lower).collect();
+        (!all.is_empty()).then_some(all)
+    }
+
+    /// The one partition that leads to LUKS through an array or a volume group.
+    fn through(&self, table: &Table, notes: &mut Vec<String>) -> Result<Choice> {
+        let mut leads = Vec::new();
+        let mut failed = None;
+        for entry in self.lower(table).unwrap_or_default() {
+            let part: Arc<dyn ReadAt> = Arc::new(entry.open(Arc::clone(self.disk))?);
+            let found = resolve(part, None, self.options, &mut Vec::new(), 1);
+            match found {
+                Ok((disk, _)) if starts_as_luks(&Peek::new(&disk), 0) => leads.push(entry),
+                Ok(_) => {}
+                Err(e) => failed = failed.or(Some(e.within(format_args!("partition {}", entry.number)))),
+            }
+        }
+        match (leads.as_slice(), failed) {
+            ([one], _) => self.entry(table, one, notes),
+            ([], Some(e)) => Err(e),
+            ([], None) => Err(nothing(self.disk, table, &Peek::new(self.disk))),
+            (several, _) => {
+                let message = format!("{} partitions lead to LUKS: {}", several.len(), list_of(several));
+                Err(Error::invalid(message).with_rule("partition").with_hint(Hint::NamePartition))
+            }
+        }
+    }
+
+    /// Refuses an offset into a disk, or a partition, whose bytes are those of something larger.
+    fn refuse_offset(&self, layout: &Layout, offset: u64) -> Result<()> {
+        if self.options.foreign_offset {
             return Ok(());
         }
-        let message = format!("{what} is an LVM physical volume, and LUKS may be inside one of its volumes");
-        Err(Error::corrupt("magic", message)
-            .with_hint("LVM volumes have to be copied out first; unluks scan finds headers anywhere"))
+        let mut part = layers::part_of(&**self.disk);
+        if let (None, Layout::Table(table)) = (&part, layout) {
+            let holds = |entry: &&Entry| offset.checked_sub(entry.start).is_some_and(|inside| inside < entry.len);
+            let entry = table.entries.iter().find(holds).and_then(|entry| entry.open(&**self.disk).ok());
+            part = entry.and_then(|entry| layers::part_of(&entry));
+        }
+        part.map_or(Ok(()), |what| {
+            let message = format!("byte {offset} lies in {what}: what starts there need not go on there");
+            Err(Error::invalid(message).with_rule("offset").with_hint([
+                "without an offset the arrays and the volumes of LVM are looked through".into(),
+                Hint::ForceOffset,
+            ]))
+        })
     }
 
     fn has_header(&self) -> bool {
@@ -256,18 +350,11 @@ fn only_luks<'t>(table: &'t Table, look: &Peek<'_>, notes: &mut Vec<String>) -> 
 
 /// A table without a LUKS partition, on a disk that is none itself.
 fn nothing(disk: &Arc<dyn ReadAt>, table: &Table, look: &Peek<'_>) -> Error {
-    let hint = Hint::All(vec![Hint::NameOffset, Hint::Scan, "LVM volumes have to be copied out first".into()]);
-    let mut message = format!("the disk has a {} partition table, but no partition holds LUKS", table.scheme);
+    let hint = Hint::All(vec![Hint::NameOffset, Hint::Scan]);
+    let message = format!("the disk has a {} partition table, but no partition holds LUKS", table.scheme);
     // What could not be read may be what was looked for.
     if let Some(e) = look.take_failure() {
         return e.within(format!("{message} where it can be read")).with_hint(hint);
-    }
-    let is_lvm = |entry: &&Entry| entry.open(disk).is_ok_and(|p| storage::is_lvm(&p).unwrap_or(false));
-    for entry in table.entries.iter().filter(is_lvm).take(storage::NAMED_MAX) {
-        message += &format!(
-            "; partition {} is an LVM physical volume, and LUKS may be inside one of its volumes",
-            entry.number
-        );
     }
     Error::corrupt("magic", message).with_hint(hint)
 }

@@ -80,7 +80,8 @@ pub struct ScanArgs {
     /// The disk: a file or a block device
     #[arg(value_name = "IMAGE")]
     pub image: PathBuf,
-    /// The container format, where it should not be detected: raw, qcow2, vhd, vhdx, vmdk, ewf
+    /// The container format, where it should not be detected: raw, qcow2, vhd, vhdx, vmdk, ewf, vdi, qed, qcow,
+    /// parallels, android-sparse, rbd
     #[arg(long, value_name = "FORMAT")]
     pub format: Option<Format>,
     /// The largest disk that a container may declare [default: 1TiB and 1000 times its file, 64TiB at most]
@@ -111,7 +112,10 @@ impl ScanArgs {
             format,
             max_size,
             partition: None,
+            with: Vec::new(),
+            volume: None,
             offset: None,
+            force_offset: false,
             allow_truncated: false,
             allow_foreign_segments: false,
         }
@@ -184,7 +188,8 @@ pub struct SourceArgs {
     /// Take the header of --header also where the image begins with one of another UUID
     #[arg(long, requires = "header")]
     pub force_header: bool,
-    /// The container format, where it should not be detected: raw, qcow2, vhd, vhdx, vmdk, ewf
+    /// The container format, where it should not be detected: raw, qcow2, vhd, vhdx, vmdk, ewf, vdi, qed, qcow,
+    /// parallels, android-sparse, rbd
     #[arg(long, value_name = "FORMAT")]
     pub format: Option<Format>,
     /// The largest disk that a container may declare [default: 1TiB and 1000 times its file, 64TiB at most]
@@ -193,9 +198,18 @@ pub struct SourceArgs {
     /// The partition of a whole-disk image, by number, label or UUID; without it the only one with LUKS is taken
     #[arg(long, value_name = "N|LABEL|UUID", conflicts_with = "offset")]
     pub partition: Option<String>,
+    /// Another disk of the set, with an md array or an LVM volume group over several; may be repeated
+    #[arg(long, value_name = "FILE")]
+    pub with: Vec<PathBuf>,
+    /// The volume of LVM; without it the only one with LUKS is taken
+    #[arg(long, value_name = "VG/LV", conflicts_with = "offset")]
+    pub volume: Option<String>,
     /// Where the LUKS container starts in the image
     #[arg(long, value_name = "BYTES", value_parser = size)]
     pub offset: Option<u64>,
+    /// Take --offset also in a member of an array or a physical volume of LVM, whose bytes need not go on there
+    #[arg(long, requires = "offset")]
+    pub force_offset: bool,
     /// Take what is there, in whole sectors, when the image or its partition is cut off
     #[arg(long)]
     pub allow_truncated: bool,

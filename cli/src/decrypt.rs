@@ -227,7 +227,8 @@ impl Work<'_> {
             let offset = args.offset.map_or("-".into(), |offset| offset.to_string());
             let partition = args.partition.as_deref().unwrap_or("-");
             let format = args.format.map_or("-".into(), |format| format.to_string());
-            let place = format!("offset {offset}, partition {partition}, format {format}");
+            let volume = args.volume.as_deref().unwrap_or("-");
+            let place = format!("offset {offset}, partition {partition}, volume {volume}, format {format}");
             Identity::of(self.image.metadata(), &self.source.inputs, place, self.part.start, len)
         });
         let writing = output.begin(job, identity)?;

@@ -9,7 +9,7 @@ use unluks::error::{Condition, escape};
 use unluks::files::{Inputs, Role};
 use unluks::format::{self, Contents, Format};
 use unluks::io::Pipe;
-use unluks::locate::{FindOptions, Found, Place, find};
+use unluks::locate::{FindOptions, Found, Member, Place, find};
 use unluks::{Error, FileSource, Image, ReadAt, Result};
 
 use crate::args::SourceArgs;
@@ -64,7 +64,7 @@ impl Disk {
             return Err(no_pipe().within_file(&args.image));
         }
         let segments = more_segments(args, &*file, &mut inputs)?;
-        let opened = format::open(file, options(args, &segments).container);
+        let opened = format::open(file, options(args, &segments, Vec::new()).container);
         let opened = opened.map_err(|e| e.within_file(&args.image))?;
         let Contents::Disk(disk) = opened.contents else {
             let message = "the qcow2 image encrypts its clusters itself: its one LUKS header is not on a disk";
@@ -111,10 +111,11 @@ impl Source {
             Some(_)
                 if args.format.is_some_and(|f| f != Format::Raw)
                     || args.partition.is_some()
+                    || args.volume.is_some()
+                    || !args.with.is_empty()
                     || args.offset.is_some() =>
             {
-                let message =
-                    "--format, --partition and --offset want an image that can be read at any place, not a pipe";
+                let message = "--format, --partition, --volume, --with and --offset want an image that can be read at any place, not a pipe";
                 return Err(Error::invalid(message).with_hint("save the image to a file first"));
             }
             Some(_) => {
@@ -123,7 +124,8 @@ impl Source {
             }
             None => {
                 segments = more_segments(args, &*file, &mut inputs)?;
-                find(Arc::clone(&file), options(args, &segments)).map_err(|e| e.within_file(&args.image))?
+                let with = members(args, &mut inputs)?;
+                find(Arc::clone(&file), options(args, &segments, with)).map_err(|e| e.within_file(&args.image))?
             }
         };
         let header_name = args.header.clone().unwrap_or_else(|| args.image.clone());
@@ -194,15 +196,35 @@ fn refuse_container(args: &SourceArgs, pipe: &dyn ReadAt) -> Result<()> {
 }
 
 /// What the command line says about the place of the container.
-fn options(args: &SourceArgs, segments: &[SegmentFile]) -> FindOptions {
+fn options(args: &SourceArgs, segments: &[SegmentFile], with: Vec<Member>) -> FindOptions {
     let segments = segments.iter().map(|segment| Arc::clone(&segment.file)).collect();
     FindOptions {
+        name: shown(&args.image),
+        with,
+        volume: args.volume.clone(),
+        foreign_offset: args.force_offset,
         container: format::Options { format: args.format, segments, max_size: args.max_size },
         partition: args.partition.clone(),
         offset: args.offset,
         detached: args.header.is_some(),
         allow_truncated: args.allow_truncated,
     }
+}
+
+/// The other disks of a set, out of their own file formats.
+fn members(args: &SourceArgs, inputs: &mut Inputs) -> Result<Vec<Member>> {
+    let mut all = Vec::new();
+    for path in &args.with {
+        let mut pipe = None;
+        let file = open_file(path, Role::Image, inputs, &mut pipe)?;
+        if pipe.is_some() {
+            let message = "a disk of a set has to be read at any place, and is no pipe";
+            return Err(Error::invalid(message).within_file(path));
+        }
+        let container = format::Options { max_size: args.max_size, ..format::Options::default() };
+        all.push(Member::open(shown(path), file, container)?);
+    }
+    Ok(all)
 }
 
 /// The files of an EWF set behind the first, which is `file`, as far as they are there.

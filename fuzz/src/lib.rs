@@ -27,8 +27,8 @@ use unluks::{Error, ErrorKind, Image, Key, Limits, Metadata, ReadAt, Result, Sec
 
 mod containers;
 mod integrity;
-mod md;
 mod lvm;
+mod md;
 mod server;
 
 /// A body, which says whether its input was accepted.

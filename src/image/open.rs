@@ -7,7 +7,7 @@ use super::Image;
 use crate::error::{Condition, Error, Result, shown};
 use crate::format::{self, Format, segment_files};
 use crate::io::{FileSource, ReadAt};
-use crate::locate::{FindOptions, Found, Place, find};
+use crate::locate::{FindOptions, Found, Member, Place, find};
 
 /// What is known of an image before it is opened. All of it can be left out.
 #[derive(Clone, Debug, Default)]
@@ -18,8 +18,14 @@ pub struct OpenOptions {
     pub foreign_header: bool,
     /// The partition of a whole disk, by number, label or UUID; without it the only one with LUKS is taken.
     pub partition: Option<String>,
+    /// The other disks of a set, in any order: members of an md array, physical volumes of LVM.
+    pub with: Vec<PathBuf>,
+    /// The volume of LVM, as `LV` or `VG/LV`; without it the only one with LUKS is taken.
+    pub volume: Option<String>,
     /// The byte where the LUKS container starts, in place of a partition.
     pub offset: Option<u64>,
+    /// Takes an offset into a disk that is a part of a set.
+    pub foreign_offset: bool,
     /// The file format; otherwise it is detected.
     pub format: Option<Format>,
     /// The largest disk in bytes that a file format may declare: see [`format::Options::max_size`].
@@ -61,7 +67,12 @@ impl Image {
         };
         let segments = if is_ewf { segment_files(path) } else { Vec::new() };
         let segments = segments.iter().map(|path| source(path)).collect::<Result<_>>()?;
+        let with = options.with.iter().map(|path| member(path, options)).collect::<Result<_>>()?;
         let find_options = FindOptions {
+            name: shown(path),
+            with,
+            volume: options.volume.clone(),
+            foreign_offset: options.foreign_offset,
             container: format::Options { format: options.format, segments, max_size: options.max_size },
             partition: options.partition.clone(),
             offset: options.offset,
@@ -103,6 +114,12 @@ impl Image {
     pub(super) fn has_own_header(&self) -> bool {
         std::ptr::addr_eq(Arc::as_ptr(&self.header), Arc::as_ptr(&self.data))
     }
+}
+
+/// A further disk of a set, out of its own file format.
+fn member(path: &Path, options: &OpenOptions) -> Result<Member> {
+    let format = format::Options { max_size: options.max_size, ..format::Options::default() };
+    Member::open(shown(path), source(path)?, format)
 }
 
 fn source(path: &Path) -> Result<Arc<dyn ReadAt>> {

@@ -1,0 +1,142 @@
+//! Down from a disk through what it is a member of: md arrays and LVM's volumes, in any order.
+
+use std::sync::Arc;
+
+use super::{FindOptions, Member};
+use crate::error::{Condition, Error, Hint, Result, escape};
+use crate::io::{Peek, ReadAt};
+use crate::storage::lvm::{Label, VolumeGroup};
+use crate::storage::md::{Array, AssembleOptions, Level, Source, Superblock};
+use crate::storage::{self, starts_as_luks};
+
+/// How many layers may lie on each other. People have three: a partition, an array, a volume.
+pub(super) const DEPTH_MAX: usize = 8;
+
+/// What lies one layer below `disk`, or `None` where it is the last.
+pub(super) fn below(
+    disk: &Arc<dyn ReadAt>,
+    options: &FindOptions,
+    notes: &mut Vec<String>,
+) -> Result<Option<Arc<dyn ReadAt>>> {
+    if let Some(own) = Superblock::probe(&**disk).ok().flatten() {
+        return array(disk, &own, options, notes).map(Some);
+    }
+    if starts_as_luks(&Peek::new(disk), 0) {
+        return Ok(None);
+    }
+    match Label::probe(&**disk) {
+        Ok(Some(_)) => volume(disk, options, notes).map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// Whether `disk` is a part of something larger, and what that is: an offset into it leads nowhere by itself.
+pub(super) fn part_of(disk: &dyn ReadAt) -> Option<String> {
+    match Superblock::probe(disk) {
+        Ok(Some(md)) if !matches!(md.level, Level::Raid1) => {
+            return Some(format!("a member of an md {} array", md.level));
+        }
+        _ => {}
+    }
+    let label = Label::probe(disk).ok().flatten();
+    label.filter(|_| !starts_as_luks(&Peek::new(disk), 0)).map(|_| "a physical volume of LVM".to_owned())
+}
+
+/// The disks that were named besides, and the partitions of those that have some.
+fn candidates(options: &FindOptions) -> Vec<Source> {
+    let mut all = Vec::new();
+    for Member { name, disk } in &options.with {
+        all.push(Source { name: name.clone(), disk: Arc::clone(disk) });
+        for entry in storage::list(&**disk, None).ok().flatten().into_iter().flat_map(|table| table.entries) {
+            if let Ok(part) = entry.open(Arc::clone(disk)) {
+                all.push(Source { name: format!("{name}, partition {}", entry.number), disk: Arc::new(part) });
+            }
+        }
+    }
+    all
+}
+
+fn array(
+    disk: &Arc<dyn ReadAt>,
+    own: &Superblock,
+    options: &FindOptions,
+    notes: &mut Vec<String>,
+) -> Result<Arc<dyn ReadAt>> {
+    let first = Source { name: options.name.clone(), disk: Arc::clone(disk) };
+    let is_md = |source: &Source| Superblock::probe(&*source.disk).ok().flatten();
+    let others =
+        candidates(options).into_iter().filter(|source| is_md(source).is_some_and(|md| md.set_uuid == own.set_uuid));
+    let members = std::iter::once(first).chain(others).collect();
+    let array = Array::assemble(members, &AssembleOptions::default()).map_err(|e| {
+        let one = e.kind() == crate::ErrorKind::InvalidInput && e.hint().is_none();
+        if one { e.with_hint(Hint::NameMembers) } else { e }
+    })?;
+    notes.push(format!("{}, {} bytes", array.info(), array.info().size));
+    notes.extend(array.info().notes.iter().cloned());
+    Ok(Arc::new(array))
+}
+
+fn volume(disk: &Arc<dyn ReadAt>, options: &FindOptions, notes: &mut Vec<String>) -> Result<Arc<dyn ReadAt>> {
+    let own = Label::probe(&**disk)?;
+    let group_of = |label: &Label| label.group().map(|(_, uuid)| uuid.to_owned());
+    let group = own.as_ref().and_then(group_of);
+    let mut devices = vec![Arc::clone(disk)];
+    for other in candidates(options) {
+        let label = Label::probe(&*other.disk).ok().flatten();
+        // One without metadata of its own may be of this group: assembling knows by its UUID.
+        let fits = |label: &Label| group_of(label).is_none_or(|other| group.as_ref().is_none_or(|own| *own == other));
+        if label.is_some_and(|label| fits(&label)) {
+            devices.push(other.disk);
+        }
+    }
+    let group = VolumeGroup::assemble(devices)?;
+    notes.push(format!("LVM volume group {}", escape(&group.name)));
+    notes.extend(group.notes.iter().cloned());
+    if let Some(name) = &options.volume {
+        let volume = group.find(name)?;
+        notes.push(format!("LVM volume {}/{volume}", escape(&group.name)));
+        return Ok(Arc::new(group.open(volume)?));
+    }
+    let mut held = Vec::new();
+    let mut failed = None;
+    for volume in group.volumes.iter().filter(|volume| volume.is_visible) {
+        match group.open(volume) {
+            Ok(opened) => {
+                let opened: Arc<dyn ReadAt> = Arc::new(opened);
+                if is_on_the_way(&opened) {
+                    held.push((volume, opened));
+                }
+            }
+            Err(e) => failed = failed.or(Some(e.within(format_args!("volume {}", escape(&volume.name))))),
+        }
+    }
+    let list = |names: Vec<String>| names.into_iter().take(storage::NAMED_MAX).collect::<Vec<_>>().join(", ");
+    if held.len() > 1 {
+        let names = list(held.iter().map(|(volume, _)| escape(&volume.name)).collect());
+        let message = format!("{} volumes of LVM hold LUKS: {names}", held.len());
+        return Err(Error::invalid(message).with_rule("volume").with_hint(Hint::NameVolume));
+    }
+    if let Some((volume, opened)) = held.pop() {
+        notes.push(format!("LVM volume {}/{volume}", escape(&group.name)));
+        return Ok(opened);
+    }
+    if let Some(e) = failed {
+        return Err(e);
+    }
+    let names = list(group.volumes.iter().filter(|v| v.is_visible).map(|v| escape(&v.name)).collect());
+    let message = format!("no volume of the LVM group {} holds LUKS; there are: {names}", escape(&group.name));
+    Err(Error::corrupt("magic", message).with_condition(Condition::NoHeader).with_hint([Hint::NameVolume, Hint::Scan]))
+}
+
+/// Whether a disk is a LUKS container, or may lead to one.
+fn is_on_the_way(disk: &Arc<dyn ReadAt>) -> bool {
+    let look = Peek::new(disk);
+    starts_as_luks(&look, 0)
+        || Superblock::probe(&**disk).is_ok_and(|md| md.is_some())
+        || Label::probe(&**disk).is_ok_and(|label| label.is_some())
+}
+
+/// The partitions of a table that may lead to LUKS through an array or a volume group.
+pub(super) fn is_lower(disk: &dyn ReadAt) -> bool {
+    Superblock::probe(disk).is_ok_and(|md| md.is_some()) || Label::probe(disk).is_ok_and(|label| label.is_some())
+}
