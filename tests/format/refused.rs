@@ -35,7 +35,7 @@ fn no_image_leads_to_another_file() {
 
     let image = bench.convert("vmdk", "subformat=monolithicFlat", &[]);
     let e = refused(&image, "vmdk.descriptor");
-    assert!(e.contains("image-flat, which is not followed") && e.contains("--format raw"), "{e}");
+    assert!(e.contains("image-flat, which is not followed") && e.contains("as a raw one"), "{e}");
     assert_eq!(read_all(&disk_of(open_path(&bench.path("image-flat"), None).unwrap())).unwrap(), bench.disk);
 
     let image = bench.convert("vmdk", "subformat=twoGbMaxExtentSparse", &[]);
@@ -117,7 +117,7 @@ fn a_small_file_may_not_declare_any_size() {
             Ok(_) => assert!(opens, "{size}, {len} GiB"),
             Err(e) => {
                 assert_eq!((e.kind(), e.rule()), (ErrorKind::LimitExceeded, "container.size"), "{e}");
-                assert!(!opens && e.to_string().contains("--max-size"), "{size}, {len} GiB: {e}");
+                assert!(!opens && e.to_string().contains("max_size allows it"), "{size}, {len} GiB: {e}");
             }
         }
         let raised = disk_of(open_as(Some(1 << 50)).unwrap());
