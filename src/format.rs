@@ -45,7 +45,7 @@ pub use ewf::segment_files;
 pub use foreign::{Foreign, name};
 pub use qcow2::{HostMap, Mapping, Qcow2Luks};
 
-use crate::error::{Condition, Error, Hint, Result, escape};
+use crate::error::{Error, Hint, Result, escape};
 use crate::io::{Peek, ReadAt};
 use crate::limits;
 

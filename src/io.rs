@@ -176,6 +176,25 @@ impl ReadAt for FileSource {
         })
     }
 
+    /// The holes that the file system knows of are zeroes.
+    #[cfg(feature = "unlock")]
+    fn extent_at(&self, offset: u64) -> Result<Extent> {
+        use rustix::fs::{SeekFrom, seek};
+        let rest = self.len.saturating_sub(offset);
+        // The position that this moves is nobody's: all reads say where.
+        let (len, zero) = match seek(&self.file, SeekFrom::Data(offset)) {
+            Ok(data) if data > offset => (data - offset, true),
+            Ok(_) => match seek(&self.file, SeekFrom::Hole(offset)) {
+                Ok(hole) if hole > offset => (hole - offset, false),
+                _ => (rest, false),
+            },
+            // There is no data behind it.
+            Err(rustix::io::Errno::NXIO) if offset < self.len => (rest, true),
+            Err(_) => (rest, false),
+        };
+        Ok(Extent { len: len.min(rest), zero })
+    }
+
     #[cfg(feature = "unlock")]
     fn will_need(&self, offset: u64, len: u64) {
         self.advise(offset, len, rustix::fs::Advice::WillNeed);

@@ -66,6 +66,8 @@ pub struct Found {
     pub file: Arc<dyn ReadAt>,
     /// What holds it.
     pub place: Place,
+    /// The file's format.
+    pub format: Format,
     /// What was chosen on the way, one line each.
     pub notes: Vec<String>,
 }
@@ -110,15 +112,21 @@ pub fn find(file: Arc<dyn ReadAt>, options: FindOptions) -> Result<Found> {
         }
         Contents::Qcow2Luks(luks) => {
             notes.push("a qcow2 image that encrypts its clusters itself".into());
-            return Ok(Found { file, place: Place::Qcow2Luks(luks), notes });
+            return Ok(Found { file, place: Place::Qcow2Luks(luks), format: opened.format, notes });
         }
     };
     if !raw {
         notes.push(format!("a {} image with a disk of {} bytes", opened.format, disk.len()));
     }
-    let (disk, is_whole) = resolve(disk, opened.sector_size, &options, &mut notes, 0)?;
+    let resolved = resolve(disk, opened.sector_size, &options, &mut notes, 0);
+    let (disk, is_whole) = resolved.map_err(|e| within(opened.format, e))?;
     let place = if raw && is_whole { Place::File(disk) } else { Place::Inside(disk) };
-    Ok(Found { file, place, notes })
+    Ok(Found { file, place, format: opened.format, notes })
+}
+
+/// Says of an error of a disk that it is one inside a file format.
+pub(crate) fn within(format: Format, e: Error) -> Error {
+    if format == Format::Raw { e } else { e.within(format_args!("the disk in the {format} image")) }
 }
 
 /// Goes down from a disk to what holds LUKS, layer by layer, and says whether that is the disk itself.
@@ -213,7 +221,7 @@ impl Survey<'_> {
                     // The disk may have been a LUKS container once, and its secondary header may be left.
                     None if self.has_header() => Ok(Choice::Whole),
                     None if self.lower(&table).is_some() => self.through(&table, notes),
-                    None => Err(nothing(self.disk, &table, &look)),
+                    None => Err(nothing(&table, &look)),
                 }
             }
             (Layout::Damaged(e), Some(_), _) => Err(e),
@@ -260,7 +268,7 @@ impl Survey<'_> {
         match (leads.as_slice(), failed) {
             ([one], _) => self.entry(table, one, notes),
             ([], Some(e)) => Err(e),
-            ([], None) => Err(nothing(self.disk, table, &Peek::new(self.disk))),
+            ([], None) => Err(nothing(table, &Peek::new(self.disk))),
             (several, _) => {
                 let message = format!("{} partitions lead to LUKS: {}", several.len(), list_of(several));
                 Err(Error::invalid(message).with_rule("partition").with_hint(Hint::NamePartition))
@@ -349,7 +357,7 @@ fn only_luks<'t>(table: &'t Table, look: &Peek<'_>, notes: &mut Vec<String>) -> 
 }
 
 /// A table without a LUKS partition, on a disk that is none itself.
-fn nothing(disk: &Arc<dyn ReadAt>, table: &Table, look: &Peek<'_>) -> Error {
+fn nothing(table: &Table, look: &Peek<'_>) -> Error {
     let hint = Hint::All(vec![Hint::NameOffset, Hint::Scan]);
     let message = format!("the disk has a {} partition table, but no partition holds LUKS", table.scheme);
     // What could not be read may be what was looked for.

@@ -120,7 +120,12 @@ impl Source {
             }
             Some(_) => {
                 refuse_container(args, &*file).map_err(|e| e.within_file(&args.image))?;
-                Found { file: Arc::clone(&file), place: Place::File(Arc::clone(&file)), notes: Vec::new() }
+                Found {
+                    file: Arc::clone(&file),
+                    place: Place::File(Arc::clone(&file)),
+                    format: Format::Raw,
+                    notes: Vec::new(),
+                }
             }
             None => {
                 segments = more_segments(args, &*file, &mut inputs)?;

@@ -184,9 +184,9 @@ fn is_even(bytes: &[u8]) -> bool {
 mod tests {
     use std::sync::Arc;
 
-    use super::super::{Format, Options, open};
     use super::*;
     use crate::ErrorKind;
+    use crate::format::{Format, Options, open};
 
     fn with(mark: &Mark) -> Vec<u8> {
         let mut bytes = vec![0; usize::try_from(mark.0).unwrap()];

@@ -62,7 +62,7 @@ pub(super) fn open(file: Arc<dyn ReadAt>) -> Result<Arc<dyn ReadAt>> {
         let message = format!("found {}; images that QEMU's own AES encrypts are not read", header.crypt_method.get());
         return Err(Error::unsupported("qcow.crypt_method", message)
             .at(36)
-            .with_hint("qemu-img convert with --object secret decrypts it"));
+            .with_hint("qemu-img convert decrypts it, with the key as a secret object"));
     }
     // As QEMU has it.
     let (cluster_bits, l2_bits) = (u32::from(header.cluster_bits), u32::from(header.l2_bits));

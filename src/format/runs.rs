@@ -141,8 +141,8 @@ impl Layout for RunsDisk {
 
 #[cfg(test)]
 mod tests {
-    use super::super::map::Mapped;
     use super::*;
+    use crate::format::map::Mapped;
 
     fn read(size: u64, puts: &[(u64, u64, Source)]) -> Vec<u8> {
         let mut runs = Runs::default();

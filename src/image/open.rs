@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Image;
-use crate::error::{Condition, Error, Result, shown};
-use crate::format::{self, Format, segment_files};
+use crate::error::{Condition, Error, Hint, Result, shown};
+use crate::format::{self, Foreign, Format, segment_files};
 use crate::io::{FileSource, ReadAt};
-use crate::locate::{FindOptions, Found, Member, Place, find};
+use crate::locate::{FindOptions, Found, Member, Place, find, within};
 
 /// What is known of an image before it is opened. All of it can be left out.
 #[derive(Clone, Debug, Default)]
@@ -98,7 +98,10 @@ impl Image {
                 "a qcow2 image that encrypts its clusters has a header of its own, and takes no other one",
             )),
             (Place::Qcow2Luks(luks), None) => Self::open_qcow2(luks, Arc::clone(&found.file)),
-            (Place::File(data) | Place::Inside(data), None) => Self::open(Arc::clone(data)),
+            (Place::File(data) | Place::Inside(data), None) => Self::open(Arc::clone(data)).map_err(|e| {
+                let named = if e.is(Condition::NoHeader) { format::name(&**data) } else { None };
+                within(found.format, named.map_or(e, |foreign| no_header(&foreign)))
+            }),
             (Place::File(data) | Place::Inside(data), Some(header)) => Self::open_detached(header, Arc::clone(data))
                 .map_err(|e| {
                     if e.is(Condition::NoHeader) && crate::luks::open(&**data).is_ok() {
@@ -114,6 +117,14 @@ impl Image {
     pub(super) fn has_own_header(&self) -> bool {
         std::ptr::addr_eq(Arc::as_ptr(&self.header), Arc::as_ptr(&self.data))
     }
+}
+
+/// The error for a disk without a LUKS header that is something else.
+fn no_header(foreign: &Foreign) -> Error {
+    Error::corrupt("magic", format!("no LUKS header: this is {}", foreign.name))
+        .at(foreign.at)
+        .with_condition(Condition::NoHeader)
+        .with_hint([foreign.hint.into(), Hint::NoHeader])
 }
 
 /// A further disk of a set, out of its own file format.

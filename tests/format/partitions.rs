@@ -270,7 +270,7 @@ fn thousands_of_partitions_make_no_message_longer() {
     disk[at..at + 8].copy_from_slice(b"LABELONE");
     disk[at + 24..at + 32].copy_from_slice(b"LVM2 001");
     let e = error(disk);
-    assert!(e.contains("partition 1 is an LVM physical volume"), "{}", e.len());
+    assert!(e.contains("no partition holds LUKS"), "{}", e.len());
     assert!(e.len() < 8192, "{} bytes", e.len());
     for (first, last) in [(1 << 40, 1 << 41), (9, 8)] {
         let table = list(&crowded_gpt(ALL, first, last, 9000), None).unwrap().unwrap();
