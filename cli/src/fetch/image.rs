@@ -87,8 +87,17 @@ pub fn refuse_what_is_there(args: &ImageArgs) -> Result<()> {
         return Err(Error::invalid(format!("{} holds a backup already", shown(&args.output)))
             .with_hint("name another directory"));
     }
-    // What is refused here is refused before anything is asked of the cloud.
-    args.decrypt.as_deref().map_or(Ok(()), |to| check_output(args, to, 0).map(drop))
+    // What is refused here is refused before anything is asked of the cloud. The backup's own folder is made later.
+    let is_own = |to: &Path| !args.output.exists() && to.parent().is_some_and(|parent| same_path(parent, &args.output));
+    match args.decrypt.as_deref() {
+        Some(to) if !is_own(to) => check_output(args, to, 0).map(drop),
+        _ => Ok(()),
+    }
+}
+
+/// Whether two names are one, as far as that can be told of folders that are not there yet.
+fn same_path(a: &Path, b: &Path) -> bool {
+    std::path::absolute(a).ok().zip(std::path::absolute(b).ok()).is_some_and(|(a, b)| a == b)
 }
 
 /// Looks at where the plaintext of an image of `size` bytes goes.
