@@ -387,7 +387,7 @@ fn a_file_without_data_is_called_what_it_is() {
         assert!(codes(&r).contains(&"detached-header"));
         assert_eq!(r["layout"].as_array().unwrap().last().unwrap()["file"], "elsewhere");
         let shown = String::from_utf8(unluks(&["inspect", &text(header)]).stdout).unwrap();
-        assert!(shown.contains("--header"), "{shown}");
+        assert!(shown.contains("as its detached header"), "{shown}");
         let r = inspect(&[&golden.image, Path::new("--header"), header]);
         assert!(!codes(&r).contains(&"detached-header"), "{name}");
         assert_eq!(r["header"]["path"], text(header));

@@ -268,7 +268,7 @@ fn two_passphrases_open_what_one_does_not() {
     for one in [draft.passphrase.as_slice(), b"second"] {
         let e = image.unlock(&passphrase(one), &options).err().unwrap();
         assert_eq!(e.kind(), ErrorKind::WrongKey);
-        assert!(e.to_string().contains("--also-key-file"), "{e}");
+        assert!(e.to_string().contains("give the other passphrase too"), "{e}");
     }
     let both = passphrase(&draft.passphrase).and(passphrase(b"second"));
     let unlocked = image.unlock(&both, &options).unwrap();

@@ -144,9 +144,9 @@ fn refuses_to_go_on_with_anything_else(big: &Big, out: &Path) {
         assert_refused(&run, 2, &[&["cannot resume"], words].concat());
         assert!(!out.exists() && part.exists() && journal.exists());
     };
-    refused(&["--skip", "512"], &["--skip"]);
-    refused(&["--length", "268435456"], &["--length"]);
-    refused(&["--offset", "0"], &["--offset, --partition or --format"]);
+    refused(&["--skip", "512"], &["another part is wanted"]);
+    refused(&["--length", "268435456"], &["another part is wanted"]);
+    refused(&["--offset", "0"], &["lies at another place"]);
 
     // A file of the same length that was changed later.
     let image = File::options().read(true).write(true).open(&big.image).unwrap();
