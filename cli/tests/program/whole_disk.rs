@@ -102,11 +102,11 @@ fn lvm_is_named_wherever_it_is_looked_at() {
     label.resize(24, 0);
     label.extend_from_slice(b"LVM2 001");
     disk.bytes[2048 * 512 + 512..][..32].copy_from_slice(&label);
-    assert_refused(&disk.decrypt(&["--partition", "1"]), 4, &["partition 1 is an LVM physical volume"]);
-    assert_refused(&disk.decrypt(&["--offset", "1048576"]), 4, &["LVM physical volume"]);
+    assert_refused(&disk.decrypt(&["--partition", "1"]), 4, &["this is an LVM physical volume"]);
+    assert_refused(&disk.decrypt(&["--offset", "1048576"]), 4, &["this is an LVM physical volume"]);
     disk.bytes = vec![0; 1 << 20];
     disk.bytes[512..544].copy_from_slice(&label);
-    assert_refused(&disk.decrypt(&[]), 4, &["the image is an LVM physical volume", "copied out"]);
+    assert_refused(&disk.decrypt(&[]), 4, &["this is an LVM physical volume", "one of its volumes"]);
 }
 
 #[test]
