@@ -97,7 +97,7 @@ impl Place {
 /// What cannot be read is not there: a note says so, and it is an error only where nothing else was found.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) where several partitions hold LUKS and none was named, or
+/// [`ErrorKind::InvalidInput`] where several partitions hold LUKS and none was named, or
 /// where the named one is not there; otherwise as [`format::open`] and [`storage::list`].
 pub fn find(file: Arc<dyn ReadAt>, options: FindOptions) -> Result<Found> {
     let opened = format::open(Arc::clone(&file), options.container.clone())?;
