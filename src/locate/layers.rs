@@ -67,10 +67,7 @@ fn array(
     let others =
         candidates(options).into_iter().filter(|source| is_md(source).is_some_and(|md| md.set_uuid == own.set_uuid));
     let members = std::iter::once(first).chain(others).collect();
-    let array = Array::assemble(members, &AssembleOptions::default()).map_err(|e| {
-        let one = e.kind() == crate::ErrorKind::InvalidInput && e.hint().is_none();
-        if one { e.with_hint(Hint::NameMembers) } else { e }
-    })?;
+    let array = Array::assemble(members, &AssembleOptions::default())?;
     notes.push(format!("{}, {} bytes", array.info(), array.info().size));
     notes.extend(array.info().notes.iter().cloned());
     Ok(Arc::new(array))

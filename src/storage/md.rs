@@ -30,7 +30,7 @@ mod tests;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::error::{Error, Result, escape};
+use crate::error::{Condition, Error, Hint, Result, escape};
 use crate::io::ReadAt;
 
 use super::NAMED_MAX;
@@ -310,5 +310,8 @@ fn check_enough<M>(
     let mut message =
         format!("{} wants {of} members; member{s} {}{and} {verb} missing", newest.array(), numbers.join(", "));
     left_out.iter().take(NAMED_MAX).for_each(|words| message += &format!("; {words}"));
-    Err(Error::invalid(message).with_rule("md.members").with_hint("give the images of all members"))
+    Err(Error::invalid(message)
+        .with_rule("md.members")
+        .with_condition(Condition::MissingMember)
+        .with_hint(Hint::NameMembers))
 }

@@ -20,7 +20,7 @@ use zeroize::Zeroize;
 use super::bad_sectors::{BadRun, BadSectorPolicy, BadSectors};
 use super::{Layer, Size, VolumeOptions};
 use crate::crypto::aead::SectorAead;
-use crate::error::{Error, Hint, Result, escape};
+use crate::error::{Condition, Error, Hint, Result, escape};
 use crate::io::ReadAt;
 use crate::luks::findings::{Finding, Severity};
 use crate::luks::metadata::{CryptSegment, Integrity as Names, Metadata, Segment, SegmentKind};
@@ -179,16 +179,18 @@ impl Integrity {
 
 /// Replays the journal; where it cannot be and bad sectors are passed over, so is the journal.
 fn replay(data: &dyn ReadAt, layout: &Layout, bad: &BadSectors) -> Result<Journal> {
-    Journal::replay(data, layout).or_else(|e| match (e.rule(), bad.policy()) {
-        ("integrity.journal", BadSectorPolicy::Refuse) => Err(e.with_hint([
-            "the data can be read without the journal, and perhaps without the newest of it".into(),
-            Hint::BadSectors,
-        ])),
-        ("integrity.journal", _) => {
-            bad.note_journal(&e);
-            Ok(Journal::default())
+    Journal::replay(data, layout).or_else(|e| {
+        if !e.is(Condition::IntegrityJournal) {
+            return Err(e);
         }
-        _ => Err(e),
+        if bad.policy() == BadSectorPolicy::Refuse {
+            return Err(e.with_hint([
+                "the data can be read without the journal, and perhaps without the newest of it".into(),
+                Hint::BadSectors,
+            ]));
+        }
+        bad.note_journal(&e);
+        Ok(Journal::default())
     })
 }
 

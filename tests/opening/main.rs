@@ -7,6 +7,7 @@
 mod failing;
 mod foreign;
 mod front_door;
+mod layers;
 mod support;
 mod tables;
 mod unreadable;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use crate::common::{Run, read_stored, text, unluks};
+use crate::common::{Run, install, read_stored, text, unluks};
 use digest::Digest;
 use serde_json::{Value, json};
 
@@ -267,8 +267,8 @@ impl Backup {
         let script = "#!/bin/sh\nn=0; while [ -e \"$CALLS$n\" ]; do n=$((n+1)); done; printf '%s\\0' \"$@\" >\"$CALLS$n\"\n\
             case \"$*\" in *'secret store'*) echo http://x/v1/secrets/new-secret;; *'image create'*) echo new-image;;\n\
             *'image show'*) echo \"$SHOWN\";; *'volume create'*) echo new-volume;; esac\n";
-        fs::write(&client, script).unwrap();
-        fs::set_permissions(&client, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        fs::write(bin.path().join("script"), script).unwrap();
+        install(&bin.path().join("script"), &client);
         fs::write(bin.path().join("plan"), self.plan(more)).unwrap();
         let calls = bin.path().join("calls");
         let output = std::process::Command::new(shell[0])

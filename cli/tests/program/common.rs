@@ -27,6 +27,13 @@ pub fn testdata() -> PathBuf {
     root().join("testdata")
 }
 
+/// A program at `path`, for other users too: a copy of `from`. Another process writes it: while this one holds a file open
+/// for writing, a child that a test beside has just forked does so as well, and the system runs no such file (ETXTBSY).
+pub fn install(from: &Path, path: &Path) {
+    let made = Command::new("install").args(["-m", "755"]).args([from, path]).status();
+    assert!(made.unwrap_or_else(|e| panic!("install of the Debian package coreutils: {e}")).success(), "{path:?}");
+}
+
 /// A golden image: its sidecar, and its files unpacked into a directory of their own.
 pub struct Golden {
     /// The sidecar as it is.

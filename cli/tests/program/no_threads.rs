@@ -3,9 +3,10 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use crate::common::{UNLUKS, read_stored, text};
+use crate::common::{UNLUKS, install, read_stored, text};
 
 /// A user without any process, so that the first one is the only one. Root has no such limit.
 const USER: u32 = 61_234;
@@ -18,8 +19,7 @@ impl Stage {
         let path = |name| stage.0.path().join(name);
         fs::set_permissions(stage.0.path(), fs::Permissions::from_mode(0o777)).unwrap();
         // The build's own directory may be closed to others.
-        fs::copy(UNLUKS, path("unluks")).unwrap();
-        fs::set_permissions(path("unluks"), fs::Permissions::from_mode(0o755)).unwrap();
+        install(Path::new(UNLUKS), &path("unluks"));
         fs::write(path("image"), read_stored("openstack-volume.img")).unwrap();
         fs::write(path("key"), read_stored("openstack-volume.key")).unwrap();
         stage

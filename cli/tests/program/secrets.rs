@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::common::{UNLUKS, text, unluks, unluks_with_stdin};
+use crate::common::{UNLUKS, install, text, unluks, unluks_with_stdin};
 
 /// Opens the images that the fuzz targets have.
 const PASSPHRASE: &str = "fuzz";
@@ -30,8 +30,7 @@ impl Stage {
         let me = fs::metadata("/proc/self").unwrap().uid();
         let stage = Self { dir, user: if me == 0 { NOBODY } else { me } };
         fs::set_permissions(stage.dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
-        fs::copy(UNLUKS, stage.path("unluks")).unwrap();
-        fs::set_permissions(stage.path("unluks"), fs::Permissions::from_mode(0o755)).unwrap();
+        install(Path::new(UNLUKS), &stage.path("unluks"));
         fs::write(stage.path("image"), include_bytes!("../../../fuzz/images/luks2-pbkdf2.img")).unwrap();
         // More than any pipe holds: the rest of the file is a hole.
         File::options().write(true).open(stage.path("image")).unwrap().set_len(64 << 20).unwrap();

@@ -12,7 +12,7 @@ use super::raid::{self, Superblock};
 use super::snapshot::Snapshot;
 use super::stripe::{Area, Striped};
 use super::thin::Thin;
-use crate::error::{Error, ErrorKind, Result, escape};
+use crate::error::{Condition, Error, ErrorKind, Hint, Result, escape};
 use crate::io::ReadAt;
 use crate::limits::CONTAINER_SIZE_MAX;
 
@@ -133,7 +133,7 @@ impl<'a> Builder<'a> {
                         pv.name,
                         escape(&pv.uuid)
                     );
-                    Error::invalid(message).with_rule("lvm.pv.missing").with_hint("give its image, too")
+                    missing_member("lvm.pv.missing", message)
                 })?;
                 Arc::clone(device)
             }
@@ -229,11 +229,11 @@ impl<'a> Builder<'a> {
                 notes.push(format!("lvm: leg {n} of volume {} is left out: {why}", name(lv)));
             }
         }
-        match level {
-            Level::Raid10 => striped(lv, areas, chunk, copies),
-            _ => areas.into_iter().flatten().next().map(Target::Linear).ok_or_else(|| too_few(lv, notes)),
-        }
-        .map_err(|e| if e.rule() == "lvm.raid.legs" { too_few(lv, notes) } else { e })
+        let target = match level {
+            Level::Raid10 => Striped::new(areas, chunk, copies).map(Target::Striped),
+            _ => areas.into_iter().flatten().next().map(Target::Linear),
+        };
+        target.ok_or_else(|| too_few(lv, notes))
     }
 
     /// The superblock of a leg, where the leg is one of the set: not new, not split off, and not to be filled anew.
@@ -245,7 +245,7 @@ impl<'a> Builder<'a> {
         }
         match self.part(meta) {
             Ok(meta) => Superblock::read(&*meta, level, legs).map(Some),
-            Err(e) if e.rule() == "lvm.pv.missing" => Ok(None),
+            Err(e) if e.is(Condition::MissingMember) => Ok(None),
             Err(e) => Err(e),
         }
     }
@@ -309,5 +309,9 @@ fn striped(lv: &Lv, areas: Vec<Option<Area>>, chunk: u64, copies: u64) -> Result
 fn too_few(lv: &Lv, notes: &[String]) -> Error {
     let listed = notes.iter().take(NAMED_MAX).map(String::as_str).collect::<Vec<_>>().join("; ");
     let message = format!("volume {} has too few legs that are there and in sync: {}", name(lv), listed);
-    Error::invalid(message).with_rule("lvm.raid.legs").with_hint("give the images of all physical volumes")
+    missing_member("lvm.raid.legs", message)
+}
+
+fn missing_member(rule: &'static str, message: String) -> Error {
+    Error::invalid(message).with_rule(rule).with_condition(Condition::MissingMember).with_hint(Hint::NameMembers)
 }

@@ -224,7 +224,7 @@ fn one_member_that_is_not_like_the_others() {
     );
     let message = error(&members[1..2]).to_string();
     let wanted = "md.members: RAID5 array \"host:name\" (74686520:61727261:79277320:75756964) wants 3 members; members 0, 2 are \
-                  missing; give the images of all members";
+                  missing; give the other members too";
     assert_eq!(message, wanted);
     // Those that are there, but do not count, are named too.
     let stale = error(&with(1, 200, &[5])[..2]);

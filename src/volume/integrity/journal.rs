@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::layout::{ENTRY_SECTORS, JournalLayout, Layout};
-use crate::error::{Error, Result};
+use crate::error::{Condition, Error, Result};
 use crate::io::ReadAt;
 
 const SECTOR: usize = 512;
@@ -158,7 +158,7 @@ fn number(bytes: &[u8], at: usize) -> u64 {
 }
 
 fn damaged(message: String) -> Error {
-    Error::corrupt("integrity.journal", message)
+    Error::corrupt("integrity.journal", message).with_condition(Condition::IntegrityJournal)
 }
 
 impl Commits {

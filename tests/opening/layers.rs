@@ -1,0 +1,324 @@
+//! Disks made of disks: arrays and volumes, in the orders that people have them, down to the LUKS container.
+
+use std::sync::Arc;
+
+use unluks::error::{Condition, Hint};
+use unluks::locate::{FindOptions, Found, Member, find};
+use unluks::{Error, ErrorKind, Image, ReadAt, Result};
+
+use crate::support::{Golden, in_mbr, in_qcow2};
+
+const EXTENT: usize = 4096;
+/// Where a physical volume's metadata area lies, how long it is, and where its extents begin.
+const AREA: usize = 4096;
+const AREA_LEN: usize = 16_384;
+const EXTENTS: usize = 32_768;
+/// Where a member's superblock and its data lie.
+const SUPERBLOCK: usize = 4096;
+const DATA: usize = 8192;
+const CHUNK: usize = 4096;
+
+fn put(bytes: &mut [u8], at: usize, what: &[u8]) {
+    bytes[at..at + what.len()].copy_from_slice(what);
+}
+
+fn long(number: usize) -> [u8; 8] {
+    u64::try_from(number).unwrap().to_le_bytes()
+}
+
+/// LVM2's CRC-32 (`lib/misc/crc.c`).
+fn crc(bytes: &[u8]) -> [u8; 4] {
+    let step = |crc: u32| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 };
+    let crc = bytes.iter().fold(0xf597_a6cf, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| step(crc)));
+    crc.to_le_bytes()
+}
+
+/// The physical volumes of a group. Each logical volume is cut in two: its second half comes first, and on the next device.
+fn group(name: &str, devices: usize, volumes: &[(&str, &[u8])]) -> Vec<Vec<u8>> {
+    let uuid = |n: usize| format!("{name:x<6}-{n:04}-{n:04}-{n:04}-{n:04}-{n:04}-{name:x<6}");
+    let mut data = vec![Vec::new(); devices];
+    let mut said = String::new();
+    for (n, &(volume, bytes)) in volumes.iter().enumerate() {
+        let extents = bytes.len().div_ceil(EXTENT);
+        let mut bytes = bytes.to_vec();
+        bytes.resize(extents * EXTENT, 0);
+        let half = extents / 2;
+        let (first, second) = (n % devices, (n + 1) % devices);
+        // A hole of one extent before each half, so that nothing lies where it would by chance.
+        let mut place = |device: usize, part: &[u8]| {
+            let start = data[device].len() / EXTENT + 1;
+            data[device].resize(start * EXTENT, 0xff);
+            data[device].extend_from_slice(part);
+            start
+        };
+        let later = place(second, &bytes[half * EXTENT..]);
+        let sooner = place(first, &bytes[..half * EXTENT]);
+        said += &format!("{volume} {{\nid = \"{volume}\"\nstatus = [\"READ\", \"VISIBLE\"]\nsegment_count = 2\n");
+        for (n, from, count, device, at) in [(1, 0, half, first, sooner), (2, half, extents - half, second, later)] {
+            said += &format!(
+                "segment{n} {{\nstart_extent = {from}\nextent_count = {count}\ntype = \"striped\"\nstripe_count = 1\n\
+                 stripes = [\"pv{device}\", {at}]\n}}\n"
+            );
+        }
+        said += "}\n";
+    }
+    let mut physical = String::new();
+    for (n, data) in data.iter().enumerate() {
+        let (size, count) = ((EXTENTS + data.len()) / 512, data.len() / EXTENT);
+        physical += &format!(
+            "pv{n} {{\nid = \"{}\"\ndev_size = {size}\npe_start = 64\npe_count = {count}\nstatus = [\"ALLOCATABLE\"]\n}}\n",
+            uuid(n)
+        );
+    }
+    let text = format!(
+        "{name} {{\nid = \"{name}\"\nseqno = 5\nformat = \"lvm2\"\nstatus = [\"READ\"]\nextent_size = 8\n\
+         physical_volumes {{\n{physical}}}\nlogical_volumes {{\n{said}}}\n}}\ncontents = \"Text Format Volume Group\"\n\
+         version = 1\ndescription = \"made by hand\"\ncreation_time = 7\n\0"
+    );
+    let device = |(n, data): (usize, &Vec<u8>)| {
+        let mut disk = vec![0; EXTENTS];
+        disk.extend_from_slice(data);
+        let size = disk.len();
+        put(&mut disk, 512, b"LABELONE");
+        put(&mut disk, 520, &long(1));
+        put(&mut disk, 532, &32u32.to_le_bytes());
+        put(&mut disk, 536, b"LVM2 001");
+        put(&mut disk, 544, uuid(n).replace('-', "").as_bytes());
+        put(&mut disk, 576, &long(size));
+        put(&mut disk, 584, &long(EXTENTS));
+        put(&mut disk, 616, &long(AREA));
+        put(&mut disk, 624, &long(AREA_LEN));
+        let sum = crc(&disk[532..1024]);
+        put(&mut disk, 528, &sum);
+        put(&mut disk, AREA + 4, b" LVM2 x[5A%r0N*>");
+        put(&mut disk, AREA + 20, &1u32.to_le_bytes());
+        put(&mut disk, AREA + 24, &long(AREA));
+        put(&mut disk, AREA + 32, &long(AREA_LEN));
+        put(&mut disk, AREA + 40, &long(512));
+        put(&mut disk, AREA + 48, &long(text.len()));
+        put(&mut disk, AREA + 56, &crc(text.as_bytes()));
+        let sum = crc(&disk[AREA + 4..AREA + 512]);
+        put(&mut disk, AREA, &sum);
+        put(&mut disk, AREA + 512, text.as_bytes());
+        disk
+    };
+    data.iter().enumerate().map(device).collect()
+}
+
+/// Puts superblocks of metadata 1.2 on members whose data is in place.
+fn seal(members: &mut [Vec<u8>], level: i32, layout: u32, uuid: &[u8; 16]) {
+    let count = u8::try_from(members.len()).unwrap();
+    let member_len = members[0].len() - DATA;
+    for (n, member) in (0u8..).zip(members) {
+        let fields: &[(usize, &[u8])] = &[
+            (0, &0xa92b_4efcu32.to_le_bytes()),
+            (4, &[1]),
+            (16, uuid),
+            (32, b"host:name"),
+            (64, &[1]),
+            (72, &level.to_le_bytes()),
+            (76, &layout.to_le_bytes()),
+            (80, &long(member_len / 512)),
+            (88, &[u8::try_from(CHUNK / 512).unwrap()]),
+            (92, &[count]),
+            (128, &long(DATA / 512)),
+            (136, &long(member_len / 512)),
+            (144, &long(SUPERBLOCK / 512)),
+            (160, &[n]),
+            (168, &[n + 1; 16]),
+            (200, &[7]),
+            (208, &[0xff; 8]),
+            (220, &[count]),
+            (256, &[0, 0, 1, 0, 2, 0]),
+        ];
+        fields.iter().for_each(|(at, bytes)| put(member, SUPERBLOCK + at, bytes));
+        let roles = &member[SUPERBLOCK..SUPERBLOCK + 256 + usize::from(count) * 2];
+        let word = |b: &[u8]| b.iter().rev().fold(0u64, |word, b| word << 8 | u64::from(*b));
+        let sum: u64 = roles.chunks(4).map(word).sum();
+        put(member, SUPERBLOCK + 216, &u32::try_from((sum & 0xffff_ffff) + (sum >> 32)).unwrap().to_le_bytes());
+    }
+}
+
+fn raid1(data: &[u8]) -> Vec<Vec<u8>> {
+    let mut member = vec![0; DATA];
+    member.extend_from_slice(data);
+    member.resize(member.len().next_multiple_of(CHUNK), 0);
+    // What is behind the array is not its own.
+    let mut members = vec![member.clone(), member];
+    seal(&mut members, 1, 0, b"a raid1 has uuid");
+    members.iter_mut().for_each(|member| member.extend([0xee; 65_536]));
+    members
+}
+
+fn raid0(data: &[u8]) -> Vec<Vec<u8>> {
+    let mut members = vec![vec![0; DATA]; 2];
+    for (n, chunk) in data.chunks(CHUNK).enumerate() {
+        members[n % 2].extend_from_slice(chunk);
+    }
+    let longest = members.iter().map(Vec::len).max().unwrap().next_multiple_of(CHUNK);
+    members.iter_mut().for_each(|member| member.resize(longest, 0));
+    seal(&mut members, 0, 0, b"a raid0 has uuid");
+    members
+}
+
+/// Three members, left-symmetric.
+fn raid5(data: &[u8]) -> Vec<Vec<u8>> {
+    let mut data = data.to_vec();
+    data.resize(data.len().next_multiple_of(CHUNK * 2), 0);
+    let mut members = vec![vec![0; DATA + data.len() / 2]; 3];
+    for (stripe, data) in data.chunks(CHUNK * 2).enumerate() {
+        let (first, second) = data.split_at(CHUNK);
+        let parity: Vec<u8> = first.iter().zip(second).map(|(a, b)| a ^ b).collect();
+        let p = 2 - stripe % 3;
+        for (member, bytes) in [(p, parity.as_slice()), ((p + 1) % 3, first), ((p + 2) % 3, second)] {
+            put(&mut members[member], DATA + stripe * CHUNK, bytes);
+        }
+    }
+    seal(&mut members, 5, 2, b"a raid5 has uuid");
+    members
+}
+
+fn golden() -> Golden {
+    Golden::read("l1-aes-xts-512-sha256")
+}
+
+/// What is found from the first disk, with the others beside it.
+fn find_in(mut disks: Vec<Vec<u8>>, options: FindOptions) -> Result<Found> {
+    let first = Arc::new(disks.remove(0));
+    let member =
+        |(n, disk): (usize, Vec<u8>)| Member { name: format!("other {n}"), disk: Arc::new(disk) as Arc<dyn ReadAt> };
+    let with = disks.into_iter().enumerate().map(member).collect();
+    find(first, FindOptions { name: "first".into(), with, ..options })
+}
+
+#[track_caller]
+fn refused(disks: Vec<Vec<u8>>, options: FindOptions) -> Error {
+    let found = find_in(disks, options).and_then(|found| Image::open_found(&found, None));
+    found.err().expect("it opens")
+}
+
+#[test]
+fn every_order_of_layers_leads_to_the_container_and_to_its_end() {
+    let golden = golden();
+    let luks = golden.image.as_slice();
+    let other = vec![0u8; 3 * EXTENT];
+    let lvm = |data: &[u8]| group("vg", 1, &[("home", &other), ("crypt", data)]).remove(0);
+    let one = |disk: Vec<u8>| vec![disk];
+    // The disks, what is said of the layers, and how much may come behind the container: a rest of an extent or a chunk.
+    let cases: Vec<(&str, Vec<Vec<u8>>, &[&str])> = vec![
+        ("a volume", one(lvm(luks)), &["LVM volume vg/crypt"]),
+        ("a volume of two devices", group("vg", 2, &[("crypt", luks)]), &["LVM volume vg/crypt"]),
+        ("one half of a mirror", one(raid1(luks).remove(1)), &["RAID1"]),
+        ("stripes", raid0(luks), &["RAID0"]),
+        ("parity", raid5(luks), &["RAID5"]),
+        ("parity, one short", raid5(luks).split_off(1), &["RAID5"]),
+        ("parity, in partitions", raid5(luks).iter().map(|disk| in_mbr(disk)).collect(), &["MBR partition 1", "RAID5"]),
+        ("a volume in a partition", one(in_mbr(&lvm(luks))), &["MBR partition 1", "LVM volume vg/crypt"]),
+        ("a volume on a mirror", one(raid1(&lvm(luks)).remove(0)), &["RAID1", "LVM volume vg/crypt"]),
+        ("a volume on stripes", raid0(&lvm(luks)), &["RAID0", "LVM volume vg/crypt"]),
+        (
+            "a volume on a mirror in a partition",
+            one(in_mbr(&raid1(&lvm(luks)).remove(0))),
+            &["MBR partition 1", "RAID1", "LVM volume vg/crypt"],
+        ),
+        (
+            "a volume in a partition of a qcow2 image",
+            one(in_qcow2(&in_mbr(&lvm(luks)))),
+            &["qcow2", "MBR partition 1", "LVM volume vg/crypt"],
+        ),
+        ("stripes in qcow2 images", raid0(luks).iter().map(|disk| in_qcow2(disk)).collect(), &["qcow2", "RAID0"]),
+        ("a mirror in a volume", one(lvm(&raid1(luks).remove(0))), &["LVM volume vg/crypt", "RAID1"]),
+    ];
+    for (name, disks, layers) in cases {
+        // The members that are in image files of their own go the same way as the first.
+        let mut disks = disks;
+        let first = disks.remove(0);
+        let with = disks.into_iter().enumerate().map(|(n, disk)| {
+            Member::open(format!("other {n}"), Arc::new(disk), unluks::format::Options::default()).unwrap()
+        });
+        let options = FindOptions { name: "first".into(), with: with.collect(), ..FindOptions::default() };
+        let found = find(Arc::new(first), options).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let len = usize::try_from(found.place.source().len()).unwrap();
+        assert!((luks.len()..luks.len() + 3 * EXTENT).contains(&len), "{name}: {len} bytes of {}", luks.len());
+        let said = found.notes.join("\n");
+        let mut rest = said.as_str();
+        for layer in layers {
+            let at = rest.find(layer).unwrap_or_else(|| panic!("{name}: no {layer} in its place in {said}"));
+            rest = &rest[at..];
+        }
+        golden.open(&Image::open_found(&found, None).unwrap()).unwrap_or_else(|e| panic!("{name}: {e}"));
+    }
+}
+
+#[test]
+fn of_several_volumes_the_named_one_is_taken() {
+    let (one, two) = (golden(), Golden::read("l1-twofish-xts"));
+    let disk = || group("vg", 1, &[("one", &one.image), ("two", &two.image), ("plain", &[7; 9000])]);
+    let e = refused(disk(), FindOptions::default());
+    assert_eq!((e.kind(), e.rule()), (ErrorKind::InvalidInput, "volume"), "{e}");
+    assert!(e.to_string().contains("2 volumes of LVM hold LUKS: one, two"), "{e}");
+    assert!(matches!(e.hint(), Some(Hint::NameVolume)), "{:?}", e.hint());
+    for (name, golden) in [("one", &one), ("vg/one", &one), ("two", &two), ("vg/two", &two)] {
+        let options = FindOptions { volume: Some(name.into()), ..FindOptions::default() };
+        let found = find_in(disk(), options).unwrap();
+        golden.open(&Image::open_found(&found, None).unwrap()).unwrap();
+    }
+    for name in ["three", "other/one", "vg/", ""] {
+        let e = refused(disk(), FindOptions { volume: Some(name.into()), ..FindOptions::default() });
+        assert_eq!(e.kind(), ErrorKind::InvalidInput, "{name}: {e}");
+    }
+    let e = refused(disk(), FindOptions { volume: Some("plain".into()), ..FindOptions::default() });
+    assert!(e.is(Condition::NoHeader), "{e}");
+}
+
+#[test]
+fn a_group_without_luks_is_named_with_its_volumes() {
+    let e = refused(group("data", 1, &[("root", &[1; 5000]), ("home", &[2; 9000])]), FindOptions::default());
+    assert!(e.is(Condition::NoHeader) && e.to_string().contains("group data holds LUKS; there are: root, home"), "{e}");
+}
+
+#[test]
+fn what_is_missing_of_a_set_is_named() {
+    let luks = golden().image;
+    let alone = refused(raid5(&luks).split_off(2), FindOptions::default());
+    assert_eq!((alone.kind(), alone.rule()), (ErrorKind::InvalidInput, "md.members"), "{alone}");
+    assert!(alone.to_string().contains("missing") && matches!(alone.hint(), Some(Hint::NameMembers)), "{alone}");
+    // A member of another array does not stand in.
+    let strangers = vec![raid5(&luks).remove(0), raid0(&luks).remove(1)];
+    assert_eq!(refused(strangers, FindOptions::default()).rule(), "md.members");
+    let e = refused(group("vg", 2, &[("crypt", &luks)]).split_off(1), FindOptions::default());
+    assert!(e.to_string().contains("missing"), "{e}");
+}
+
+#[test]
+fn an_offset_into_a_part_of_a_set_wants_to_be_meant() {
+    let luks = golden().image;
+    let lvm = group("vg", 1, &[("crypt", &luks)]).remove(0);
+    let start = u64::try_from(lvm.windows(6).position(|bytes| bytes == b"LUKS\xba\xbe").unwrap()).unwrap();
+    let partition = in_mbr(&lvm);
+    let cases = [
+        (lvm, start, "physical volume of LVM"),
+        (partition, start + crate::support::PARTITION, "physical volume of LVM"),
+        (raid0(&luks).remove(0), 8192, "member of an md RAID0 array"),
+    ];
+    for (disk, offset, what) in cases {
+        let at = FindOptions { offset: Some(offset), ..FindOptions::default() };
+        let e = refused(vec![disk.clone()], at.clone());
+        assert_eq!((e.kind(), e.rule()), (ErrorKind::InvalidInput, "offset"), "{e}");
+        assert!(e.to_string().contains(what), "{e}");
+        find_in(vec![disk], FindOptions { foreign_offset: true, ..at }).unwrap();
+    }
+    // Each member of a mirror has it whole.
+    let at = FindOptions { offset: Some(8192), ..FindOptions::default() };
+    find_in(vec![raid1(&luks).remove(0)], at).unwrap();
+}
+
+#[test]
+fn layers_end() {
+    let mut disk = golden().image;
+    for _ in 0..12 {
+        disk = group("vg", 1, &[("crypt", &disk)]).remove(0);
+    }
+    let e = refused(vec![disk], FindOptions::default());
+    assert_eq!((e.kind(), e.rule()), (ErrorKind::LimitExceeded, "layers"), "{e}");
+}
