@@ -33,6 +33,8 @@ pub const CONTAINER_SIZE_MAX: u64 = 64 << 40;
 /// How many runs of clusters `inspect` follows to see whether an image that encrypts its clusters is whole: enough for
 /// 50 TB that were written in order, and less than a second of work.
 pub const CONTAINER_RUNS_MAX: u64 = 100_000;
+/// Disks, partitions, arrays and volumes that a scan goes through for the containers that they lead to.
+pub const LAYER_WAYS_MAX: usize = 256;
 /// Runs that a file lists one after the other, as Android sparse images and `rbd export` do: 40 MiB of memory at most.
 pub const FORMAT_RUNS_MAX: usize = 500_000;
 /// Records of an `rbd export` that are read. One of a terabyte in objects of 4 MiB has some hundred thousand.

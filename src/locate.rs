@@ -2,8 +2,12 @@
 //! LVM's volumes.
 
 mod layers;
+mod ways;
 
+use std::fmt;
 use std::sync::Arc;
+
+pub use ways::{Way, Ways, ways};
 
 use crate::error::{Error, ErrorKind, Hint, Result, escape};
 use crate::format::{self, Contents, Format, Qcow2Luks};
@@ -35,6 +39,60 @@ impl Member {
             }
         }
     }
+}
+
+/// What one layer is, between a file and the LUKS container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LayerKind {
+    /// The file itself; the first one of a set.
+    File,
+    /// The disk in a file format.
+    Format,
+    /// A partition.
+    Partition,
+    /// An md array.
+    Array,
+    /// A volume of LVM.
+    Volume,
+}
+
+impl LayerKind {
+    /// Its name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Format => "format",
+            Self::Partition => "partition",
+            Self::Array => "array",
+            Self::Volume => "volume",
+        }
+    }
+}
+
+/// One layer between a file and the LUKS container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Layer {
+    /// What it is.
+    pub kind: LayerKind,
+    /// What it is called: a format's name, a partition's number, `VG/LV`. Names are as the image has them, not escaped.
+    pub name: String,
+    /// How many bytes it has.
+    pub size: u64,
+}
+
+impl Layer {
+    fn new(kind: LayerKind, name: impl fmt::Display, size: u64) -> Self {
+        Self { kind, name: name.to_string(), size }
+    }
+}
+
+/// What was met on the way down.
+#[derive(Default)]
+struct Trail {
+    notes: Vec<String>,
+    layers: Vec<Layer>,
 }
 
 /// Where to look.
@@ -70,6 +128,8 @@ pub struct Found {
     pub format: Format,
     /// What was chosen on the way, one line each.
     pub notes: Vec<String>,
+    /// What lies on what, from the file down to what holds the container.
+    pub layers: Vec<Layer>,
 }
 
 /// What holds a LUKS container.
@@ -101,7 +161,7 @@ impl Place {
 /// where the named one is not there; otherwise as [`format::open`] and [`storage::list`].
 pub fn find(file: Arc<dyn ReadAt>, options: FindOptions) -> Result<Found> {
     let opened = format::open(Arc::clone(&file), options.container.clone())?;
-    let mut notes = opened.notes;
+    let mut trail = Trail { notes: opened.notes, layers: vec![Layer::new(LayerKind::File, &options.name, file.len())] };
     let raw = opened.format == Format::Raw;
     let disk = match opened.contents {
         Contents::Disk(disk) => disk,
@@ -111,17 +171,20 @@ pub fn find(file: Arc<dyn ReadAt>, options: FindOptions) -> Result<Found> {
             return Err(Error::invalid(message));
         }
         Contents::Qcow2Luks(luks) => {
+            let Trail { mut notes, mut layers } = trail;
             notes.push("a qcow2 image that encrypts its clusters itself".into());
-            return Ok(Found { file, place: Place::Qcow2Luks(luks), format: opened.format, notes });
+            layers.push(Layer::new(LayerKind::Format, opened.format, luks.clusters.virtual_size()));
+            return Ok(Found { file, place: Place::Qcow2Luks(luks), format: opened.format, notes, layers });
         }
     };
     if !raw {
-        notes.push(format!("a {} image with a disk of {} bytes", opened.format, disk.len()));
+        trail.notes.push(format!("a {} image with a disk of {} bytes", opened.format, disk.len()));
+        trail.layers.push(Layer::new(LayerKind::Format, opened.format, disk.len()));
     }
-    let resolved = resolve(disk, opened.sector_size, &options, &mut notes, 0);
+    let resolved = resolve(disk, opened.sector_size, &options, &mut trail, 0);
     let (disk, is_whole) = resolved.map_err(|e| within(opened.format, e))?;
     let place = if raw && is_whole { Place::File(disk) } else { Place::Inside(disk) };
-    Ok(Found { file, place, format: opened.format, notes })
+    Ok(Found { file, place, format: opened.format, notes: trail.notes, layers: trail.layers })
 }
 
 /// Says of an error of a disk that it is one inside a file format.
@@ -134,7 +197,7 @@ fn resolve(
     disk: Arc<dyn ReadAt>,
     sector_size: Option<u32>,
     options: &FindOptions,
-    notes: &mut Vec<String>,
+    trail: &mut Trail,
     depth: usize,
 ) -> Result<(Arc<dyn ReadAt>, bool)> {
     if depth > layers::DEPTH_MAX {
@@ -142,7 +205,7 @@ fn resolve(
         return Err(Error::limit("layers", message));
     }
     let survey = Survey { disk: &disk, options };
-    let (taken, is_whole): (Arc<dyn ReadAt>, bool) = match survey.choose(survey.look(sector_size), notes)? {
+    let (taken, is_whole): (Arc<dyn ReadAt>, bool) = match survey.choose(survey.look(sector_size), trail)? {
         Choice::Whole => (Arc::clone(&disk), true),
         Choice::Part(part) => (Arc::new(part), false),
     };
@@ -150,11 +213,11 @@ fn resolve(
     if options.offset.is_some() {
         return Ok((taken, is_whole));
     }
-    match layers::below(&taken, options, notes)? {
+    match layers::below(&taken, options, trail)? {
         None => Ok((taken, is_whole)),
         Some(below) => {
             let options = FindOptions { partition: None, ..options.clone() };
-            resolve(below, None, &options, notes, depth.saturating_add(1)).map(|(disk, _)| (disk, false))
+            resolve(below, None, &options, trail, depth.saturating_add(1)).map(|(disk, _)| (disk, false))
         }
     }
 }
@@ -196,31 +259,31 @@ impl Survey<'_> {
     }
 
     /// The decision, by what the disk is, what was named, and whether the header is elsewhere.
-    fn choose(&self, layout: Layout, notes: &mut Vec<String>) -> Result<Choice> {
+    fn choose(&self, layout: Layout, trail: &mut Trail) -> Result<Choice> {
         if let Some(offset) = self.options.offset {
             self.refuse_offset(&layout, offset)?;
             return Ok(Choice::Part(Window::new(Arc::clone(self.disk), offset, None)?));
         }
         let table_notes: &[String] = if let Layout::Table(table) = &layout { &table.notes } else { &[] };
-        let before = notes.len();
-        notes.extend_from_slice(table_notes);
+        let before = trail.notes.len();
+        trail.notes.extend_from_slice(table_notes);
         match (layout, self.options.partition.as_deref(), self.options.detached) {
             (Layout::Luks, _, _) | (Layout::Bare, None, true) => Ok(Choice::Whole),
             (Layout::Bare, Some(name), _) => Err(no_table(name)),
             (Layout::Bare, None, false) => Ok(Choice::Whole),
-            (Layout::Table(table), Some(name), _) => self.entry(&table, table.find(name)?, notes),
+            (Layout::Table(table), Some(name), _) => self.entry(&table, table.find(name)?, trail),
             (Layout::Table(table), None, true) if is_chance(&table, self.disk) => {
-                notes.truncate(before);
+                trail.notes.truncate(before);
                 Ok(Choice::Whole)
             }
             (Layout::Table(table), None, true) => Err(whose_data(&table)),
             (Layout::Table(table), None, false) => {
                 let look = Peek::new(self.disk);
-                match only_luks(&table, &look, notes)? {
-                    Some(entry) => self.entry(&table, entry, notes),
+                match only_luks(&table, &look, &mut trail.notes)? {
+                    Some(entry) => self.entry(&table, entry, trail),
                     // The disk may have been a LUKS container once, and its secondary header may be left.
                     None if self.has_header() => Ok(Choice::Whole),
-                    None if self.lower(&table).is_some() => self.through(&table, notes),
+                    None if self.lower(&table).is_some() => self.through(&table, trail),
                     None => Err(nothing(&table, &look)),
                 }
             }
@@ -237,11 +300,12 @@ impl Survey<'_> {
         }
     }
 
-    fn entry(&self, table: &Table, entry: &Entry, notes: &mut Vec<String>) -> Result<Choice> {
-        notes.push(format!("{} partition {entry}", table.scheme));
+    fn entry(&self, table: &Table, entry: &Entry, trail: &mut Trail) -> Result<Choice> {
+        trail.notes.push(format!("{} partition {entry}", table.scheme));
         let disk = Arc::clone(self.disk);
         let part =
             if self.options.allow_truncated { entry.open_as_far_as_it_is_there(disk)? } else { entry.open(disk)? };
+        trail.layers.push(Layer::new(LayerKind::Partition, entry.number, part.len()));
         Ok(Choice::Part(part))
     }
 
@@ -253,12 +317,12 @@ impl Survey<'_> {
     }
 
     /// The one partition that leads to LUKS through an array or a volume group.
-    fn through(&self, table: &Table, notes: &mut Vec<String>) -> Result<Choice> {
+    fn through(&self, table: &Table, trail: &mut Trail) -> Result<Choice> {
         let mut leads = Vec::new();
         let mut failed = None;
         for entry in self.lower(table).unwrap_or_default() {
             let part: Arc<dyn ReadAt> = Arc::new(entry.open(Arc::clone(self.disk))?);
-            let found = resolve(part, None, self.options, &mut Vec::new(), 1);
+            let found = resolve(part, None, self.options, &mut Trail::default(), 1);
             match found {
                 Ok((disk, _)) if starts_as_luks(&Peek::new(&disk), 0) => leads.push(entry),
                 Ok(_) => {}
@@ -266,7 +330,7 @@ impl Survey<'_> {
             }
         }
         match (leads.as_slice(), failed) {
-            ([one], _) => self.entry(table, one, notes),
+            ([one], _) => self.entry(table, one, trail),
             ([], Some(e)) => Err(e),
             ([], None) => Err(nothing(table, &Peek::new(self.disk))),
             (several, _) => {

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{FindOptions, Member};
+use super::{FindOptions, Layer, LayerKind, Member, Trail};
 use crate::error::{Condition, Error, Hint, Result, escape};
 use crate::io::{Peek, ReadAt};
-use crate::storage::lvm::{Label, VolumeGroup};
+use crate::storage::lvm::{Label, Volume, VolumeGroup};
 use crate::storage::md::{Array, AssembleOptions, Level, Source, Superblock};
 use crate::storage::{self, starts_as_luks};
 
@@ -16,16 +16,20 @@ pub(super) const DEPTH_MAX: usize = 8;
 pub(super) fn below(
     disk: &Arc<dyn ReadAt>,
     options: &FindOptions,
-    notes: &mut Vec<String>,
+    trail: &mut Trail,
 ) -> Result<Option<Arc<dyn ReadAt>>> {
     if let Some(own) = Superblock::probe(&**disk).ok().flatten() {
-        return array(disk, &own, options, notes).map(Some);
+        let array = array(disk, &own, options)?;
+        trail.notes.push(format!("{}, {} bytes", array.info(), array.info().size));
+        trail.notes.extend(array.info().notes.iter().cloned());
+        trail.layers.push(Layer::new(LayerKind::Array, array.info(), array.len()));
+        return Ok(Some(Arc::new(array)));
     }
     if starts_as_luks(&Peek::new(disk), 0) {
         return Ok(None);
     }
     match Label::probe(&**disk) {
-        Ok(Some(_)) => volume(disk, options, notes).map(Some),
+        Ok(Some(_)) => volume(disk, options, trail).map(Some),
         _ => Ok(None),
     }
 }
@@ -56,24 +60,17 @@ fn candidates(options: &FindOptions) -> Vec<Source> {
     all
 }
 
-fn array(
-    disk: &Arc<dyn ReadAt>,
-    own: &Superblock,
-    options: &FindOptions,
-    notes: &mut Vec<String>,
-) -> Result<Arc<dyn ReadAt>> {
+/// The array that `disk` is a member of, with those of the named disks that are members of it, too.
+pub(super) fn array(disk: &Arc<dyn ReadAt>, own: &Superblock, options: &FindOptions) -> Result<Array> {
     let first = Source { name: options.name.clone(), disk: Arc::clone(disk) };
     let is_md = |source: &Source| Superblock::probe(&*source.disk).ok().flatten();
     let others =
         candidates(options).into_iter().filter(|source| is_md(source).is_some_and(|md| md.set_uuid == own.set_uuid));
-    let members = std::iter::once(first).chain(others).collect();
-    let array = Array::assemble(members, &AssembleOptions::default())?;
-    notes.push(format!("{}, {} bytes", array.info(), array.info().size));
-    notes.extend(array.info().notes.iter().cloned());
-    Ok(Arc::new(array))
+    Array::assemble(std::iter::once(first).chain(others).collect(), &AssembleOptions::default())
 }
 
-fn volume(disk: &Arc<dyn ReadAt>, options: &FindOptions, notes: &mut Vec<String>) -> Result<Arc<dyn ReadAt>> {
+/// The volume group that `disk` is a physical volume of, with those of the named disks that belong to it, too.
+pub(super) fn group(disk: &Arc<dyn ReadAt>, options: &FindOptions) -> Result<VolumeGroup> {
     let own = Label::probe(&**disk)?;
     let group_of = |label: &Label| label.group().map(|(_, uuid)| uuid.to_owned());
     let group = own.as_ref().and_then(group_of);
@@ -86,13 +83,23 @@ fn volume(disk: &Arc<dyn ReadAt>, options: &FindOptions, notes: &mut Vec<String>
             devices.push(other.disk);
         }
     }
-    let group = VolumeGroup::assemble(devices)?;
-    notes.push(format!("LVM volume group {}", escape(&group.name)));
-    notes.extend(group.notes.iter().cloned());
+    VolumeGroup::assemble(devices)
+}
+
+/// The volume that was named, or the only one that leads to LUKS.
+fn volume(disk: &Arc<dyn ReadAt>, options: &FindOptions, trail: &mut Trail) -> Result<Arc<dyn ReadAt>> {
+    let group = group(disk, options)?;
+    trail.notes.push(format!("LVM volume group {}", escape(&group.name)));
+    trail.notes.extend(group.notes.iter().cloned());
+    let mut take = |volume: &Volume, opened: Arc<dyn ReadAt>| {
+        trail.notes.push(format!("LVM volume {}/{volume}", escape(&group.name)));
+        let name = format!("{}/{}", group.name, volume.name);
+        trail.layers.push(Layer::new(LayerKind::Volume, name, opened.len()));
+        opened
+    };
     if let Some(name) = &options.volume {
         let volume = group.find(name)?;
-        notes.push(format!("LVM volume {}/{volume}", escape(&group.name)));
-        return Ok(Arc::new(group.open(volume)?));
+        return Ok(take(volume, Arc::new(group.open(volume)?)));
     }
     let mut held = Vec::new();
     let mut failed = None;
@@ -114,8 +121,7 @@ fn volume(disk: &Arc<dyn ReadAt>, options: &FindOptions, notes: &mut Vec<String>
         return Err(Error::invalid(message).with_rule("volume").with_hint(Hint::NameVolume));
     }
     if let Some((volume, opened)) = held.pop() {
-        notes.push(format!("LVM volume {}/{volume}", escape(&group.name)));
-        return Ok(opened);
+        return Ok(take(volume, opened));
     }
     if let Some(e) = failed {
         return Err(e);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use unluks::error::{Condition, Hint};
-use unluks::locate::{FindOptions, Found, Member, find};
+use unluks::locate::{FindOptions, Found, LayerKind, Member, find, ways};
 use unluks::{Error, ErrorKind, Image, ReadAt, Result};
 
 use crate::support::{Golden, in_mbr, in_qcow2};
@@ -247,7 +247,36 @@ fn every_order_of_layers_leads_to_the_container_and_to_its_end() {
             rest = &rest[at..];
         }
         golden.open(&Image::open_found(&found, None).unwrap()).unwrap_or_else(|e| panic!("{name}: {e}"));
+        // The last layer is what holds the container, and each one but the first has a name.
+        let last = found.layers.last().unwrap();
+        assert!(usize::try_from(last.size).unwrap() == len && !last.name.is_empty(), "{name}: {:?}", found.layers);
+        assert_eq!(found.layers[0].kind, LayerKind::File);
     }
+}
+
+#[test]
+fn all_that_a_disk_leads_to_is_found_with_its_way() {
+    let luks = golden().image;
+    let inner = group("vg", 1, &[("one", &luks), ("plain", &[7; 9000]), ("two", &luks)]).remove(0);
+    let array = raid1(&inner).remove(0);
+    let disk: Arc<dyn ReadAt> = Arc::new(in_mbr(&array));
+    let all = ways(&disk, None, &FindOptions::default());
+    assert!(!all.more && all.failed.is_empty());
+    let told: Vec<_> = all.found.iter().map(|way| (way.partition, way.volume.as_deref())).collect();
+    assert_eq!(told, [(Some(1), Some("vg/one")), (Some(1), Some("vg/two"))]);
+    for way in &all.found {
+        let kinds: Vec<_> = way.layers.iter().map(|layer| layer.kind).collect();
+        assert_eq!(kinds, [LayerKind::Partition, LayerKind::Array, LayerKind::Volume]);
+        let options = FindOptions { volume: way.volume.clone(), ..FindOptions::default() };
+        let found = find(Arc::clone(&disk), options).unwrap();
+        assert_eq!(found.place.source().len(), way.disk.len());
+    }
+    // One of three: named as what is missing, and nothing is found.
+    let alone: Arc<dyn ReadAt> = Arc::new(in_mbr(&raid5(&luks).remove(0)));
+    let none = ways(&alone, None, &FindOptions::default());
+    assert!(none.found.is_empty());
+    let [(layers, e)] = none.failed.as_slice() else { panic!("{} failures", none.failed.len()) };
+    assert!(layers.len() == 2 && e.is(Condition::MissingMember), "{layers:?} {e}");
 }
 
 #[test]
