@@ -13,6 +13,8 @@
 
 mod candidate;
 mod group;
+#[cfg(feature = "serde")]
+pub mod report;
 mod search;
 
 use std::num::NonZeroUsize;
@@ -61,12 +63,14 @@ impl Scan {
 
 /// A part of the disk that could not be read.
 #[derive(Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Unreadable {
     /// How many bytes in all.
     pub bytes: u64,
     /// The offset in bytes of the first.
     pub first: u64,
     /// Why the first could not be read.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "report::line"))]
     pub error: Error,
 }
 
@@ -149,6 +153,8 @@ pub struct Copy {
 
 /// What a copy is to its container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 pub enum State {
     /// The header comes from it.
     Used,

@@ -1,20 +1,19 @@
 //! `unluks scan`: every LUKS header of a disk, whether it is good, and the command that opens it.
 
-mod report;
+mod text;
 
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 use std::time::Instant;
 
 use unluks::progress::Progress;
+use unluks::scan::report::{self, Report};
 use unluks::scan::{Options, Scan};
-use unluks::{Error, Result};
+use unluks::{Error, Result, json};
 
 use crate::args::ScanArgs;
-use crate::inspect::json;
 use crate::progress::ProgressView;
 use crate::source::{Disk, WithinFile};
-use report::Report;
 
 pub fn run(args: &ScanArgs) -> Result<ExitCode> {
     let disk = Disk::open(&args.source())?;
@@ -40,12 +39,11 @@ pub fn run(args: &ScanArgs) -> Result<ExitCode> {
         let _ =
             writeln!(err, "warning: {} bytes could not be read, the first at byte {}: {}", u.bytes, u.first, u.error);
     }
-    let report = Report::new(args, &disk, &scan);
-    let output = if args.json {
-        json::pretty(&report).map_err(|e| Error::io("writing JSON", e.into()))? + "\n"
-    } else {
-        report.text()
-    };
+    let Disk { disk, format, sector_size, .. } = &disk;
+    let scanned = report::Disk { path: &args.image, disk: &**disk, format: *format, sector_size: *sector_size };
+    let mut report = Report::new(&scan, scanned);
+    text::add_commands(&mut report, args);
+    let output = if args.json { json::pretty(&report)? + "\n" } else { text::render(&report) };
     let mut stdout = anstream::stdout().lock();
     match stdout.write_all(output.as_bytes()).and_then(|()| stdout.flush()) {
         // Whoever reads has seen enough.

@@ -154,11 +154,6 @@ impl Source {
         }
     }
 
-    /// The header as a source.
-    pub fn header(&self) -> &Arc<dyn ReadAt> {
-        self.header.as_ref().unwrap_or(self.found.place.source())
-    }
-
     /// Where the LUKS container is in the image file.
     pub fn place(&self) -> &Place {
         &self.found.place

@@ -124,6 +124,27 @@ pub trait HostMap: Send + Sync {
     /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) for a compressed cluster, and
     /// [`ErrorKind::Io`](crate::ErrorKind::Io).
     fn map(&self, guest: u64, wanted: u64) -> Result<Mapping>;
+
+    /// Follows the tables, and gives how many bytes the file lacks at least: 0 where it has all clusters, `None` where
+    /// the tables are too many to follow, or broken.
+    #[expect(clippy::arithmetic_side_effects, reason = "no run reaches beyond the disk")]
+    fn missing(&self) -> Option<u64> {
+        let mut at = 0;
+        for _ in 0..CONTAINER_RUNS_MAX {
+            if at >= self.virtual_size() {
+                return Some(0);
+            }
+            at += match self.map(at, u64::MAX) {
+                Ok(Mapping::Host { len, .. } | Mapping::Zero { len }) => len,
+                Err(e) if e.rule() == "container.truncated" => {
+                    let end = e.offset().unwrap_or(0).saturating_add(SECTOR);
+                    return Some(end.saturating_sub(self.file().len()).max(1));
+                }
+                Err(_) => return None,
+            };
+        }
+        None
+    }
 }
 
 /// A qcow2 image with its own LUKS encryption (`crypt_method` 2).
@@ -134,29 +155,6 @@ pub struct Qcow2Luks {
     pub header: Arc<dyn ReadAt>,
     /// Where the encrypted clusters lie.
     pub clusters: Arc<dyn HostMap>,
-}
-
-impl Qcow2Luks {
-    /// Follows the tables, and gives how many bytes the file lacks at least: 0 where it has all clusters, `None` where
-    /// the tables are too many to follow, or broken.
-    #[expect(clippy::arithmetic_side_effects, reason = "no run reaches beyond the disk")]
-    pub fn missing(&self) -> Option<u64> {
-        let mut at = 0;
-        for _ in 0..CONTAINER_RUNS_MAX {
-            if at >= self.clusters.virtual_size() {
-                return Some(0);
-            }
-            at += match self.clusters.map(at, u64::MAX) {
-                Ok(Mapping::Host { len, .. } | Mapping::Zero { len }) => len,
-                Err(e) if e.rule() == "container.truncated" => {
-                    let end = e.offset().unwrap_or(0).saturating_add(SECTOR);
-                    return Some(end.saturating_sub(self.clusters.file().len()).max(1));
-                }
-                Err(_) => return None,
-            };
-        }
-        None
-    }
 }
 
 /// An opened qcow2 image.

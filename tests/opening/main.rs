@@ -7,6 +7,8 @@
 mod failing;
 mod foreign;
 mod front_door;
+#[cfg(feature = "serde")]
+mod report;
 mod support;
 mod tables;
 mod unreadable;
