@@ -113,12 +113,10 @@ impl Sink for Discard {
     }
 }
 
-/// The part of a volume to stream, and where its ciphertext comes from.
+/// The part of a volume to stream.
 pub struct Job<'a> {
     /// The volume.
     pub volume: &'a Volume,
-    /// The pipe below the volume, where its data comes through one.
-    pub pipe: Option<&'a Pipe>,
     /// The first byte of plaintext.
     pub start: u64,
     /// Bytes of plaintext from `start` on; `None` is all.
@@ -283,7 +281,7 @@ impl<'a> Pipeline<'a> {
         }
         *next += 1;
         let mut chunk = self.pool.take()?;
-        if let Some(pipe) = self.job.pipe {
+        if let Some(pipe) = self.job.volume.pipe() {
             self.fill_from_pipe(pipe, &mut chunk, offset)?;
             return Ok((!chunk.is_empty()).then_some(Claimed { index, offset, chunk }));
         }

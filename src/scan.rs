@@ -183,7 +183,7 @@ pub enum State {
 /// [`Io`](crate::ErrorKind::Io) where nothing can be read at all; [`Cancelled`](crate::ErrorKind::Cancelled) where somebody stopped it;
 /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for a pipe. A part that cannot be read is no error: see [`Scan::unreadable`].
 pub fn run(disk: &dyn ReadAt, options: Options, progress: &Progress) -> Result<Scan> {
-    if disk.len() == u64::MAX {
+    if disk.pipe().is_some() {
         return Err(Error::invalid("a scan wants a disk that can be read at any place, not a pipe"));
     }
     let cores = options.threads.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);

@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use super::Image;
-use crate::io::ReadAt;
 use crate::luks::area;
 use crate::luks::data::DataFile;
 use crate::luks::report::{Container, DataIn, FileInfo, Files, Report};
@@ -28,7 +27,7 @@ impl Image {
         let (file, detached) = (self.file.as_ref().unwrap_or(&self.data), !self.has_own_header());
         let data_in = match &self.clusters {
             Some(clusters) => DataIn::Clusters { size: clusters.virtual_size(), missing: clusters.missing() },
-            None => DataIn::File(DataFile { len: length(&*self.data), detached }),
+            None => DataIn::File(DataFile { len: self.data.known_len(), detached }),
         };
         let container = self.file.as_ref().map(|_| Container {
             notes: self.notes.to_vec(),
@@ -40,14 +39,9 @@ impl Image {
             header: header.map(|path| FileInfo::new(path, &*self.header)),
         };
         let mut found = area::findings(&*self.header, &self.metadata);
-        if self.clusters.is_none() && length(&*self.data).is_some() {
+        if self.clusters.is_none() && self.data.pipe().is_none() {
             found.extend(integrity_findings(&self.metadata, &*self.data));
         }
         Report::new(&self.metadata, files, data_in, found)
     }
-}
-
-/// A source's length; a pipe has none that is known.
-fn length(source: &dyn ReadAt) -> Option<u64> {
-    Some(source.len()).filter(|len| *len != u64::MAX)
 }

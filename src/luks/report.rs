@@ -111,7 +111,7 @@ pub struct FileInfo {
 impl FileInfo {
     /// The file of that name.
     pub fn new(path: &Path, file: &dyn ReadAt) -> Self {
-        Self { path: path.to_string_lossy().into_owned(), size: Some(file.len()).filter(|len| *len != u64::MAX) }
+        Self { path: path.to_string_lossy().into_owned(), size: file.known_len() }
     }
 }
 

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use zeroize::Zeroize;
 
 use super::bad_sectors::{BadRun, BadSectorPolicy, BadSectors};
-use super::{Layer, Size, VolumeOptions};
+use super::{Layer, Size};
 use crate::crypto::aead::SectorAead;
 use crate::error::{Error, Hint, Result, escape};
 use crate::io::ReadAt;
@@ -81,10 +81,9 @@ impl Integrity {
         key: &VolumeKey,
         data: &dyn ReadAt,
         (start, bad): (u64, Arc<BadSectors>),
-        options: VolumeOptions,
     ) -> Result<Self> {
         let field = |name: &str| format!("segments.{id}.{name}");
-        if options.length_unknown {
+        if data.pipe().is_some() {
             let message = "this image cannot come through a pipe: its integrity tags do not lie beside the data";
             return Err(Error::unsupported("pipe", message).with_hint("save it to a file first"));
         }
