@@ -22,7 +22,7 @@ use crate::luks::data::{DataFile, State, assess};
 use crate::luks::metadata::{CryptSegment, Metadata, SegmentKind};
 use crate::luks::reencrypt::Reencryption;
 use crate::luks::unlock::Unlocked;
-use crate::num::{at_most, to_u64};
+use crate::num::{at_most, to_u64, to_usize};
 use crate::secret::VolumeKey;
 pub use bad_sectors::{BadRun, BadSectorPolicy, BadSectors};
 use clusters::Clusters;
@@ -449,8 +449,8 @@ impl Volume {
                 0 => to_u64(buf.len()) / sector * sector,
                 _ => 0,
             };
-            let n = match usize::try_from(whole).unwrap_or(0).min(RUN) {
-                0 => self.read_in_sector(part, buf, inside - skew, usize::try_from(skew).unwrap_or(0), sector)?,
+            let n = match at_most(whole, RUN) {
+                0 => self.read_in_sector(part, buf, inside - skew, to_usize(skew)?, sector)?,
                 n => {
                     part.layer.read(&*self.data, &mut buf[..n], inside)?;
                     n
@@ -466,7 +466,7 @@ impl Volume {
     #[expect(clippy::arithmetic_side_effects, reason = "the skew is below the sector's size")]
     fn read_in_sector(&self, part: &Part, buf: &mut [u8], at: u64, skew: usize, sector: u64) -> Result<usize> {
         let mut whole = [0u8; SECTOR_MAX];
-        let whole = &mut whole[..usize::try_from(sector).unwrap_or(SECTOR_MAX)];
+        let whole = &mut whole[..at_most(sector, SECTOR_MAX)];
         part.layer.read(&*self.data, whole, at)?;
         let n = buf.len().min(whole.len() - skew);
         buf[..n].copy_from_slice(&whole[skew..skew + n]);

@@ -40,6 +40,7 @@ use super::unpack::{Packing, unpack};
 use crate::error::{Error, Result};
 use crate::io::{ReadAt, Window};
 use crate::limits::{CONTAINER_RUNS_MAX, QCOW2_L1_SIZE_MAX};
+use crate::num::{low_u64, to_usize};
 
 const FEATURE_DIRTY: u64 = 1 << 0;
 const FEATURE_CORRUPT: u64 = 1 << 1;
@@ -448,7 +449,7 @@ impl Qcow2 {
         if self.extended_l2 {
             self.pages.each::<16>(l2_entry, entries, |bytes| {
                 let both = u128::from_be_bytes(bytes);
-                step(high(both), low(both))
+                step(low_u64(both >> 64), low_u64(both))
             })?;
         } else {
             self.pages.each::<8>(l2_entry, entries, |bytes| step(u64::from_be_bytes(bytes), 0))?;
@@ -465,14 +466,6 @@ impl Qcow2 {
         }
         Ok(run)
     }
-}
-
-fn high(both: u128) -> u64 {
-    u64::try_from(both >> 64).unwrap_or(0)
-}
-
-fn low(both: u128) -> u64 {
-    u64::try_from(both & u128::from(u64::MAX)).unwrap_or(0)
 }
 
 impl Layout for Qcow2 {
@@ -528,7 +521,7 @@ impl Layout for Qcow2 {
         let end = host - host % 512 + (more_sectors + 1) * 512;
         // The last sector may lie beyond the file's end: QEMU writes only the bytes that the stream has.
         let len = end.min(self.file.len()).saturating_sub(host);
-        let mut packed = vec![0; usize::try_from(len).unwrap_or(0)];
+        let mut packed = vec![0; to_usize(len)?];
         fields::fill(&self.file, &mut packed, host, "container.truncated", "a compressed cluster")?;
         unpack(self.packing, &packed, self.cluster()).map_err(|e| e.at(host))
     }

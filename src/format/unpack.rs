@@ -7,6 +7,7 @@ use flate2::{Decompress, FlushDecompress, Status};
 
 use crate::error::{Error, Result};
 use crate::limits::ZSTD_WINDOW_MAX;
+use crate::num::at_most;
 
 /// How a container compresses its units.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +65,7 @@ fn inflate(zlib: bool, packed: &[u8], most: usize) -> Result<(Vec<u8>, bool)> {
     let mut stream = Decompress::new(zlib);
     // All input and room for all output are there, so one call goes as far as the stream goes.
     let status = stream.decompress(packed, &mut out, FlushDecompress::Finish).map_err(bad)?;
-    out.truncate(usize::try_from(stream.total_out()).unwrap_or(0));
+    out.truncate(at_most(stream.total_out(), most));
     Ok((out, status == Status::StreamEnd))
 }
 

@@ -24,7 +24,7 @@ use crate::error::{Error, Hint, Result, escape};
 use crate::io::ReadAt;
 use crate::luks::findings::{Finding, Severity};
 use crate::luks::metadata::{CryptSegment, Integrity as Names, Metadata, Segment, SegmentKind};
-use crate::num::{at_most, to_u64};
+use crate::num::{at_most, to_u64, to_usize};
 use crate::secret::VolumeKey;
 use journal::Journal;
 use layout::Layout;
@@ -160,7 +160,7 @@ impl Integrity {
         // Where a block was read from, if not from its place.
         let mut elsewhere = Vec::new();
         for (newer, slot) in self.journal.of(block..block + count) {
-            let n = usize::try_from(newer - block).unwrap_or(0);
+            let n = to_usize(newer - block)?;
             let (buf, tag) = (&mut buf[n * sector..][..sector], &mut tags[n * stored..][..stored]);
             elsewhere.push((n, slot.read(data, &self.layout, buf, tag)?));
         }
