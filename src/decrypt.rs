@@ -403,10 +403,12 @@ impl<'a> Pipeline<'a> {
             let part = plaintext.get(done..upto).unwrap_or_default();
             let place = place.saturating_add(to_u64(done));
             done = upto;
-            match leave_out {
-                _ if part.is_empty() => Ok(()),
-                true => self.sink.leave_out(part, place),
-                false => self.sink.write(part, place),
+            if part.is_empty() {
+                Ok(())
+            } else if leave_out {
+                self.sink.leave_out(part, place)
+            } else {
+                self.sink.write(part, place)
             }
         };
         for bad in self.job.volume.bad_sectors().left_out(offset..end) {

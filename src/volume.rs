@@ -445,10 +445,7 @@ impl Volume {
         let sector = u64::from(part.layer.sector_size());
         while !buf.is_empty() {
             let skew = inside % sector;
-            let whole = match skew {
-                0 => to_u64(buf.len()) / sector * sector,
-                _ => 0,
-            };
+            let whole = if skew == 0 { to_u64(buf.len()) / sector * sector } else { 0 };
             let n = match at_most(whole, RUN) {
                 0 => self.read_in_sector(part, buf, inside - skew, to_usize(skew)?, sector)?,
                 n => {

@@ -55,14 +55,15 @@ pub fn run(args: &ScanArgs) -> Result<ExitCode> {
 }
 
 fn nothing(scan: &Scan) -> Error {
-    let error = match (&scan.unreadable, scan.containers.is_empty()) {
+    if !scan.containers.is_empty() {
+        return Error::corrupt("magic", "no LUKS header that opens: each that begins as one is damaged or cut off");
+    }
+    match &scan.unreadable {
         // What could not be read may be what was looked for.
-        (Some(u), true) => {
+        Some(u) => {
             let message = format!("no LUKS header where it can be read: {} bytes cannot", u.bytes);
-            return Error::new(unluks::ErrorKind::Io, message).at(u.first);
+            Error::new(unluks::ErrorKind::Io, message).at(u.first)
         }
-        (_, true) => "no LUKS header at any place of it",
-        (_, false) => "no LUKS header that opens: each that begins as one is damaged or cut off",
-    };
-    Error::corrupt("magic", error)
+        None => Error::corrupt("magic", "no LUKS header at any place of it"),
+    }
 }

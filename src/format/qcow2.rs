@@ -395,10 +395,13 @@ impl Qcow2 {
                 (false, ..) => Ok(Unit::Zero),
             };
         }
-        match (entry & L2_ZERO != 0, host) {
-            (true, _) if self.version == 2 => wrong("its cluster is marked as zeroes, which version 2 does not know"),
-            (true, _) | (false, 0) => Ok(Unit::Zero),
-            (false, _) => Ok(Unit::Host(host)),
+        let zero = entry & L2_ZERO != 0;
+        if zero && self.version == 2 {
+            wrong("its cluster is marked as zeroes, which version 2 does not know")
+        } else if zero || host == 0 {
+            Ok(Unit::Zero)
+        } else {
+            Ok(Unit::Host(host))
         }
     }
 

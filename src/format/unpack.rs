@@ -32,10 +32,12 @@ pub(super) fn unpack(packing: Packing, packed: &[u8], most: u64) -> Result<Vec<u
             // One byte of room more than is allowed, so that a stream that gives more is seen, and so that one that
             // fills the unit is read on to its checksum.
             let (out, ended) = inflate(true, packed, most.saturating_add(1))?;
-            match ended && out.len() <= most {
-                true => Ok(out),
-                false if ended || out.len() > most => Err(bad(format!("it gives more than {most} bytes"))),
-                false => Err(bad(format!("its stream is cut off after {} bytes", out.len()))),
+            if out.len() > most {
+                Err(bad(format!("it gives more than {most} bytes")))
+            } else if ended {
+                Ok(out)
+            } else {
+                Err(bad(format!("its stream is cut off after {} bytes", out.len())))
             }
         }
         Packing::Zstd => {

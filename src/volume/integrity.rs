@@ -109,11 +109,8 @@ impl Integrity {
         })?;
         let superblock = Superblock::read(data, segment.offset, c.sector_size, Some(aead.stored_size()))?;
         let layout = Layout::new(&superblock, segment.offset)?;
-        let journal = match superblock.dirty_bitmap {
-            // There is a bitmap in its place, and nothing to replay.
-            true => Journal::default(),
-            false => replay(data, &layout, &bad)?,
-        };
+        // A dirty bitmap stands in the journal's place: there is nothing to replay.
+        let journal = if superblock.dirty_bitmap { Journal::default() } else { replay(data, &layout, &bad)? };
         let note = shorter(&layout, segment, data);
         Ok(Self { aead, layout, journal, iv_tweak: c.iv_tweak, sector_size: c.sector_size, start, bad, note })
     }

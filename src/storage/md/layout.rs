@@ -281,12 +281,11 @@ fn check_chunk(sb: &Superblock) -> Result<()> {
         Level::Raid0 => sb.chunk > 0,
         Level::Raid4 | Level::Raid5 | Level::Raid6 | Level::Raid10 => sb.chunk >= 4096 && sb.chunk.is_power_of_two(),
     };
-    match allowed {
-        true => Ok(()),
-        false => {
-            let message = format!("found a chunk of {} bytes; a power of 2 from 4096 on is allowed", sb.chunk);
-            Err(wrong(sb, "md.chunksize", message))
-        }
+    if allowed {
+        Ok(())
+    } else {
+        let message = format!("found a chunk of {} bytes; a power of 2 from 4096 on is allowed", sb.chunk);
+        Err(wrong(sb, "md.chunksize", message))
     }
 }
 

@@ -293,9 +293,10 @@ impl ReadAt for Array {
             let run = index(self.geometry.run(offset)).min(rest.len());
             let len = if gathers { rest.len().min(GATHER) } else { run };
             let (part, more) = rest.split_at_mut(len);
-            match len > run {
-                true => self.gather(part, offset)?,
-                false => self.read_run(part, offset)?,
+            if len > run {
+                self.gather(part, offset)?;
+            } else {
+                self.read_run(part, offset)?;
             }
             rest = more;
             offset += to_u64(len);

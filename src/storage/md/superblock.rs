@@ -207,9 +207,10 @@ impl Superblock {
 
     /// The array, for a message: `RAID5 array "host:0" (UUID …)`.
     pub(super) fn array(&self) -> String {
-        match self.name.is_empty() {
-            true => format!("{} array {}", self.level, self.set_uuid),
-            false => format!("{} array \"{}\" ({})", self.level, escape(&self.name), self.set_uuid),
+        if self.name.is_empty() {
+            format!("{} array {}", self.level, self.set_uuid)
+        } else {
+            format!("{} array \"{}\" ({})", self.level, escape(&self.name), self.set_uuid)
         }
     }
 }
