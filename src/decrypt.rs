@@ -22,7 +22,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Condition, Error, Hint, Result, catch_panic};
 use crate::io::{Pipe, ReadAt};
-use crate::num::{at_most, to_u64};
+use crate::num::{at_most, from_u32, to_u64, to_usize};
 use crate::progress::Progress;
 use crate::volume::{Missing, Volume};
 use buffer::{Chunk, Pool};
@@ -113,12 +113,10 @@ impl Sink for Discard {
     }
 }
 
-/// The part of a volume to stream, and where its ciphertext comes from.
+/// The part of a volume to stream.
 pub struct Job<'a> {
     /// The volume.
     pub volume: &'a Volume,
-    /// The pipe below the volume, where its data comes through one.
-    pub pipe: Option<&'a Pipe>,
     /// The first byte of plaintext.
     pub start: u64,
     /// Bytes of plaintext from `start` on; `None` is all.
@@ -283,14 +281,14 @@ impl<'a> Pipeline<'a> {
         }
         *next += 1;
         let mut chunk = self.pool.take()?;
-        if let Some(pipe) = self.job.pipe {
+        if let Some(pipe) = self.job.volume.pipe() {
             self.fill_from_pipe(pipe, &mut chunk, offset)?;
             return Ok((!chunk.is_empty()).then_some(Claimed { index, offset, chunk }));
         }
         drop(next);
         self.job.volume.will_need(offset.saturating_add(READ_AHEAD), size);
         let len = self.job.volume.len().saturating_sub(offset).min(size);
-        chunk.resize(usize::try_from(len).unwrap_or(usize::MAX));
+        chunk.resize(to_usize(len)?);
         self.job.volume.fetch(&mut chunk, offset)?;
         Ok(Some(Claimed { index, offset, chunk }))
     }
@@ -300,8 +298,7 @@ impl<'a> Pipeline<'a> {
         let whole_file =
             || Error::unsupported("pipe", "this image cannot come through a pipe").with_hint("save it to a file first");
         let volume = self.job.volume;
-        let rest = usize::try_from(volume.len().saturating_sub(offset)).unwrap_or(usize::MAX);
-        let wanted = rest.min(self.pool.size());
+        let wanted = at_most(volume.len().saturating_sub(offset), self.pool.size());
         chunk.resize(wanted);
         // A chunk may reach over the border of two segments, which need not lie side by side.
         let (mut got, mut stopped) = (0, 0);
@@ -318,7 +315,7 @@ impl<'a> Pipeline<'a> {
         if got == wanted {
             return Ok(());
         }
-        let sector = usize::try_from(self.job.volume.sector_size()).unwrap_or(512);
+        let sector = from_u32(self.job.volume.sector_size());
         let whole = got / sector * sector;
         // A pipe that ended before the part began has no plaintext up to there.
         let before = stopped.saturating_sub(pipe.position());
@@ -364,9 +361,9 @@ impl<'a> Pipeline<'a> {
         let end = *lock(&self.end);
         let from = self.begin.saturating_sub(offset);
         let to = end.saturating_sub(offset).min(to_u64(chunk.len()));
-        let range = usize::try_from(from).unwrap_or(usize::MAX)..usize::try_from(to).unwrap_or(usize::MAX);
+        let range = at_most(from, chunk.len())..at_most(to, chunk.len());
         // A bad sector that nobody asked for is no error: only the sectors that are wanted are decrypted.
-        let sector = usize::try_from(self.job.volume.sector_size()).unwrap_or(usize::MAX);
+        let sector = from_u32(self.job.volume.sector_size());
         let first = range.start / sector * sector;
         let last = range.end.checked_next_multiple_of(sector).unwrap_or(range.end).min(chunk.len());
         if let Some(wanted) = chunk.get_mut(first..last) {
@@ -402,14 +399,16 @@ impl<'a> Pipeline<'a> {
         let end = offset.saturating_add(to_u64(plaintext.len()));
         let mut done = 0;
         let mut upto = |at: u64, leave_out: bool| {
-            let upto = usize::try_from(at.saturating_sub(offset)).unwrap_or(usize::MAX);
+            let upto = at_most(at.saturating_sub(offset), plaintext.len());
             let part = plaintext.get(done..upto).unwrap_or_default();
             let place = place.saturating_add(to_u64(done));
             done = upto;
-            match leave_out {
-                _ if part.is_empty() => Ok(()),
-                true => self.sink.leave_out(part, place),
-                false => self.sink.write(part, place),
+            if part.is_empty() {
+                Ok(())
+            } else if leave_out {
+                self.sink.leave_out(part, place)
+            } else {
+                self.sink.write(part, place)
             }
         };
         for bad in self.job.volume.bad_sectors().left_out(offset..end) {

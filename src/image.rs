@@ -2,6 +2,8 @@
 
 mod foreign;
 mod open;
+#[cfg(feature = "serde")]
+mod report;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -38,6 +40,9 @@ pub struct Image {
     data: Arc<dyn ReadAt>,
     /// Set where the data is the clusters of a qcow2 image that encrypts them itself.
     clusters: Option<Arc<dyn HostMap>>,
+    /// The file that it was found in, where that is not the container itself.
+    file: Option<Arc<dyn ReadAt>>,
+    notes: Arc<[String]>,
     metadata: Arc<Metadata>,
 }
 
@@ -64,7 +69,7 @@ impl Image {
     /// As [`crate::open`].
     pub fn open_detached(header: Arc<dyn ReadAt>, data: Arc<dyn ReadAt>) -> Result<Self> {
         let metadata = Arc::new(crate::luks::open(&*header)?);
-        Ok(Self { header, data, clusters: None, metadata })
+        Ok(Self { header, data, clusters: None, file: None, notes: Arc::default(), metadata })
     }
 
     /// Opens a qcow2 image that encrypts its clusters itself.
@@ -73,12 +78,18 @@ impl Image {
     /// As [`crate::open`].
     pub fn open_qcow2(luks: &Qcow2Luks, file: Arc<dyn ReadAt>) -> Result<Self> {
         let metadata = Arc::new(crate::luks::open(&*luks.header)?);
-        Ok(Self { header: Arc::clone(&luks.header), data: file, clusters: Some(Arc::clone(&luks.clusters)), metadata })
+        let (header, clusters) = (Arc::clone(&luks.header), Some(Arc::clone(&luks.clusters)));
+        Ok(Self { header, data: Arc::clone(&file), clusters, file: Some(file), notes: Arc::default(), metadata })
     }
 
     /// What the header says.
     pub fn metadata(&self) -> &Metadata {
         &self.metadata
+    }
+
+    /// What was found and chosen on the way from the file to the container, one line each.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// The file that holds the data.
@@ -144,7 +155,7 @@ impl UnlockedImage {
     /// # Errors
     /// As [`Volume::new`].
     pub fn volume(&self, options: VolumeOptions) -> Result<Volume> {
-        let Image { header, data, clusters, metadata } = &self.image;
+        let Image { header, data, clusters, metadata, .. } = &self.image;
         match clusters {
             Some(clusters) => Volume::of_clusters(metadata, Arc::clone(clusters), &self.unlocked),
             None => Volume::new_detached(metadata, header, Arc::clone(data), &self.unlocked, options),

@@ -3,7 +3,6 @@
 mod cursor;
 #[cfg(feature = "unlock")]
 mod peek;
-#[cfg(feature = "unlock")]
 mod pipe;
 
 use std::fs::File;
@@ -15,7 +14,6 @@ use crate::num::to_u64;
 pub use cursor::ReadAtCursor;
 #[cfg(feature = "unlock")]
 pub(crate) use peek::Peek;
-#[cfg(feature = "unlock")]
 pub use pipe::{Pipe, Tap};
 
 /// A run of bytes that reads alike, as [`ReadAt::extent_at`] reports it.
@@ -33,6 +31,17 @@ pub struct Extent {
 pub trait ReadAt: Send + Sync {
     /// How many bytes there are.
     fn len(&self) -> u64;
+
+    /// The pipe that the bytes come through, decrypted on the way or not. Such a source is read once and in order, but for
+    /// its head, and its [`ReadAt::len`] is the most that there can be.
+    fn pipe(&self) -> Option<&Pipe> {
+        None
+    }
+
+    /// How many bytes there are, where that is known: not of a pipe.
+    fn known_len(&self) -> Option<u64> {
+        self.pipe().is_none().then(|| self.len())
+    }
 
     /// Whether there are no bytes at all.
     fn is_empty(&self) -> bool {
@@ -101,6 +110,7 @@ macro_rules! forward {
     ($($t:ty),*) => {$(
         impl<T: ReadAt + ?Sized> ReadAt for $t {
             fn len(&self) -> u64 { (**self).len() }
+            fn pipe(&self) -> Option<&Pipe> { (**self).pipe() }
             fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> { (**self).read_exact_at(buf, offset) }
             fn extent_at(&self, offset: u64) -> Result<Extent> { (**self).extent_at(offset) }
             fn will_need(&self, offset: u64, len: u64) { (**self).will_need(offset, len) }

@@ -36,7 +36,8 @@
 //!
 //! # Features
 //! `unlock`, on by default, is key derivation, unlocking and the volume; `nbd` is the NBD server, which serves any
-//! [`ReadAt`]. Without them, with `default-features = false`, the crate is the header parsers alone: [`open`] and [`luks`].
+//! [`ReadAt`]; `serde` makes the reports of `luks::report` and `scan::report`, in the JSON that the program prints. Without
+//! them, with `default-features = false`, the crate is the header parsers alone: [`open`] and [`luks`].
 //! The program and the client of OpenStack are crates of their own, `unluks-cli` and `unluks-openstack`.
 
 #[cfg(feature = "unlock")]
@@ -52,6 +53,8 @@ pub mod format;
 #[cfg(feature = "unlock")]
 mod image;
 pub mod io;
+#[cfg(feature = "serde")]
+pub mod json;
 #[cfg(feature = "unlock")]
 pub mod key;
 pub mod limits;

@@ -17,6 +17,8 @@ mod json;
 pub mod metadata;
 #[cfg(feature = "unlock")]
 pub mod reencrypt;
+#[cfg(feature = "serde")]
+pub mod report;
 #[cfg(feature = "unlock")]
 pub mod unlock;
 pub mod v1;

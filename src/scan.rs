@@ -13,6 +13,8 @@
 
 mod candidate;
 mod group;
+#[cfg(feature = "serde")]
+pub mod report;
 mod search;
 
 use std::num::NonZeroUsize;
@@ -61,12 +63,14 @@ impl Scan {
 
 /// A part of the disk that could not be read.
 #[derive(Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Unreadable {
     /// How many bytes in all.
     pub bytes: u64,
     /// The offset in bytes of the first.
     pub first: u64,
     /// Why the first could not be read.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "report::line"))]
     pub error: Error,
 }
 
@@ -149,6 +153,8 @@ pub struct Copy {
 
 /// What a copy is to its container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 pub enum State {
     /// The header comes from it.
     Used,
@@ -177,7 +183,7 @@ pub enum State {
 /// [`Io`](crate::ErrorKind::Io) where nothing can be read at all; [`Cancelled`](crate::ErrorKind::Cancelled) where somebody stopped it;
 /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for a pipe. A part that cannot be read is no error: see [`Scan::unreadable`].
 pub fn run(disk: &dyn ReadAt, options: Options, progress: &Progress) -> Result<Scan> {
-    if disk.len() == u64::MAX {
+    if disk.pipe().is_some() {
         return Err(Error::invalid("a scan wants a disk that can be read at any place, not a pipe"));
     }
     let cores = options.threads.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);

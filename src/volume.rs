@@ -17,12 +17,12 @@ use zeroize::Zeroize;
 
 use crate::error::{Error, ErrorKind, Hint, Result, escape};
 use crate::format::HostMap;
-use crate::io::{Extent, ReadAt, check_range};
+use crate::io::{Extent, Pipe, ReadAt, check_range};
 use crate::luks::data::{DataFile, State, assess};
 use crate::luks::metadata::{CryptSegment, Metadata, SegmentKind};
 use crate::luks::reencrypt::Reencryption;
 use crate::luks::unlock::Unlocked;
-use crate::num::{at_most, to_u64};
+use crate::num::{at_most, to_u64, to_usize};
 use crate::secret::VolumeKey;
 pub use bad_sectors::{BadRun, BadSectorPolicy, BadSectors};
 use clusters::Clusters;
@@ -40,8 +40,6 @@ const RUN: usize = 256 << 10;
 pub struct VolumeOptions {
     /// Take the whole sectors of a data file that is cut off, instead of refusing it.
     pub allow_truncated: bool,
-    /// The data comes through a pipe: nobody knows how much there is before its end.
-    pub length_unknown: bool,
     /// What becomes of sectors whose integrity tag is wrong.
     pub bad_sectors: BadSectorPolicy,
 }
@@ -175,15 +173,13 @@ impl Volume {
         options: VolumeOptions,
     ) -> Result<Self> {
         let keys = unlocked.keys_of(metadata)?;
-        let file = DataFile {
-            len: (!options.length_unknown).then(|| data.len()),
-            detached: !std::ptr::addr_eq(Arc::as_ptr(header), Arc::as_ptr(&data)),
-        };
+        let file =
+            DataFile { len: data.known_len(), detached: !std::ptr::addr_eq(Arc::as_ptr(header), Arc::as_ptr(&data)) };
         let mut volume = Self { bad_sectors: Arc::new(BadSectors::new(options.bad_sectors)), ..Self::empty(data) };
         let reencryption = Reencryption::of(metadata)?;
         let hot = reencryption.as_ref().and_then(|r| r.hot.as_ref().map(|hot| (r, hot)));
         let shifted = reencryption.as_ref().is_some_and(|r| r.state.shift_size.is_some());
-        if options.length_unknown && (hot.is_some() || shifted) {
+        if volume.data.pipe().is_some() && (hot.is_some() || shifted) {
             let message = "the reencryption was not finished, and its data does not come in one order";
             return Err(Error::unsupported("pipe", message).with_hint("save the image to a file first"));
         }
@@ -193,7 +189,7 @@ impl Volume {
                 (SegmentKind::Crypt(c @ CryptSegment { integrity: Some(names), .. }), _) => {
                     let key = key(id, metadata, keys)?;
                     let place = (volume.len, Arc::clone(&volume.bad_sectors));
-                    let layer = Integrity::new(id, (segment, c, names), key, &*volume.data, place, options)?;
+                    let layer = Integrity::new(id, (segment, c, names), key, &*volume.data, place)?;
                     volume.notes.extend(layer.note());
                     (Box::new(layer), Some(segment.offset))
                 }
@@ -213,7 +209,7 @@ impl Volume {
             } else {
                 segment.size
             };
-            volume.push(Stored { id, at, size }, layer, options)?;
+            volume.push(Stored { id, at, size }, layer)?;
         }
         volume.check_data(metadata, file, options)?;
         Ok(volume)
@@ -254,7 +250,7 @@ impl Volume {
     }
 
     /// Adds the part that a segment is, as far as its data is there.
-    fn push(&mut self, stored: Stored, layer: Box<dyn Layer>, options: VolumeOptions) -> Result<()> {
+    fn push(&mut self, stored: Stored, layer: Box<dyn Layer>) -> Result<()> {
         let (id, data_len) = (stored.id, self.data.len());
         let sector = u64::from(layer.sector_size());
         // What is behind a part that is cut off would lie in the wrong place.
@@ -271,7 +267,7 @@ impl Volume {
         let there = own.as_ref().map_or(in_file, |own| own.there);
         let whole = own.as_ref().map(|own| own.whole).or(stored.size);
         let usable = round_down(whole.unwrap_or(there).min(there), sector);
-        self.open_ended = whole.is_none() && options.length_unknown;
+        self.open_ended = whole.is_none() && self.data.pipe().is_some();
         // Where it ends in the data file: of a dynamic segment the end of its last sector, or its start where the file
         // ends before it.
         let end = match (own, stored.at) {
@@ -449,12 +445,9 @@ impl Volume {
         let sector = u64::from(part.layer.sector_size());
         while !buf.is_empty() {
             let skew = inside % sector;
-            let whole = match skew {
-                0 => to_u64(buf.len()) / sector * sector,
-                _ => 0,
-            };
-            let n = match usize::try_from(whole).unwrap_or(0).min(RUN) {
-                0 => self.read_in_sector(part, buf, inside - skew, usize::try_from(skew).unwrap_or(0), sector)?,
+            let whole = if skew == 0 { to_u64(buf.len()) / sector * sector } else { 0 };
+            let n = match at_most(whole, RUN) {
+                0 => self.read_in_sector(part, buf, inside - skew, to_usize(skew)?, sector)?,
                 n => {
                     part.layer.read(&*self.data, &mut buf[..n], inside)?;
                     n
@@ -470,7 +463,7 @@ impl Volume {
     #[expect(clippy::arithmetic_side_effects, reason = "the skew is below the sector's size")]
     fn read_in_sector(&self, part: &Part, buf: &mut [u8], at: u64, skew: usize, sector: u64) -> Result<usize> {
         let mut whole = [0u8; SECTOR_MAX];
-        let whole = &mut whole[..usize::try_from(sector).unwrap_or(SECTOR_MAX)];
+        let whole = &mut whole[..at_most(sector, SECTOR_MAX)];
         part.layer.read(&*self.data, whole, at)?;
         let n = buf.len().min(whole.len() - skew);
         buf[..n].copy_from_slice(&whole[skew..skew + n]);
@@ -504,6 +497,10 @@ fn refuse_integrity(id: u32, c: &CryptSegment) -> Result<()> {
 impl ReadAt for Volume {
     fn len(&self) -> u64 {
         self.len
+    }
+
+    fn pipe(&self) -> Option<&Pipe> {
+        self.data.pipe()
     }
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {

@@ -196,7 +196,7 @@ impl Sink for Kept {
 
 fn stream(volume: &Volume, start: u64, len: u64) -> Result<Vec<u8>> {
     let sink = Kept(Mutex::new(vec![0; usize::try_from(len).unwrap()]));
-    let job = Job { volume, pipe: None, start, len: Some(len) };
+    let job = Job { volume, start, len: Some(len) };
     unluks::decrypt::run(&job, 0, &sink, &Hashers::default(), Options::default(), &Progress::default())?;
     Ok(sink.0.into_inner().unwrap())
 }
@@ -316,7 +316,7 @@ fn a_worker_that_panics_ends_the_stream() {
                 let image = Image::open_detached(Arc::new(bytes), Arc::new(data)).unwrap();
                 let volume =
                     image.unlock(&key(b"fuzz"), &Default::default()).unwrap().volume(Default::default()).unwrap();
-                let job = Job { volume: &volume, pipe: None, start: 0, len: None };
+                let job = Job { volume: &volume, start: 0, len: None };
                 let options = Options { threads: std::num::NonZeroUsize::new(threads), ..Default::default() };
                 let mut lanes = Hashers::default();
                 lanes.plaintext(unluks::decrypt::hash::Algorithm::Sha256, None);
@@ -479,11 +479,11 @@ fn a_header_without_data_is_no_empty_volume() {
 fn a_pipe_that_ends_where_the_data_starts_is_cut_off() {
     let bytes = changed(|_| ());
     let run = |len: usize, allow_truncated: bool| {
-        let pipe = Arc::new(Pipe::new(Box::new(std::io::Cursor::new(bytes[..len].to_vec()))));
-        let image = Image::open(Arc::<Pipe>::clone(&pipe)).unwrap();
-        let options = VolumeOptions { length_unknown: true, allow_truncated, ..Default::default() };
+        let pipe = Pipe::new(Box::new(std::io::Cursor::new(bytes[..len].to_vec())));
+        let image = Image::open(Arc::new(pipe)).unwrap();
+        let options = VolumeOptions { allow_truncated, ..Default::default() };
         let volume = image.unlock(&key(b"fuzz"), &Default::default()).unwrap().volume(options).unwrap();
-        let job = Job { volume: &volume, pipe: Some(&pipe), start: 0, len: None };
+        let job = Job { volume: &volume, start: 0, len: None };
         let options = Options { allow_truncated, ..Default::default() };
         unluks::decrypt::run(&job, 0, &unluks::decrypt::Discard, &Hashers::default(), options, &Progress::default())
     };

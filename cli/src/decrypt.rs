@@ -34,7 +34,7 @@ pub fn run(args: &mut DecryptArgs) -> Result<ExitCode> {
     key::note(&args.key, &mut opened.source.inputs)?;
     let Opened { source, image, .. } = &opened;
     hashes::check_file(args, source)?;
-    if args.out.resume && source.pipe.is_some() {
+    if args.out.resume && source.pipe().is_some() {
         return Err(Error::invalid("--resume wants an image that can be read at any place, not a pipe"));
     }
     // All that can be known is looked at before any key is derived, which may take minutes.
@@ -156,7 +156,7 @@ impl Part {
     /// of the plaintext.
     fn expected(args: &DecryptArgs, source: &Source, image: &Image) -> Result<Option<u64>> {
         let known = match source.place() {
-            _ if source.pipe.is_some() => None,
+            _ if source.pipe().is_some() => None,
             Place::Qcow2Luks(luks) => Some(luks.clusters.virtual_size()),
             Place::File(_) | Place::Inside(_) => image.metadata().plaintext_size(image.data().len()),
         };
@@ -220,8 +220,8 @@ impl Work<'_> {
     /// Writes the output, and gives its hashes.
     fn write(&self, output: Checked) -> Result<Vec<Hashed>> {
         let args = &self.args.source;
-        let pipe = self.source.pipe.as_deref();
-        let job = Job { volume: self.volume, pipe, start: self.part.start, len: self.part.len };
+        let pipe = self.source.pipe();
+        let job = Job { volume: self.volume, start: self.part.start, len: self.part.len };
         let identity = self.part.len.filter(|_| pipe.is_none()).map(|len| {
             // Words that the next version has to read as they are.
             let offset = args.offset.map_or("-".into(), |offset| offset.to_string());

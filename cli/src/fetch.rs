@@ -59,12 +59,10 @@ pub fn catch_signals(progress: &Progress) -> Result<Arc<AtomicBool>> {
     signal_hook::flag::register(SIGXFSZ, Arc::default()).map_err(failed)?;
     std::thread::spawn(move || {
         for signal in signals.forever() {
-            match (first.swap(true, Ordering::Relaxed), second.load(Ordering::Relaxed)) {
-                (false, _) => {
-                    let _ = writeln!(anstream::stderr(), "stopping; what was made in the cloud is deleted again");
-                }
-                (true, false) => second.store(true, Ordering::Relaxed),
-                (true, true) => drop(signal_hook::low_level::emulate_default_handler(signal)),
+            if !first.swap(true, Ordering::Relaxed) {
+                let _ = writeln!(anstream::stderr(), "stopping; what was made in the cloud is deleted again");
+            } else if second.swap(true, Ordering::Relaxed) {
+                drop(signal_hook::low_level::emulate_default_handler(signal));
             }
         }
     });

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use unluks::files::{Inputs, Role};
 use unluks::key::{read_first_line, read_key_file};
 use unluks::luks::unlock::{UnlockOptions, derivations};
+use unluks::num::to_usize;
 use unluks::{Error, Image, Key, Limits, Result, SecretBytes, UnlockedImage, VolumeKey};
 
 use crate::args::{KeyArgs, LimitArgs};
@@ -71,7 +72,7 @@ fn read_first(args: &KeyArgs, stdin_is_image: bool, backup: Option<&InBackup>) -
         return Ok(Material::Passphrases { key: Key::barbican(&all(path)?)?, guessed: false });
     }
     if let Some(path) = &args.key_file {
-        let size = args.keyfile_size.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+        let size = args.keyfile_size.map(to_usize).transpose()?;
         let offset = args.keyfile_offset.unwrap_or(0);
         return with_file(path, |f| read_key_file(f, offset, size)).map(plain);
     }

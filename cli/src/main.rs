@@ -55,7 +55,7 @@ fn serve_image(args: &mut args::ServeCommand) -> unluks::Result<ExitCode> {
     args.serve.check()?;
     let opened = open::Opened::open(&mut args.source)?;
     let open::Opened { source, image, .. } = &opened;
-    if source.pipe.is_some() {
+    if source.pipe().is_some() {
         return Err(Error::invalid("serve wants an image that can be read at any place, not a pipe"));
     }
     source.print_notes(args.quiet);

@@ -1,13 +1,18 @@
 //! The one way in: from the command line's words to an open image, and on to its plaintext.
 
 use std::io::Write;
+#[cfg(feature = "openstack")]
+use std::path::PathBuf;
 
+#[cfg(feature = "openstack")]
+use unluks::io::Pipe;
+use unluks::luks::unlock::UnlockOptions;
 use unluks::volume::VolumeOptions;
 use unluks::{Error, Image, ReadAt, Result, UnlockedImage, Volume};
 
 use crate::args::{KeyArgs, LimitArgs, SourceArgs};
 use crate::backup::{self, InBackup};
-use crate::key;
+use crate::key::{self, Material};
 use crate::source::{Source, is_dash};
 
 /// An image whose header was read and validated, with the files and the backup that it comes from.
@@ -38,6 +43,22 @@ impl Opened {
             source,
             backup,
             image,
+        })
+    }
+
+    /// Opens the image that comes through `pipe`, whose messages have `name` in front.
+    #[cfg(feature = "openstack")]
+    pub fn of_pipe(pipe: Pipe, name: PathBuf) -> Result<Self> {
+        let source = Source::of_pipe(pipe, name);
+        let image = source.image()?;
+        Ok(Self {
+            source,
+            backup: None,
+            image,
+            stdin_is_image: false,
+            force_header: false,
+            allow_truncated: false,
+            allow_foreign_segments: false,
         })
     }
 
@@ -72,12 +93,21 @@ impl Opened {
 
     /// Refuses what there is doubt of; then reads the key, derives from it, and says on the standard error how it opened.
     pub fn unlock(&self, key: &KeyArgs, limits: &LimitArgs, quiet: bool) -> Result<UnlockedImage> {
+        let options = key::options(self.allow_foreign_segments, key, limits);
+        self.unlock_with(|| key::read(key, self.stdin_is_image, self.backup.as_ref()), &options, quiet)
+    }
+
+    /// The same with a key that is had from elsewhere, once nothing is in doubt.
+    pub fn unlock_with(
+        &self,
+        material: impl FnOnce() -> Result<Material>,
+        options: &UnlockOptions,
+        quiet: bool,
+    ) -> Result<UnlockedImage> {
         if let Some(doubt) = self.doubts().into_iter().next() {
             return Err(doubt);
         }
-        let material = key::read(key, self.stdin_is_image, self.backup.as_ref())?;
-        let options = key::options(self.allow_foreign_segments, key, limits);
-        let unlocked = key::unlock(&self.image, material, &options, quiet).map_err(|e| self.source.named(e))?;
+        let unlocked = key::unlock(&self.image, material()?, options, quiet).map_err(|e| self.source.named(e))?;
         for passed_over in unlocked.passed_over().iter().filter(|_| !quiet) {
             let _ = writeln!(anstream::stderr(), "warning: a keyslot was passed over: {passed_over}");
         }
@@ -92,11 +122,7 @@ impl Opened {
         options: VolumeOptions,
         part_is_there: impl Fn(u64) -> bool,
     ) -> Result<Volume> {
-        let options = VolumeOptions {
-            allow_truncated: self.allow_truncated,
-            length_unknown: self.source.pipe.is_some(),
-            ..options
-        };
+        let options = VolumeOptions { allow_truncated: self.allow_truncated, ..options };
         let volume = unlocked.volume(options).or_else(|e| {
             // What is missing does not matter to a part that ends before it.
             let options = VolumeOptions { allow_truncated: true, ..options };

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use unluks::num::saturated;
 use unluks::progress::Progress;
 
 use crate::args::ProgressKind;
@@ -113,7 +114,7 @@ fn bar(total: Option<u64>, before: u64) -> ProgressBar {
 
 /// `bytes` and `total` in bytes, `bytes_per_second`, and `eta_seconds` where there is a total.
 fn line(bytes: u64, total: Option<u64>, before: u64, elapsed: Duration) -> serde_json::Value {
-    let millis = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX).max(1);
+    let millis = saturated(elapsed.as_millis()).max(1);
     let rate = bytes.saturating_sub(before).saturating_mul(1000) / millis;
     let eta = total.filter(|_| rate > 0).map(|t| t.saturating_sub(bytes) / rate);
     serde_json::json!({"bytes": bytes, "total": total, "bytes_per_second": rate, "eta_seconds": eta})

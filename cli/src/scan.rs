@@ -1,20 +1,19 @@
 //! `unluks scan`: every LUKS header of a disk, whether it is good, and the command that opens it.
 
-mod report;
+mod text;
 
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 use std::time::Instant;
 
 use unluks::progress::Progress;
+use unluks::scan::report::{self, Report};
 use unluks::scan::{Options, Scan};
-use unluks::{Error, Result};
+use unluks::{Error, Result, json};
 
 use crate::args::ScanArgs;
-use crate::inspect::json;
 use crate::progress::ProgressView;
 use crate::source::{Disk, WithinFile};
-use report::Report;
 
 pub fn run(args: &ScanArgs) -> Result<ExitCode> {
     let disk = Disk::open(&args.source())?;
@@ -40,12 +39,11 @@ pub fn run(args: &ScanArgs) -> Result<ExitCode> {
         let _ =
             writeln!(err, "warning: {} bytes could not be read, the first at byte {}: {}", u.bytes, u.first, u.error);
     }
-    let report = Report::new(args, &disk, &scan);
-    let output = if args.json {
-        json::pretty(&report).map_err(|e| Error::io("writing JSON", e.into()))? + "\n"
-    } else {
-        report.text()
-    };
+    let Disk { disk, format, sector_size, .. } = &disk;
+    let scanned = report::Disk { path: &args.image, disk: &**disk, format: *format, sector_size: *sector_size };
+    let mut report = Report::new(&scan, scanned);
+    text::add_commands(&mut report, args);
+    let output = if args.json { json::pretty(&report)? + "\n" } else { text::render(&report) };
     let mut stdout = anstream::stdout().lock();
     match stdout.write_all(output.as_bytes()).and_then(|()| stdout.flush()) {
         // Whoever reads has seen enough.
@@ -57,14 +55,15 @@ pub fn run(args: &ScanArgs) -> Result<ExitCode> {
 }
 
 fn nothing(scan: &Scan) -> Error {
-    let error = match (&scan.unreadable, scan.containers.is_empty()) {
+    if !scan.containers.is_empty() {
+        return Error::corrupt("magic", "no LUKS header that opens: each that begins as one is damaged or cut off");
+    }
+    match &scan.unreadable {
         // What could not be read may be what was looked for.
-        (Some(u), true) => {
+        Some(u) => {
             let message = format!("no LUKS header where it can be read: {} bytes cannot", u.bytes);
-            return Error::new(unluks::ErrorKind::Io, message).at(u.first);
+            Error::new(unluks::ErrorKind::Io, message).at(u.first)
         }
-        (_, true) => "no LUKS header at any place of it",
-        (_, false) => "no LUKS header that opens: each that begins as one is damaged or cut off",
-    };
-    Error::corrupt("magic", error)
+        None => Error::corrupt("magic", "no LUKS header at any place of it"),
+    }
 }

@@ -27,8 +27,6 @@ pub struct Source {
     found: Found,
     /// The detached header.
     header: Option<Arc<dyn ReadAt>>,
-    /// The pipe that the image comes through, where it does.
-    pub pipe: Option<Arc<Pipe>>,
     /// All files behind it, and the keys: what is never an output.
     pub inputs: Inputs,
 }
@@ -58,9 +56,9 @@ impl Disk {
         if is_dash(&args.image) {
             return Err(no_pipe());
         }
-        let (mut inputs, mut pipe) = (Inputs::default(), None);
-        let file = open_file(&args.image, Role::Image, &mut inputs, &mut pipe)?;
-        if pipe.is_some() {
+        let mut inputs = Inputs::default();
+        let file = open_file(&args.image, Role::Image, &mut inputs)?;
+        if file.pipe().is_some() {
             return Err(no_pipe().within_file(&args.image));
         }
         let segments = more_segments(args, &*file, &mut inputs)?;
@@ -91,23 +89,20 @@ pub fn shown(path: &Path) -> String {
 impl Source {
     pub fn open(args: &SourceArgs) -> Result<Self> {
         let mut inputs = Inputs::default();
-        let mut pipe = None;
         let file: Arc<dyn ReadAt> = if is_dash(&args.image) {
             // It may be a file all the same.
             inputs.add(&stdin()?, shown(&args.image), Role::Image)?;
-            let p = Arc::new(Pipe::new(Box::new(std::io::stdin())));
-            pipe = Some(Arc::clone(&p));
-            p
+            Arc::new(Pipe::new(Box::new(std::io::stdin())))
         } else {
-            open_file(&args.image, Role::Image, &mut inputs, &mut pipe)?
+            open_file(&args.image, Role::Image, &mut inputs)?
         };
         let header = match &args.header {
             Some(path) if is_dash(path) => return Err(Error::invalid("--header cannot be the standard input")),
-            Some(path) => Some(open_file(path, Role::Header, &mut inputs, &mut None)?),
+            Some(path) => Some(open_file(path, Role::Header, &mut inputs)?),
             None => None,
         };
         let mut segments = Vec::new();
-        let found = match &pipe {
+        let found = match file.pipe() {
             Some(_)
                 if args.format.is_some_and(|f| f != Format::Raw)
                     || args.partition.is_some()
@@ -120,12 +115,7 @@ impl Source {
             }
             Some(_) => {
                 refuse_container(args, &*file).map_err(|e| e.within_file(&args.image))?;
-                Found {
-                    file: Arc::clone(&file),
-                    place: Place::File(Arc::clone(&file)),
-                    format: Format::Raw,
-                    notes: Vec::new(),
-                }
+                whole(&file)
             }
             None => {
                 segments = more_segments(args, &*file, &mut inputs)?;
@@ -134,7 +124,20 @@ impl Source {
             }
         };
         let header_name = args.header.clone().unwrap_or_else(|| args.image.clone());
-        Ok(Self { name: args.image.clone(), header_name, file, segments, found, header, pipe, inputs })
+        Ok(Self { name: args.image.clone(), header_name, file, segments, found, header, inputs })
+    }
+
+    /// An image that comes through a pipe of that name, with its header in front.
+    #[cfg(feature = "openstack")]
+    pub fn of_pipe(pipe: Pipe, name: PathBuf) -> Self {
+        let file: Arc<dyn ReadAt> = Arc::new(pipe);
+        let (found, header_name) = (whole(&file), name.clone());
+        Self { name, header_name, file, segments: Vec::new(), found, header: None, inputs: Inputs::default() }
+    }
+
+    /// The pipe that the image comes through, where it does.
+    pub fn pipe(&self) -> Option<&Pipe> {
+        self.file.pipe()
     }
 
     /// The image's name in front of an error of it.
@@ -154,11 +157,6 @@ impl Source {
         }
     }
 
-    /// The header as a source.
-    pub fn header(&self) -> &Arc<dyn ReadAt> {
-        self.header.as_ref().unwrap_or(self.found.place.source())
-    }
-
     /// Where the LUKS container is in the image file.
     pub fn place(&self) -> &Place {
         &self.found.place
@@ -172,7 +170,7 @@ impl Source {
     /// Reads and validates the header.
     pub fn image(&self) -> Result<Image> {
         let image = Image::open_found(&self.found, self.header.clone()).map_err(|e| {
-            if e.is(Condition::NoHeader) && self.pipe.is_some() && self.header.is_none() {
+            if e.is(Condition::NoHeader) && self.pipe().is_some() && self.header.is_none() {
                 e.with_hint(
                     "a pipe has to begin with the LUKS header: save a whole disk to a file first, and its partitions are looked at",
                 )
@@ -182,6 +180,11 @@ impl Source {
         });
         image.map_err(|e| e.within_file(&self.header_name))
     }
+}
+
+/// A file that is its own container, by all that is known of it.
+fn whole(file: &Arc<dyn ReadAt>) -> Found {
+    Found { file: Arc::clone(file), place: Place::File(Arc::clone(file)), format: Format::Raw, notes: Vec::new() }
 }
 
 /// Names the container format or the packed file that a pipe begins as: what comes through a pipe is a raw image.
@@ -220,9 +223,8 @@ fn options(args: &SourceArgs, segments: &[SegmentFile], with: Vec<Member>) -> Fi
 fn members(args: &SourceArgs, inputs: &mut Inputs) -> Result<Vec<Member>> {
     let mut all = Vec::new();
     for path in &args.with {
-        let mut pipe = None;
-        let file = open_file(path, Role::Image, inputs, &mut pipe)?;
-        if pipe.is_some() {
+        let file = open_file(path, Role::Image, inputs)?;
+        if file.pipe().is_some() {
             let message = "a disk of a set has to be read at any place, and is no pipe";
             return Err(Error::invalid(message).within_file(path));
         }
@@ -245,10 +247,7 @@ fn more_segments(args: &SourceArgs, file: &dyn ReadAt, inputs: &mut Inputs) -> R
     if !paths.is_empty() {
         allow_many_files();
     }
-    paths
-        .into_iter()
-        .map(|path| Ok(SegmentFile { file: open_file(&path, Role::Image, inputs, &mut None)?, path }))
-        .collect()
+    paths.into_iter().map(|path| Ok(SegmentFile { file: open_file(&path, Role::Image, inputs)?, path })).collect()
 }
 
 /// A set may have more files than a process may have open at first; best effort, for most have a few.
@@ -259,14 +258,12 @@ fn allow_many_files() {
 }
 
 /// A regular file or block device is read at any position, a FIFO as a pipe.
-fn open_file(path: &Path, role: Role, inputs: &mut Inputs, pipe: &mut Option<Arc<Pipe>>) -> Result<Arc<dyn ReadAt>> {
+fn open_file(path: &Path, role: Role, inputs: &mut Inputs) -> Result<Arc<dyn ReadAt>> {
     use std::os::unix::fs::FileTypeExt;
     let file = File::open(path).map_err(|e| Error::io(format!("opening {}", shown(path)), e))?;
     let kind = file.metadata().map_err(|e| Error::io(format!("looking at {}", shown(path)), e))?.file_type();
     if kind.is_fifo() || kind.is_socket() {
-        let p = Arc::new(Pipe::new(Box::new(file)));
-        *pipe = Some(Arc::clone(&p));
-        return Ok(p);
+        return Ok(Arc::new(Pipe::new(Box::new(file))));
     }
     inputs.add(&file, shown(path), role)?;
     Ok(Arc::new(FileSource::new(file).map_err(|e| e.within(shown(path)))?))

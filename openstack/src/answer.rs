@@ -11,9 +11,10 @@ use reqwest::Method;
 use serde_json::Value;
 
 use unluks::error::{Error, ErrorKind, Result, escape};
+use unluks::num::{at_most, to_u64};
 
 /// Bytes of a file that are read and sent at a time.
-const UPLOAD_CHUNK: u64 = 256 << 10;
+const UPLOAD_CHUNK: usize = 256 << 10;
 
 /// A service of the catalogue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,10 +170,10 @@ impl futures_core::Stream for FileStream {
         if self.cancelled.load(Ordering::Relaxed) {
             return Poll::Ready(Some(Err(std::io::ErrorKind::Interrupted.into())));
         }
-        let n = (self.len - self.at).min(UPLOAD_CHUNK);
-        let mut chunk = vec![0; usize::try_from(n).unwrap_or(0)];
+        let n = at_most(self.len - self.at, UPLOAD_CHUNK);
+        let mut chunk = vec![0; n];
         let read = self.file.read_exact(&mut chunk);
-        self.at += n;
+        self.at += to_u64(n);
         Poll::Ready(Some(read.map(|()| chunk)))
     }
 }

@@ -20,7 +20,7 @@
 //! The names are put together by cryptsetup's `cipher_c2dm` (lib/libdevmapper.c), the sizes by its
 //! `INTEGRITY_tag_size` and `INTEGRITY_key_size` (lib/integrity/integrity.c).
 
-use crate::num::to_u64;
+use crate::num::{from_u32, to_u64, to_usize};
 mod aegis128;
 mod ccm;
 mod chacha20_poly1305;
@@ -129,7 +129,7 @@ impl SectorAead {
         sector_size: u32,
     ) -> Result<Self> {
         let names = Names::of(encryption);
-        let size = usize::try_from(sector_size).unwrap_or(usize::MAX);
+        let size = from_u32(sector_size);
         if !size.is_power_of_two() || !(512..=SECTOR_MAX).contains(&size) {
             let message = format!("found {sector_size}; 512, 1024, 2048 and 4096 are allowed");
             return Err(Error::corrupt("sector_size", message));
@@ -143,7 +143,7 @@ impl SectorAead {
             }
             _ => {
                 let (usual, tag_size) = mac_sizes(integrity)?;
-                let mac_len = mac_key_size.map_or(usual, |n| usize::try_from(n).unwrap_or(usize::MAX));
+                let mac_len = mac_key_size.map_or(Ok(usual), to_usize)?;
                 let split = key.len().checked_sub(mac_len).ok_or_else(|| {
                     let message = format!("found {} bytes; {integrity} alone takes {mac_len} of them", key.len());
                     Error::corrupt("key_size", message)

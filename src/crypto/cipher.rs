@@ -19,6 +19,7 @@ use crate::crypto::hash::Hash;
 use crate::crypto::iv::{EncryptBlocks, IvGenerator};
 use crate::crypto::spec::{CipherName, CipherSpec, IvMode, Mode};
 use crate::error::{Error, Result};
+use crate::num::from_u32;
 
 /// How many sectors are decrypted at once: enough IVs to fill the widest backend twice.
 const RUN: usize = 128;
@@ -125,7 +126,7 @@ impl SectorCipher {
     /// # Errors
     /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) where `data` is not whole sectors.
     pub fn decrypt(&self, data: &mut [u8], iv_sector: u64) -> Result<()> {
-        let sector_size = usize::try_from(self.sector_size).unwrap_or(usize::MAX);
+        let sector_size = from_u32(self.sector_size);
         if !data.len().is_multiple_of(sector_size) {
             let message = format!("{} bytes are not whole sectors of {sector_size} bytes", data.len());
             return Err(Error::invalid(message));
@@ -158,7 +159,7 @@ impl SectorCipher {
     /// Decrypts whole sectors with an IV each, which are overwritten.
     pub(crate) fn decrypt_with(&self, data: &mut [u8], ivs: &mut [u8]) {
         if let Some((mode, _)) = &self.keyed {
-            mode.decrypt(data, ivs, usize::try_from(self.sector_size).unwrap_or(usize::MAX));
+            mode.decrypt(data, ivs, from_u32(self.sector_size));
         }
     }
 }

@@ -410,9 +410,9 @@ impl Writing<'_> {
     fn stream(&mut self, hashes: &Hashes<'_>, options: Options, progress: &Progress) -> Result<(u64, Vec<Hashed>)> {
         let skip = self.resumed_at();
         let mut hashers = Hashers::default();
-        let mut of_pipe = Vec::new();
+        let (pipe, mut of_pipe) = (self.job.volume.pipe(), Vec::new());
         for w in hashes.wanted {
-            match (w.of, self.job.pipe) {
+            match (w.of, pipe) {
                 (Of::Plaintext, _) => {
                     let target = self.sink.target().filter(|_| skip > 0);
                     let written = target.map(|target| target.reader().map(|file| (file, skip))).transpose()?;
@@ -423,7 +423,7 @@ impl Writing<'_> {
             }
         }
         let tap = |pipe| PipeHashes::tap(pipe, &of_pipe).map(|tapped| (pipe, tapped));
-        let tapped = self.job.pipe.filter(|_| !of_pipe.is_empty()).map(tap).transpose()?;
+        let tapped = pipe.filter(|_| !of_pipe.is_empty()).map(tap).transpose()?;
         progress.add(skip);
         // One that passes over bad sectors does not go on with a journal: see there.
         let journal = self.journal.as_mut().filter(|_| passes_over_nothing(&self.job));

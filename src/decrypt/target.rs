@@ -373,7 +373,7 @@ pub fn memory() -> u64 {
     let info = rustix::system::sysinfo();
     // On machines of 32 bits these fields are narrower.
     #[allow(clippy::useless_conversion)]
-    let total = u64::try_from(info.totalram).unwrap_or(u64::MAX);
+    let total = u64::from(info.totalram);
     total.saturating_mul(info.mem_unit.into())
 }
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::error::{Error, Result};
 use crate::io::{ReadAt, check_range};
 use crate::limits::CONTAINER_CACHE;
+use crate::num::{at_most, to_usize};
 
 /// The values that were used last, found by number.
 ///
@@ -29,9 +30,7 @@ struct Slot<T> {
 impl<T: Clone> Cache<T> {
     /// A cache for values of `size` bytes each, [`CONTAINER_CACHE`] bytes together.
     pub(super) fn for_size(size: u64) -> Self {
-        let most = usize::try_from(CONTAINER_CACHE.checked_div(size).unwrap_or(CONTAINER_CACHE))
-            .unwrap_or(usize::MAX)
-            .clamp(2, 256);
+        let most = at_most(CONTAINER_CACHE.checked_div(size).unwrap_or(CONTAINER_CACHE), 256).max(2);
         Self { slots: Mutex::new(Slots { slots: Vec::new(), clock: 0 }), most }
     }
 
@@ -103,12 +102,11 @@ impl Pages {
         self.check(offset, 1)?;
         let start = offset - offset % PAGE;
         let page = self.cache.get_or_make(start, || {
-            let len = usize::try_from(PAGE.min(self.file.len() - start)).unwrap_or(0);
-            let mut page = vec![0; len];
+            let mut page = vec![0; to_usize(PAGE.min(self.file.len() - start))?];
             self.file.read_exact_at(&mut page, start)?;
             Ok(page.into())
         })?;
-        let skip = usize::try_from(offset - start).unwrap_or(usize::MAX);
+        let skip = at_most(offset - start, <[u8]>::len(&page));
         Ok(take(page.get(skip..).unwrap_or_default()))
     }
 
@@ -138,7 +136,7 @@ impl Pages {
         if !take(first)? || count == 1 {
             return Ok(());
         }
-        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        let count = to_usize(count)?;
         self.with(offset, |page| {
             let (entries, _) = page.as_chunks::<N>();
             for entry in entries.iter().take(count).skip(1) {

@@ -36,7 +36,7 @@ use super::unpack::{Packing, unpack};
 use crate::error::{Error, ErrorKind, Result, escape};
 use crate::io::{ReadAt, check_range};
 use crate::limits::{CONTAINER_UNIT_MAX, EWF_SECTIONS_MAX};
-use crate::num::{at_most, to_u64};
+use crate::num::{at_most, to_u64, to_usize};
 
 /// The first bytes of a segment file.
 pub(super) const MAGIC: [u8; 8] = *b"EVF\x09\x0d\x0a\xff\x00";
@@ -214,7 +214,7 @@ impl ReadAt for Joined {
         let (mut rest, mut offset) = (buf, offset);
         while let (false, Some((start, part))) = (rest.is_empty(), self.parts.get(n)) {
             let held = part.len() - (offset - start);
-            let len = rest.len().min(usize::try_from(held).unwrap_or(usize::MAX));
+            let len = at_most(held, rest.len());
             let (here, more) = rest.split_at_mut(len);
             part.read_exact_at(here, offset - start)?;
             offset += to_u64(len);
@@ -483,7 +483,7 @@ impl Layout for Chunks {
         let (start, end, compressed) = self.find(unit)?;
         // The last chunk holds only what the disk has left.
         let wanted = self.volume.chunk_size.min(self.volume.size.saturating_sub(unit * self.volume.chunk_size));
-        let mut bytes = vec![0; usize::try_from(end - start).unwrap_or(0)];
+        let mut bytes = vec![0; to_usize(end - start)?];
         fields::fill(&self.file, &mut bytes, start, "container.truncated", "a chunk")?;
         if compressed {
             return unpack(Packing::Zlib, &bytes, self.volume.chunk_size).map_err(|e| e.at(start));

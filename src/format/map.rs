@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::cache::Cache;
 use crate::error::{Error, Result};
 use crate::io::{Extent, ReadAt, check_range};
-use crate::num::to_u64;
+use crate::num::{to_u64, to_usize};
 
 /// Where a run of the disk's bytes lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +108,7 @@ impl<L: Layout> ReadAt for Mapped<L> {
             let wanted = to_u64(rest.len());
             let run = run_within(&self.layout, offset, wanted)?;
             let len = run.len.min(wanted);
-            let (part, more) = rest.split_at_mut(usize::try_from(len).unwrap_or(0));
+            let (part, more) = rest.split_at_mut(to_usize(len)?);
             match run.place {
                 Place::Zero => part.fill(0),
                 Place::Stored(at) => self.layout.file().read_exact_at(part, at)?,

@@ -23,6 +23,7 @@ use super::map::{Layout, Mapped, Place, Run};
 use super::unpack::{Packing, unpack};
 use crate::error::{Error, Result};
 use crate::io::ReadAt;
+use crate::num::to_usize;
 
 /// The bytes that an image of version 1 begins with.
 pub(super) const MAGIC: [u8; 8] = *b"QFI\xfb\0\0\0\x01";
@@ -132,7 +133,7 @@ impl Layout for Qcow1 {
         let cluster = 1u64 << self.cluster_bits;
         let len = entry >> (63 - self.cluster_bits) & (cluster - 1);
         let at = entry & ((1 << (63 - self.cluster_bits)) - 1);
-        let mut packed = vec![0; usize::try_from(len).unwrap_or_default()];
+        let mut packed = vec![0; to_usize(len)?];
         fields::fill(&self.file, &mut packed, at, "qcow.l2_entry", "a compressed cluster")?;
         unpack(Packing::Deflate, &packed, cluster)
     }

@@ -40,6 +40,7 @@ use super::unpack::{Packing, unpack};
 use crate::error::{Error, Result};
 use crate::io::{ReadAt, Window};
 use crate::limits::{CONTAINER_RUNS_MAX, QCOW2_L1_SIZE_MAX};
+use crate::num::{low_u64, to_usize};
 
 const FEATURE_DIRTY: u64 = 1 << 0;
 const FEATURE_CORRUPT: u64 = 1 << 1;
@@ -124,6 +125,27 @@ pub trait HostMap: Send + Sync {
     /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) for a compressed cluster, and
     /// [`ErrorKind::Io`](crate::ErrorKind::Io).
     fn map(&self, guest: u64, wanted: u64) -> Result<Mapping>;
+
+    /// Follows the tables, and gives how many bytes the file lacks at least: 0 where it has all clusters, `None` where
+    /// the tables are too many to follow, or broken.
+    #[expect(clippy::arithmetic_side_effects, reason = "no run reaches beyond the disk")]
+    fn missing(&self) -> Option<u64> {
+        let mut at = 0;
+        for _ in 0..CONTAINER_RUNS_MAX {
+            if at >= self.virtual_size() {
+                return Some(0);
+            }
+            at += match self.map(at, u64::MAX) {
+                Ok(Mapping::Host { len, .. } | Mapping::Zero { len }) => len,
+                Err(e) if e.rule() == "container.truncated" => {
+                    let end = e.offset().unwrap_or(0).saturating_add(SECTOR);
+                    return Some(end.saturating_sub(self.file().len()).max(1));
+                }
+                Err(_) => return None,
+            };
+        }
+        None
+    }
 }
 
 /// A qcow2 image with its own LUKS encryption (`crypt_method` 2).
@@ -134,29 +156,6 @@ pub struct Qcow2Luks {
     pub header: Arc<dyn ReadAt>,
     /// Where the encrypted clusters lie.
     pub clusters: Arc<dyn HostMap>,
-}
-
-impl Qcow2Luks {
-    /// Follows the tables, and gives how many bytes the file lacks at least: 0 where it has all clusters, `None` where
-    /// the tables are too many to follow, or broken.
-    #[expect(clippy::arithmetic_side_effects, reason = "no run reaches beyond the disk")]
-    pub fn missing(&self) -> Option<u64> {
-        let mut at = 0;
-        for _ in 0..CONTAINER_RUNS_MAX {
-            if at >= self.clusters.virtual_size() {
-                return Some(0);
-            }
-            at += match self.clusters.map(at, u64::MAX) {
-                Ok(Mapping::Host { len, .. } | Mapping::Zero { len }) => len,
-                Err(e) if e.rule() == "container.truncated" => {
-                    let end = e.offset().unwrap_or(0).saturating_add(SECTOR);
-                    return Some(end.saturating_sub(self.clusters.file().len()).max(1));
-                }
-                Err(_) => return None,
-            };
-        }
-        None
-    }
 }
 
 /// An opened qcow2 image.
@@ -396,10 +395,13 @@ impl Qcow2 {
                 (false, ..) => Ok(Unit::Zero),
             };
         }
-        match (entry & L2_ZERO != 0, host) {
-            (true, _) if self.version == 2 => wrong("its cluster is marked as zeroes, which version 2 does not know"),
-            (true, _) | (false, 0) => Ok(Unit::Zero),
-            (false, _) => Ok(Unit::Host(host)),
+        let zero = entry & L2_ZERO != 0;
+        if zero && self.version == 2 {
+            wrong("its cluster is marked as zeroes, which version 2 does not know")
+        } else if zero || host == 0 {
+            Ok(Unit::Zero)
+        } else {
+            Ok(Unit::Host(host))
         }
     }
 
@@ -450,7 +452,7 @@ impl Qcow2 {
         if self.extended_l2 {
             self.pages.each::<16>(l2_entry, entries, |bytes| {
                 let both = u128::from_be_bytes(bytes);
-                step(high(both), low(both))
+                step(low_u64(both >> 64), low_u64(both))
             })?;
         } else {
             self.pages.each::<8>(l2_entry, entries, |bytes| step(u64::from_be_bytes(bytes), 0))?;
@@ -467,14 +469,6 @@ impl Qcow2 {
         }
         Ok(run)
     }
-}
-
-fn high(both: u128) -> u64 {
-    u64::try_from(both >> 64).unwrap_or(0)
-}
-
-fn low(both: u128) -> u64 {
-    u64::try_from(both & u128::from(u64::MAX)).unwrap_or(0)
 }
 
 impl Layout for Qcow2 {
@@ -530,7 +524,7 @@ impl Layout for Qcow2 {
         let end = host - host % 512 + (more_sectors + 1) * 512;
         // The last sector may lie beyond the file's end: QEMU writes only the bytes that the stream has.
         let len = end.min(self.file.len()).saturating_sub(host);
-        let mut packed = vec![0; usize::try_from(len).unwrap_or(0)];
+        let mut packed = vec![0; to_usize(len)?];
         fields::fill(&self.file, &mut packed, host, "container.truncated", "a compressed cluster")?;
         unpack(self.packing, &packed, self.cluster()).map_err(|e| e.at(host))
     }

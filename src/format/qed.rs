@@ -20,6 +20,7 @@ use super::fields;
 use super::map::{Layout, Mapped, Place, Run};
 use crate::error::{Error, Result, escape};
 use crate::io::ReadAt;
+use crate::num::from_u32;
 
 /// The bytes that a QED image begins with.
 pub(super) const MAGIC: [u8; 4] = *b"QED\0";
@@ -94,7 +95,7 @@ pub(super) fn open(file: Arc<dyn ReadAt>, notes: &mut Vec<String>) -> Result<Arc
 }
 
 fn refuse_backing(file: &dyn ReadAt, header: &Header) -> Error {
-    let len = usize::try_from(header.backing_filename_size.get().min(NAME_MAX)).unwrap_or_default();
+    let len = from_u32(header.backing_filename_size.get().min(NAME_MAX));
     let mut name = vec![0; len];
     let at = u64::from(header.backing_filename_offset.get());
     let name = match fields::fill(file, &mut name, at, "qed.backing_filename", "the name of the backing file") {

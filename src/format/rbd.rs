@@ -26,7 +26,7 @@ use super::runs::{Runs, RunsDisk, Source};
 use crate::error::{Error, Result, escape};
 use crate::io::ReadAt;
 use crate::limits::RBD_RECORDS_MAX;
-use crate::num::to_u64;
+use crate::num::{to_u64, to_usize};
 
 /// The banner of `rbd export --export-format 2`.
 pub(super) const IMAGE: &[u8] = b"rbd image v2\n";
@@ -210,7 +210,7 @@ impl Reader<'_> {
         if len > NAME_MAX {
             return Err(self.wrong(format!("a snapshot's name takes {len} bytes; at most {NAME_MAX} are allowed")));
         }
-        let mut name = vec![0; usize::try_from(len).unwrap_or_default()];
+        let mut name = vec![0; to_usize(len)?];
         fields::fill(self.file, &mut name, self.at, "container.truncated", "a snapshot's name")?;
         self.skip(len)?;
         Ok(String::from_utf8_lossy(&name).into_owned())

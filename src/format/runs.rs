@@ -7,6 +7,7 @@ use super::map::{Layout, Place, Run};
 use crate::error::{Error, Result};
 use crate::io::ReadAt;
 use crate::limits::FORMAT_RUNS_MAX;
+use crate::num::{at_most, low_u32, to_usize};
 
 /// Where a listed run's bytes come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +77,7 @@ impl Listed {
             // The run's end was checked, and its data lies in the file.
             Source::Stored(at) => Source::Stored(at.saturating_add(skip)),
             Source::Filled(mut pattern) => {
-                pattern.rotate_left(usize::try_from(skip % 4).unwrap_or_default());
+                pattern.rotate_left(at_most(skip % 4, 3));
                 Source::Filled(pattern)
             }
             Source::Zero => Source::Zero,
@@ -130,8 +131,8 @@ impl Layout for RunsDisk {
 
     /// The unit's number is its pattern.
     fn unpack(&self, unit: u64) -> Result<Vec<u8>> {
-        let pattern = u32::try_from(unit).unwrap_or_default().to_be_bytes();
-        Ok(pattern.repeat(usize::try_from(FILLED / 4).unwrap_or_default()))
+        let pattern = low_u32(unit).to_be_bytes();
+        Ok(pattern.repeat(to_usize(FILLED / 4)?))
     }
 
     fn unit_size(&self) -> u64 {

@@ -7,6 +7,7 @@ use flate2::{Decompress, FlushDecompress, Status};
 
 use crate::error::{Error, Result};
 use crate::limits::ZSTD_WINDOW_MAX;
+use crate::num::at_most;
 
 /// How a container compresses its units.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,10 +32,12 @@ pub(super) fn unpack(packing: Packing, packed: &[u8], most: u64) -> Result<Vec<u
             // One byte of room more than is allowed, so that a stream that gives more is seen, and so that one that
             // fills the unit is read on to its checksum.
             let (out, ended) = inflate(true, packed, most.saturating_add(1))?;
-            match ended && out.len() <= most {
-                true => Ok(out),
-                false if ended || out.len() > most => Err(bad(format!("it gives more than {most} bytes"))),
-                false => Err(bad(format!("its stream is cut off after {} bytes", out.len()))),
+            if out.len() > most {
+                Err(bad(format!("it gives more than {most} bytes")))
+            } else if ended {
+                Ok(out)
+            } else {
+                Err(bad(format!("its stream is cut off after {} bytes", out.len())))
             }
         }
         Packing::Zstd => {
@@ -64,7 +67,7 @@ fn inflate(zlib: bool, packed: &[u8], most: usize) -> Result<(Vec<u8>, bool)> {
     let mut stream = Decompress::new(zlib);
     // All input and room for all output are there, so one call goes as far as the stream goes.
     let status = stream.decompress(packed, &mut out, FlushDecompress::Finish).map_err(bad)?;
-    out.truncate(usize::try_from(stream.total_out()).unwrap_or(0));
+    out.truncate(at_most(stream.total_out(), most));
     Ok((out, status == Status::StreamEnd))
 }
 

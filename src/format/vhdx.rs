@@ -28,6 +28,7 @@ use super::map::{Layout, Mapped, Place, Run};
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::ReadAt;
 use crate::limits::VHDX_LOG_MAX;
+use crate::num::from_u32;
 
 const HEADERS: [u64; 2] = [64 << 10, 128 << 10];
 const REGION_TABLES: [u64; 2] = [192 << 10, 256 << 10];
@@ -223,7 +224,7 @@ impl Regions {
             return Err(wrong(format!("found {count} regions; {ENTRIES_MAX} are allowed")));
         }
         let (mut bat, mut metadata) = (None, None);
-        let entries = bytes.get(16..).unwrap_or_default().chunks_exact(32).take(usize::try_from(count).unwrap_or(0));
+        let entries = bytes.get(16..).unwrap_or_default().chunks_exact(32).take(from_u32(count));
         for region in entries.filter_map(|b| Region::read_from_bytes(b).ok()) {
             let place = (region.file_offset.get(), u64::from(region.length.get()));
             let slot = match Uuid::from_bytes_le(region.guid) {

@@ -190,7 +190,7 @@ struct Extent {
 
 impl Descriptor {
     fn read(file: &(impl ReadAt + ?Sized), offset: u64, len: u64) -> Result<Self> {
-        let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
+        let mut bytes = vec![0; num::to_usize(len)?];
         fields::fill(file, &mut bytes, offset, "vmdk.descriptor", "the descriptor")?;
         Ok(Self::parse(&String::from_utf8_lossy(bytes.split(|b| *b == 0).next().unwrap_or_default())))
     }
@@ -410,7 +410,7 @@ impl Layout for Sparse {
             )
             .at(at));
         }
-        let mut packed = vec![0; usize::try_from(len).unwrap_or(0)];
+        let mut packed = vec![0; num::to_usize(len)?];
         fields::fill(&self.file, &mut packed, at, "container.truncated", "a packed grain")?;
         unpack(Packing::Zlib, &packed, self.grain).map_err(|e| e.at(at))
     }

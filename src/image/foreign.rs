@@ -63,5 +63,5 @@ impl Image {
 
 /// How much data a file that begins with a header has behind it.
 fn state(metadata: &Metadata, file: &dyn ReadAt) -> State {
-    assess(metadata, DataFile { len: Some(file.len()), detached: false }).state
+    assess(metadata, DataFile { len: file.known_len(), detached: false }).state
 }

@@ -93,6 +93,16 @@ impl Image {
     /// As [`crate::open`]; [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for a header beside a qcow2 image
     /// that has its own.
     pub fn open_found(found: &Found, header: Option<Arc<dyn ReadAt>>) -> Result<Self> {
+        let mut image = Self::open_place(found, header)?;
+        image.notes = found.notes.as_slice().into();
+        image.file = match found.place {
+            Place::File(_) => None,
+            Place::Inside(_) | Place::Qcow2Luks(_) => Some(Arc::clone(&found.file)),
+        };
+        Ok(image)
+    }
+
+    fn open_place(found: &Found, header: Option<Arc<dyn ReadAt>>) -> Result<Self> {
         match (&found.place, header) {
             (Place::Qcow2Luks(_), Some(_)) => Err(Error::invalid(
                 "a qcow2 image that encrypts its clusters has a header of its own, and takes no other one",

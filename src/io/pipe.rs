@@ -17,7 +17,7 @@ pub type Tap = Box<dyn FnMut(&[u8]) + Send>;
 /// A source that can be read only once and in order.
 ///
 /// Reading it through [`ReadAt`] keeps what was read, so that headers can be parsed; reading it through
-/// [`Pipe::read_on`] does not. Its length is not known: it says `u64::MAX`.
+/// [`Pipe::read_on`] does not. Its length is not known, and is `u64::MAX` where a number is wanted.
 pub struct Pipe {
     state: Mutex<State>,
 }
@@ -124,6 +124,10 @@ impl State {
 impl ReadAt for Pipe {
     fn len(&self) -> u64 {
         u64::MAX
+    }
+
+    fn pipe(&self) -> Option<&Pipe> {
+        Some(self)
     }
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {

@@ -24,7 +24,7 @@ use super::metadata::{Keyslot, KeyslotKind, Metadata};
 use crate::error::Result;
 use crate::io::ReadAt;
 use crate::limits::{KEYSLOTS_MAX, STRIPES};
-use crate::num::to_u64;
+use crate::num::{at_most, to_u64};
 
 /// Bytes that are judged together: the least that a disk writes, and the least that tells noise from other things.
 const SECTOR: usize = 512;
@@ -95,16 +95,15 @@ pub fn check(header: &(impl ReadAt + ?Sized), keyslot: &Keyslot) -> Result<Optio
     let sectors = material.checked_div(to_u64(SECTOR)).unwrap_or(0);
     let mut judged = Judged::default();
     let mut buf = vec![0u8; PIECE];
-    let (mut at, mut left) =
-        (keyslot.area.offset, usize::try_from(sectors).unwrap_or(usize::MAX).saturating_mul(SECTOR));
+    let (mut at, mut left) = (keyslot.area.offset, sectors.saturating_mul(to_u64(SECTOR)));
     while left > 0 {
-        let piece = &mut buf[..left.min(PIECE)];
+        let piece = &mut buf[..at_most(left, PIECE)];
         header.read_exact_at(piece, at)?;
         for sector in piece.chunks_exact(SECTOR) {
             judged.sector(sector, at);
             at = at.saturating_add(to_u64(SECTOR));
         }
-        left = left.saturating_sub(piece.len());
+        left = left.saturating_sub(to_u64(piece.len()));
     }
     Ok(judged.finish(sectors))
 }

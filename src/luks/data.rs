@@ -13,6 +13,8 @@ pub struct DataFile {
 
 /// How much of the data is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 pub enum State {
     /// All bytes that the header names.
     Complete,
@@ -53,6 +55,7 @@ impl State {
 
 /// What [`assess`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Data {
     /// How much of it is there.
     pub state: State,

@@ -9,6 +9,8 @@ use crate::limits::{ARGON2_LANES_MAX, Limits};
 
 /// How much a finding matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "lowercase"))]
 pub enum Severity {
     /// Worth knowing.
     Note,
@@ -31,6 +33,7 @@ impl Severity {
 
 /// Something about a header that its owner should know.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Finding {
     /// How much it matters.
     pub severity: Severity,

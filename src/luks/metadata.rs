@@ -67,6 +67,8 @@ pub struct Metadata {
 
 /// Which of the two places of a LUKS2 header a copy is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "lowercase"))]
 pub enum Role {
     /// At the start.
     Primary,
@@ -114,6 +116,7 @@ pub struct HeaderCopy {
 
 /// Something that the two header copies say differently.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Difference {
     /// The field of the binary header, or the path in the JSON area, such as `keyslots.0.kdf.time`.
     pub field: String,
@@ -158,6 +161,7 @@ pub struct Keyslot {
 
 /// Bytes from `offset` on, `size` many, counted from the start of the header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Area {
     /// Offset in bytes.
     pub offset: u64,
@@ -270,6 +274,7 @@ impl fmt::Debug for Bytes {
 
 /// The state of a reencryption, as its keyslot holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct ReencryptKeyslot {
     /// `encrypt`, `reencrypt` or `decrypt`.
     pub mode: String,
@@ -313,6 +318,16 @@ impl Priority {
             1 => Self::Normal,
             2 => Self::Prefer,
             n => Self::Unknown(n),
+        }
+    }
+
+    /// cryptsetup's name for it, where it has one.
+    pub fn name(self) -> Option<&'static str> {
+        match self {
+            Self::Ignore => Some("ignore"),
+            Self::Normal => Some("normal"),
+            Self::Prefer => Some("prefer"),
+            Self::Unknown(_) => None,
         }
     }
 
@@ -381,8 +396,10 @@ pub struct CryptSegment {
 
 /// The dm-integrity layer of a segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Integrity {
     /// The integrity algorithm, such as `hmac(sha256)` or `aead`.
+    #[cfg_attr(feature = "serde", serde(rename = "type"))]
     pub kind: String,
     /// The journal's encryption, `none` in all that cryptsetup writes.
     pub journal_encryption: String,
@@ -431,12 +448,15 @@ pub enum DigestKind {
 
 /// A token: how some other program gets at a passphrase.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Token {
     /// Its type, such as `luks2-keyring`.
+    #[cfg_attr(feature = "serde", serde(rename = "type"))]
     pub kind: String,
     /// The keyslots that its passphrase opens.
     pub keyslots: Vec<u32>,
     /// The whole token, as it is.
+    #[cfg_attr(feature = "serde", serde(rename = "content"))]
     pub json: serde_json::Value,
 }
 

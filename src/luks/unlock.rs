@@ -20,6 +20,7 @@ use crate::error::{Error, ErrorKind, Hint, Result, escape};
 use crate::io::ReadAt;
 use crate::key::Key;
 use crate::limits::{KEY_SIZE_MAX, KEYSLOTS_MAX, Limits, STRIPES};
+use crate::num::from_u32;
 use crate::secret::{SecretBytes, VolumeKey};
 use task::Task;
 use unlocked::KeyedHeader;
@@ -256,7 +257,7 @@ impl Plan {
         let cost = derivation.estimate(area_key_size).saturating_add(digest.cost);
         let width = match &derivation {
             Derivation::Pbkdf2 { hash, .. } => area_key_size.div_ceil(hash.output_len().max(1)),
-            Derivation::Argon2 { cpus, .. } => usize::try_from(*cpus).unwrap_or(usize::MAX),
+            Derivation::Argon2 { cpus, .. } => from_u32(*cpus),
         };
         Ok(Self {
             id,
@@ -289,7 +290,7 @@ impl Plan {
         drop(area_key);
         cipher.decrypt(material.expose_mut(), 0)?;
         let mut key = SecretBytes::zeroed(self.key_size)?;
-        let stripes = usize::try_from(STRIPES).unwrap_or_default();
+        let stripes = from_u32(STRIPES);
         af::merge(self.af_hash, &material.expose()[..self.key_size.saturating_mul(stripes)], STRIPES, &mut key)?;
         if self.digest.matches(key.expose())? { Ok(Some(VolumeKey(key))) } else { Ok(None) }
     }

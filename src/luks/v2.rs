@@ -33,6 +33,7 @@ use crate::crypto::hash::Hash;
 use crate::error::{Condition, Error, ErrorKind, Hint, Result, escape};
 use crate::io::ReadAt;
 use crate::limits::{LUKS2_HDR_SIZE_MAX, LUKS2_HDR_SIZE_MIN};
+use crate::num::{to_u64, to_usize};
 
 /// Bytes of the binary header.
 pub const HDR_BIN_LEN: usize = 4096;
@@ -162,13 +163,16 @@ fn read_copy(source: &(impl ReadAt + ?Sized), role: Role, offset: u64) -> Read {
         Err(e) => return missing(e),
     };
     let end = offset.saturating_add(header.hdr_size.get());
-    let area_len = usize::try_from(header.hdr_size.get()).unwrap_or(usize::MAX).saturating_sub(HDR_BIN_LEN);
     let mut read = Read { offset, header: None, intact: false, json: Err(short(end)) };
     if source.len() >= end {
-        let mut area = vec![0u8; area_len];
-        let checked = source.read_exact_at(&mut area, header_end).and_then(|()| header.verify(&area));
-        read.intact = checked.is_ok();
-        read.json = checked.and_then(|()| {
+        let area = to_usize(header.hdr_size.get().saturating_sub(to_u64(HDR_BIN_LEN))).and_then(|len| {
+            let mut area = vec![0u8; len];
+            source.read_exact_at(&mut area, header_end)?;
+            header.verify(&area)?;
+            Ok(area)
+        });
+        read.intact = area.is_ok();
+        read.json = area.and_then(|area| {
             let mut value = json::parse_area(&area)?;
             Ok((validate::validate(&mut value, header.hdr_size.get())?, value))
         });

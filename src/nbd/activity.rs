@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
+use crate::num::saturated;
+
 /// What a connection does.
 pub(super) struct Activity {
     start: Instant,
@@ -58,7 +60,7 @@ impl Activity {
     }
 
     fn now(&self) -> u64 {
-        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
+        saturated(self.start.elapsed().as_millis())
     }
 }
 

@@ -9,7 +9,7 @@ use super::wire::{self, Request, chunk, command_flag, errno, len_usize, len32};
 use crate::error::{Error, ErrorKind};
 use crate::io::ReadAt;
 use crate::limits::{NBD_EXTENTS_MAX, NBD_STRING_MAX};
-use crate::num::{at_most, to_u64};
+use crate::num::{at_most, low_u32, to_u64};
 
 /// Writes replies in the form that the client chose.
 #[derive(Clone, Copy)]
@@ -35,7 +35,8 @@ impl Encoder {
         }
         let text = refusal.text.as_bytes();
         let text = text.get(..NBD_STRING_MAX).unwrap_or(text);
-        let text_len = u16::try_from(text.len()).unwrap_or(u16::MAX);
+        let [.., high, low] = len32(text.len()).to_be_bytes();
+        let text_len = u16::from_be_bytes([high, low]);
         let at = refusal.offset.map(u64::to_be_bytes);
         let at = at.as_ref().map(<[u8; 8]>::as_slice).unwrap_or_default();
         let kind = if at.is_empty() { chunk::ERROR } else { chunk::ERROR_OFFSET };
@@ -88,7 +89,8 @@ pub(super) fn block_status(source: &dyn ReadAt, request: &Request, out: &mut [u8
             Err(_) if !extents.is_empty() => break,
             Err(e) => return Err(Refusal::of_source(&e, at)),
         };
-        let len = u32::try_from(extent.len.min(end - at)).unwrap_or(u32::MAX);
+        // A request has at most 32 bits of bytes, and so has what is left of it.
+        let len = low_u32(extent.len.min(end - at));
         let state = if extent.zero { wire::STATE_HOLE | wire::STATE_ZERO } else { 0 };
         let full = extents.len() == most;
         match extents.last_mut() {
@@ -112,7 +114,7 @@ pub(super) fn pieces(request: &Request) -> impl Iterator<Item = (u64, usize)> {
     let mut at = request.offset.get();
     std::iter::from_fn(move || {
         let from = at;
-        let most = len_usize(len32(PIECE)) - usize::try_from(from % 4096).unwrap_or(0);
+        let most = len_usize(len32(PIECE)) - at_most(from % 4096, 4096);
         let len = at_most(end - from, most);
         at += to_u64(len);
         (len > 0).then_some((from, len))

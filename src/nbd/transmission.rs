@@ -124,10 +124,11 @@ impl<'a> Connection<'a> {
 
     /// Starts another thread if the rest of the work has none that waits for it.
     fn call_helper<'s>(&'s self, scope: &'s Scope<'s, '_>) {
-        let most = match self.is_slow() {
-            true => self.service.threads,
+        let most = if self.is_slow() {
+            self.service.threads
+        } else {
             // More threads than cores only push each other's buffers out of the cache.
-            false => self.service.threads.min(self.service.cores),
+            self.service.threads.min(self.service.cores)
         };
         if self.waiting.load(SeqCst) > 0 || self.threads.load(SeqCst) >= most {
             return;

@@ -12,6 +12,8 @@
 use zerocopy::byteorder::big_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use crate::num::from_u32;
+
 pub(super) const NBDMAGIC: u64 = 0x4e42_444d_4147_4943;
 pub(super) const IHAVEOPT: u64 = 0x4948_4156_454f_5054;
 pub(super) const OPTION_REPLY_MAGIC: u64 = 0x0003_e889_0455_65a9;
@@ -184,5 +186,5 @@ pub(super) fn len32(len: usize) -> u32 {
 
 /// A 32-bit length, as memory counts it.
 pub(super) fn len_usize(len: u32) -> usize {
-    usize::try_from(len).unwrap_or(usize::MAX)
+    from_u32(len)
 }

@@ -8,6 +8,7 @@ use super::candidate::Candidate;
 use super::{CHUNK, Copy, Options, Unreadable, bytes, lock};
 use crate::io::ReadAt;
 use crate::limits::{SCAN_CHECK_MAX, SCAN_COPIES_MAX, SCAN_HEADER_SHARED, SCAN_RETRIES_MAX};
+use crate::num::at_most;
 use crate::progress::Progress;
 
 /// Headers lie at multiples of this many bytes.
@@ -100,7 +101,7 @@ impl<'a> Search<'a> {
             }
             let (offset, len) = (*next, rest.min(bytes(CHUNK)));
             *next += len;
-            return Some((offset, usize::try_from(len).unwrap_or(CHUNK)));
+            return Some((offset, at_most(len, CHUNK)));
         }
     }
 

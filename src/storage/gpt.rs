@@ -23,6 +23,7 @@ use super::{Entry, Kind, Scheme, Table, shorten};
 use crate::error::{Error, Hint, Result};
 use crate::io::ReadAt;
 use crate::limits::GPT_ENTRIES_SIZE_MAX;
+use crate::num::{from_u32, to_usize};
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -117,7 +118,7 @@ fn try_copy(disk: &dyn ReadAt, lba: u64, sector: u64, sector_size: u32) -> Resul
     else {
         return Ok(None);
     };
-    let mut bytes = vec![0; usize::try_from(sector).unwrap_or(0)];
+    let mut bytes = vec![0; to_usize(sector)?];
     disk.read_exact_at(&mut bytes, at)?;
     let Ok((header, _)) = Header::read_from_prefix(&bytes) else { return Ok(None) };
     if header.signature != *b"EFI PART" {
@@ -129,7 +130,7 @@ fn try_copy(disk: &dyn ReadAt, lba: u64, sector: u64, sector_size: u32) -> Resul
         return wrong("gpt.header_size", format!("found {header_size}; 92 to {sector} is allowed"));
     }
     let mut covered = bytes;
-    covered.truncate(usize::try_from(header_size).unwrap_or(0));
+    covered.truncate(to_usize(header_size)?);
     if let Some(crc) = covered.get_mut(16..20) {
         crc.zero();
     }
@@ -168,7 +169,7 @@ fn read_entries(disk: &dyn ReadAt, header: &Header, sector: u64, at: u64) -> Res
         );
         return Err(Error::corrupt("gpt.partition_entry_lba", found).at(at.saturating_add(72)));
     };
-    let mut entries = vec![0; usize::try_from(len).unwrap_or(0)];
+    let mut entries = vec![0; to_usize(len)?];
     disk.read_exact_at(&mut entries, start)?;
     let (found, crc) = (header.partition_entry_array_crc32.get(), crc32fast::hash(&entries));
     if crc != found {
@@ -181,7 +182,7 @@ fn read_entries(disk: &dyn ReadAt, header: &Header, sector: u64, at: u64) -> Res
 /// The used entries. One that has no sane place is left out with a note, as Linux leaves it out.
 fn table(entries: &[u8], header: &Header, sector: u64, sector_size: u32, disk_len: u64) -> Table {
     let mut table = Table { scheme: Scheme::Gpt, sector_size, entries: Vec::new(), notes: Vec::new() };
-    let size = usize::try_from(header.size_of_partition_entry.get()).unwrap_or(usize::MAX);
+    let size = from_u32(header.size_of_partition_entry.get());
     for (number, bytes) in (1..).zip(entries.chunks_exact(size)) {
         let Ok((raw, _)) = RawEntry::read_from_prefix(bytes) else { continue };
         if raw.partition_type_guid == [0; 16] {

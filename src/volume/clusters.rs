@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::format::{HostMap, Mapping};
 use crate::io::{Extent, ReadAt};
 use crate::luks::metadata::{CryptSegment, Metadata, Segment, SegmentKind, Version};
-use crate::num::to_u64;
+use crate::num::{at_most, to_u64};
 use crate::secret::VolumeKey;
 
 /// The one segment of a header in a qcow2 image.
@@ -60,7 +60,7 @@ impl Layer for Clusters {
             let wanted = to_u64(buf.len());
             let mapping = self.map.map(inside, wanted)?;
             let (Mapping::Host { len, .. } | Mapping::Zero { len }) = mapping;
-            let n = usize::try_from(len.min(wanted)).unwrap_or(buf.len());
+            let n = at_most(len, buf.len());
             let (now, rest) = buf.split_at_mut(n);
             match mapping {
                 Mapping::Zero { .. } => now.fill(0),

@@ -18,13 +18,13 @@ use std::sync::Arc;
 use zeroize::Zeroize;
 
 use super::bad_sectors::{BadRun, BadSectorPolicy, BadSectors};
-use super::{Layer, Size, VolumeOptions};
+use super::{Layer, Size};
 use crate::crypto::aead::SectorAead;
 use crate::error::{Condition, Error, Hint, Result, escape};
 use crate::io::ReadAt;
 use crate::luks::findings::{Finding, Severity};
 use crate::luks::metadata::{CryptSegment, Integrity as Names, Metadata, Segment, SegmentKind};
-use crate::num::{at_most, to_u64};
+use crate::num::{at_most, to_u64, to_usize};
 use crate::secret::VolumeKey;
 use journal::Journal;
 use layout::Layout;
@@ -81,10 +81,9 @@ impl Integrity {
         key: &VolumeKey,
         data: &dyn ReadAt,
         (start, bad): (u64, Arc<BadSectors>),
-        options: VolumeOptions,
     ) -> Result<Self> {
         let field = |name: &str| format!("segments.{id}.{name}");
-        if options.length_unknown {
+        if data.pipe().is_some() {
             let message = "this image cannot come through a pipe: its integrity tags do not lie beside the data";
             return Err(Error::unsupported("pipe", message).with_hint("save it to a file first"));
         }
@@ -110,11 +109,8 @@ impl Integrity {
         })?;
         let superblock = Superblock::read(data, segment.offset, c.sector_size, Some(aead.stored_size()))?;
         let layout = Layout::new(&superblock, segment.offset)?;
-        let journal = match superblock.dirty_bitmap {
-            // There is a bitmap in its place, and nothing to replay.
-            true => Journal::default(),
-            false => replay(data, &layout, &bad)?,
-        };
+        // A dirty bitmap stands in the journal's place: there is nothing to replay.
+        let journal = if superblock.dirty_bitmap { Journal::default() } else { replay(data, &layout, &bad)? };
         let note = shorter(&layout, segment, data);
         Ok(Self { aead, layout, journal, iv_tweak: c.iv_tweak, sector_size: c.sector_size, start, bad, note })
     }
@@ -161,7 +157,7 @@ impl Integrity {
         // Where a block was read from, if not from its place.
         let mut elsewhere = Vec::new();
         for (newer, slot) in self.journal.of(block..block + count) {
-            let n = usize::try_from(newer - block).unwrap_or(0);
+            let n = to_usize(newer - block)?;
             let (buf, tag) = (&mut buf[n * sector..][..sector], &mut tags[n * stored..][..stored]);
             elsewhere.push((n, slot.read(data, &self.layout, buf, tag)?));
         }

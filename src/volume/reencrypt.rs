@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::io::ReadAt;
 use crate::luks::metadata::{Metadata, SegmentKind};
 use crate::luks::reencrypt::{HotZone, Numbered, Recovery, Reencryption};
-use crate::num::to_u64;
+use crate::num::{to_u64, to_usize};
 use crate::secret::VolumeKey;
 
 /// The hot zone's layer, and where in the data file what it reads starts; `None` where that is in the header.
@@ -166,7 +166,7 @@ impl Layer for Checksum {
             data.read_exact_at(&mut block, self.offset.saturating_add(start))?;
             let side = if self.sums.is_old(number, &block)? { &self.old } else { &self.new };
             side.decipher(&mut block, self.iv_tweak.wrapping_add(start / 512))?;
-            let wanted = &block[usize::try_from(inside - start).unwrap_or(0)..];
+            let wanted = &block[to_usize(inside - start)?..];
             let (now, rest) = buf.split_at_mut(wanted.len().min(buf.len()));
             now.copy_from_slice(&wanted[..now.len()]);
             inside += to_u64(now.len());

@@ -8,6 +8,8 @@ mod failing;
 mod foreign;
 mod front_door;
 mod layers;
+#[cfg(feature = "serde")]
+mod report;
 mod support;
 mod tables;
 mod unreadable;

@@ -3,7 +3,6 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use unluks::backup::{Backup, DESCRIPTION, Data, KEY_FILE, Plaintext, VolumeInfo, data_file_name};
 use unluks::decrypt::hash::{Algorithm, Of, Wanted};
@@ -15,13 +14,15 @@ use unluks::io::Pipe;
 use unluks::luks::unlock::UnlockOptions;
 use unluks::progress::Progress;
 use unluks::volume::VolumeOptions;
-use unluks::{Error, ReadAt, Result};
+use unluks::{Error, Key, Result};
 use unluks_openstack::image::{Image, find};
 use unluks_openstack::secret::{self, Secret};
 use unluks_openstack::{Cloud, Download, Downloaded, Feed, FeedReader};
 
 use super::{connect, describe, make_dir, opens_with, write_key};
 use crate::args::fetch::ImageArgs;
+use crate::key::Material;
+use crate::open::Opened;
 use crate::progress::ProgressView;
 use crate::source::shown;
 
@@ -179,7 +180,7 @@ fn fetch_and_decrypt(
     let (feed, reader) = Feed::pair();
     download.feed = Some(feed);
     std::thread::scope(|scope| {
-        let decryption = scope.spawn(|| decrypt(reader, &key, output, args));
+        let decryption = scope.spawn(|| decrypt(reader, key, output, args));
         let downloaded = download.run();
         let decrypted = decryption.join().unwrap_or_else(|_| Err(Error::invalid("the decryption ended early")));
         match (downloaded, decrypted) {
@@ -194,22 +195,20 @@ fn fetch_and_decrypt(
 }
 
 /// Decrypts what comes through a pipe into an output that has no name yet.
-fn decrypt(reader: FeedReader, key: &unluks::Key, output: Checked, args: &ImageArgs) -> Result<(Written, Plaintext)> {
-    let pipe = Arc::new(Pipe::new(Box::new(reader)));
-    let source: Arc<dyn ReadAt> = Arc::<Pipe>::clone(&pipe);
-    let image = unluks::Image::open(source)?;
+fn decrypt(reader: FeedReader, key: Key, output: Checked, args: &ImageArgs) -> Result<(Written, Plaintext)> {
+    let opened = Opened::of_pipe(Pipe::new(Box::new(reader)), PathBuf::from(&args.image))?;
     let options = UnlockOptions { limits: crate::key::limits(&args.limits), ..UnlockOptions::default() };
-    let unlocked = image.unlock(key, &options)?;
-    let options = VolumeOptions { length_unknown: true, ..VolumeOptions::default() };
-    let volume = unlocked.volume(options)?;
+    let material = || Ok(Material::Passphrases { key, guessed: false });
+    let unlocked = opened.unlock_with(material, &options, args.quiet)?;
+    let volume = opened.volume(&unlocked, VolumeOptions::default(), |_| false)?;
     drop(unlocked);
-    crate::decrypt::warn(args.quiet, &image, &volume);
-    let job = Job { volume: &volume, pipe: Some(&pipe), start: 0, len: None };
+    crate::decrypt::warn(args.quiet, &opened.image, &volume);
+    let job = Job { volume: &volume, start: 0, len: None };
     let wanted = [Wanted { of: Of::Plaintext, algorithm: Algorithm::Sha256 }];
     let hashes = Hashes { wanted: &wanted, ..Hashes::default() };
     let mut written = output.begin(job, None)?.run(&hashes, Options::default(), &Progress::default())?;
     // What is behind the last whole sector belongs to the image, and to its hash.
-    pipe.drain()?;
+    opened.source.pipe().map_or(Ok(0), Pipe::drain)?;
     let sha256 = std::mem::take(&mut written.hashes).pop().map(|h| h.hex).unwrap_or_default();
     let plaintext = Plaintext { size: written.bytes, sha256 };
     Ok((written, plaintext))

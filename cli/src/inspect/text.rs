@@ -5,10 +5,11 @@ use std::fmt::{self, Write};
 use anstyle::{AnsiColor, Style};
 use serde_json::Value;
 use unluks::error::escape;
-
-use super::json;
-use super::layout::{File, Kind};
-use super::report::*;
+use unluks::json;
+use unluks::luks::data::{Data, State as DataState};
+use unluks::luks::findings::{Finding, Severity};
+use unluks::luks::metadata::{Priority, Token};
+use unluks::luks::report::*;
 
 const HEAD: Style = Style::new().bold();
 const DIM: Style = Style::new().dimmed();
@@ -55,7 +56,7 @@ impl Text {
     }
 
     fn summary(&mut self, r: &Report) -> fmt::Result {
-        writeln!(self.out, "{HEAD}LUKS{} {}{HEAD:#}", r.version, escape(&r.uuid))?;
+        writeln!(self.out, "{HEAD}LUKS{} {}{HEAD:#}", r.version, escape(r.uuid))?;
         self.line("image", file(&r.image))?;
         if let Some(container) = &r.container {
             for note in &container.notes {
@@ -84,10 +85,10 @@ impl Text {
             self.line("header copies", copies(r))?;
         }
         if !r.flags.is_empty() {
-            self.line("flags", names(&r.flags))?;
+            self.line("flags", names(r.flags))?;
         }
         if !r.requirements.is_empty() {
-            self.line("requirements", names(&r.requirements))?;
+            self.line("requirements", names(r.requirements))?;
         }
         Ok(())
     }
@@ -99,11 +100,12 @@ impl Text {
         }
         for f in &r.findings {
             let style = match f.severity {
-                "critical" => CRITICAL,
-                "warning" => WARNING,
-                _ => Style::new(),
+                Severity::Critical => CRITICAL,
+                Severity::Warning => WARNING,
+                Severity::Note => Style::new(),
             };
-            let Finding { severity, code, about, message } = f;
+            let Finding { code, about, message, .. } = f;
+            let severity = f.severity.name();
             writeln!(self.out, "  {style}{severity:<8}{style:#} {about}: {message} {DIM}[{code}]{DIM:#}")?;
         }
         Ok(())
@@ -114,7 +116,7 @@ impl Text {
         for s in &r.segments {
             let size = s.size.map_or("to the end of the file".to_owned(), bytes);
             let backup = if s.backup { " (a note of the reencryption, no live data)" } else { "" };
-            writeln!(self.out, "  {HEAD}{}{HEAD:#}  {} from byte {}, {size}{backup}", s.id, escape(&s.kind), s.offset)?;
+            writeln!(self.out, "  {HEAD}{}{HEAD:#}  {} from byte {}, {size}{backup}", s.id, escape(s.kind), s.offset)?;
             if s.encryption.is_some() {
                 self.sub("cipher", cipher(s))?;
             }
@@ -127,11 +129,11 @@ impl Text {
                 self.sub("integrity", format_args!("{} (journal: {journal}){key}", escape(&i.kind)))?;
             }
             if !s.flags.is_empty() {
-                self.sub("flags", names(&s.flags))?;
+                self.sub("flags", names(s.flags))?;
             }
             let digest = s.digest.map_or("none".to_owned(), |d| d.to_string());
-            self.sub("key", format_args!("in {}, proved by digest {digest}", list("keyslot", &s.keyslots)))?;
-            if !matches!(s.kind.as_str(), "crypt" | "linear") {
+            self.sub("key", format_args!("in {}, proved by digest {digest}", list("keyslot", s.keyslots)))?;
+            if !matches!(s.kind, "crypt" | "linear") {
                 self.members(raw(r, "segments", s.id), &["type", "offset", "size", "flags"])?;
             }
         }
@@ -140,7 +142,7 @@ impl Text {
 
     fn keyslots(&mut self, r: &Report) -> fmt::Result {
         self.head("Keyslots")?;
-        let (disabled, others): (Vec<_>, Vec<_>) = r.keyslots.iter().partition(|k| k.state == "disabled");
+        let (disabled, others): (Vec<_>, Vec<_>) = r.keyslots.iter().partition(|k| k.state == State::Disabled);
         for k in &others {
             self.keyslot(r, k)?;
         }
@@ -155,21 +157,23 @@ impl Text {
     }
 
     fn keyslot(&mut self, r: &Report, k: &Keyslot) -> fmt::Result {
-        let priority = match (k.priority_name(), k.priority) {
-            (Some("normal"), _) | (None, None) => String::new(),
-            (Some(name), _) => format!(", priority {name}"),
-            (None, Some(n)) => format!(", priority {n}"),
+        let priority = match k.priority.map(Priority::from_number) {
+            Some(Priority::Normal) | None => String::new(),
+            Some(priority) => match priority.name() {
+                Some(name) => format!(", priority {name}"),
+                None => format!(", priority {}", priority.number()),
+            },
         };
         let bound = match (k.state, k.unbound) {
-            ("active", Some(true)) => "opens no live segment (unbound)".to_owned(),
-            ("active", _) => format!("opens {}", list("segment", &k.segments)),
-            (state, _) => state.to_owned(),
+            (State::Active, Some(true)) => "opens no live segment (unbound)".to_owned(),
+            (State::Active, _) => format!("opens {}", list("segment", k.segments)),
+            (state, _) => state.name().to_owned(),
         };
         writeln!(
             self.out,
             "  {HEAD}{}{HEAD:#}  {}, key of {}, {bound}{priority}",
             k.id,
-            escape(&k.kind),
+            escape(k.kind),
             count(k.key_size.into(), "byte")
         )?;
         if let Some(kdf) = &k.kdf {
@@ -195,18 +199,18 @@ impl Text {
             }
             self.sub("state", line)?;
         }
-        if let Some(encryption) = &k.area.encryption {
+        if let Some(encryption) = k.area.encryption {
             let key_size = k.area.key_size.unwrap_or(0);
             self.sub("cipher", format_args!("{}, key of {key_size} bytes", escape(encryption)))?;
         }
         if let Some(af) = &k.af {
-            self.sub("af", format_args!("{} stripes, {}", af.stripes, escape(&af.hash)))?;
+            self.sub("af", format_args!("{} stripes, {}", af.stripes, escape(af.hash)))?;
         }
         self.sub("area", format_args!("from byte {}, {}", k.area.offset, bytes(k.area.size)))?;
         if let Some(digest) = k.digest {
             self.sub("digest", digest)?;
         }
-        if !matches!(k.kind.as_str(), "luks1" | "luks2" | "reencrypt") {
+        if !matches!(k.kind, "luks1" | "luks2" | "reencrypt") {
             self.members(raw(r, "keyslots", k.id), &["type", "key_size", "priority"])?;
         }
         Ok(())
@@ -218,7 +222,7 @@ impl Text {
         }
         self.head("Tokens")?;
         for t in &r.tokens {
-            let Token { id, kind, keyslots, content } = t;
+            let Numbered { id, item: Token { kind, keyslots, json: content } } = t;
             writeln!(self.out, "  {HEAD}{id}{HEAD:#}  {}, for {}", escape(kind), list("keyslot", keyslots))?;
             self.members(Some(content), &["type", "keyslots"])?;
         }
@@ -237,8 +241,8 @@ impl Text {
     fn digests(&mut self, r: &Report) -> fmt::Result {
         self.head("Digests")?;
         for d in &r.digests {
-            let (keyslots, segments) = (list("keyslot", &d.keyslots), list("segment", &d.segments));
-            writeln!(self.out, "  {HEAD}{}{HEAD:#}  {}, of {keyslots} for {segments}", d.id, escape(&d.kind))?;
+            let (keyslots, segments) = (list("keyslot", d.keyslots), list("segment", d.segments));
+            writeln!(self.out, "  {HEAD}{}{HEAD:#}  {}, of {keyslots} for {segments}", d.id, escape(d.kind))?;
             if let (Some(hash), Some(iterations)) = (&d.hash, d.iterations) {
                 self.sub("cost", format_args!("{iterations} iterations, {}", escape(hash)))?;
             }
@@ -269,14 +273,14 @@ impl Text {
                 self.sub("why", &e.text)?;
             }
             if let (Some(seqid), Some(size)) = (c.seqid, c.hdr_size) {
-                let alg = c.checksum_alg.as_deref().map_or("none".to_owned(), escape);
+                let alg = c.checksum_alg.map_or("none".to_owned(), escape);
                 self.sub("holds", format_args!("sequence id {seqid}, {}, checksum {alg}", bytes(size)))?;
             }
             if let Some(salt) = &c.salt {
                 self.sub("salt", salt)?;
             }
         }
-        for d in &r.differences {
+        for d in r.differences {
             let value = |v: &Option<String>| v.as_deref().map_or("nothing".to_owned(), |v| format!("\"{v}\""));
             let (primary, secondary) = (value(&d.primary), value(&d.secondary));
             writeln!(self.out, "  {WARNING}differs{WARNING:#} {}: primary {primary}, secondary {secondary}", d.field)?;
@@ -301,8 +305,8 @@ impl Text {
                 Kind::Header if r.version == 1 => "header".to_owned(),
                 Kind::Header if id == 0 => "primary header".to_owned(),
                 Kind::Header => "secondary header".to_owned(),
-                Kind::Keyslot => match r.keyslots.iter().find(|k| k.id == id).filter(|k| k.state != "active") {
-                    Some(k) => format!("keyslot {id} ({})", k.state),
+                Kind::Keyslot => match r.keyslots.iter().find(|k| k.id == id).filter(|k| k.state != State::Active) {
+                    Some(k) => format!("keyslot {id} ({})", k.state.name()),
                     None => format!("keyslot {id}"),
                 },
                 Kind::Free => "free keyslots area".to_owned(),
@@ -320,8 +324,8 @@ impl Text {
 }
 
 /// What the header's JSON says of an object that is not known here.
-fn raw<'a>(r: &'a Report, section: &str, id: u32) -> Option<&'a Value> {
-    r.json.as_ref()?.get(section)?.get(id.to_string())
+fn raw<'a>(r: &Report<'a>, section: &str, id: u32) -> Option<&'a Value> {
+    r.json?.get(section)?.get(id.to_string())
 }
 
 fn file(f: &FileInfo) -> String {
@@ -331,7 +335,7 @@ fn file(f: &FileInfo) -> String {
 }
 
 fn cipher(s: &Segment) -> String {
-    let Some(encryption) = &s.encryption else { return escape(&s.kind) };
+    let Some(encryption) = s.encryption else { return escape(s.kind) };
     let key = s
         .key_size
         .map_or("key of unknown size".to_owned(), |n| format!("key of {n} bytes ({} bits)", u64::from(n) * 8));
@@ -355,14 +359,14 @@ fn data(r: &Report) -> String {
     let missing = d.missing.map_or("an unknown number of bytes".to_owned(), bytes);
     let more = if r.segments.iter().all(|s| s.backup || s.size.is_some()) { "" } else { " or more" };
     match d.state {
-        "complete" => format!("from byte {}, complete", d.offset),
-        "to-end-of-file" => format!("from byte {} to the end of the file", d.offset),
-        "truncated" => format!("{CRITICAL}cut off{CRITICAL:#}: {missing}{more} are missing"),
-        "header-backup" => "none: this is a header backup".to_owned(),
-        "detached-header" => "none: this is a detached header".to_owned(),
-        "header-only" => format!("{CRITICAL}none{CRITICAL:#}: it would start at byte {}", d.offset),
-        _ if d.offset == 0 => "in clusters, which were not all found".to_owned(),
-        _ => format!("from byte {}, of unknown length", d.offset),
+        DataState::Complete => format!("from byte {}, complete", d.offset),
+        DataState::ToEndOfFile => format!("from byte {} to the end of the file", d.offset),
+        DataState::Truncated => format!("{CRITICAL}cut off{CRITICAL:#}: {missing}{more} are missing"),
+        DataState::HeaderBackup => "none: this is a header backup".to_owned(),
+        DataState::DetachedHeader => "none: this is a detached header".to_owned(),
+        DataState::HeaderOnly => format!("{CRITICAL}none{CRITICAL:#}: it would start at byte {}", d.offset),
+        DataState::Unknown if d.offset == 0 => "in clusters, which were not all found".to_owned(),
+        DataState::Unknown => format!("from byte {}, of unknown length", d.offset),
     }
 }
 
@@ -377,10 +381,10 @@ fn copies(r: &Report) -> String {
 }
 
 fn kdf_line(kdf: &Kdf) -> String {
-    let name = escape(&kdf.kind);
+    let name = escape(kdf.kind);
     match (kdf.iterations, kdf.time, kdf.memory, kdf.cpus) {
         (Some(n), ..) => {
-            let hash = kdf.hash.as_ref().map_or(String::new(), |hash| format!("-{}", escape(hash)));
+            let hash = kdf.hash.map_or(String::new(), |hash| format!("-{}", escape(hash)));
             format!("{name}{hash}, {}", count(n, "iteration"))
         }
         (_, Some(time), Some(memory), Some(cpus)) => {

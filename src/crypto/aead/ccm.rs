@@ -7,6 +7,7 @@
 
 use super::{Aead, SECTOR_MAX, TAG};
 use crate::crypto::iv::EncryptBlocks;
+use crate::num::{low_u32, to_u64};
 
 /// Bytes of a length field, less one: it stands so in the first byte of counters and of the first block.
 const LENGTH_FIELD: u8 = 3;
@@ -47,11 +48,12 @@ impl Aead for Ccm {
         let (mask, stream) = stream.split_at(TAG);
         data.iter_mut().zip(stream).for_each(|(d, s)| *d ^= s);
 
-        let mut mac = self.block(FLAGS, iv, u32::try_from(data.len()).unwrap_or(0));
+        let mut mac = self.block(FLAGS, iv, low_u32(to_u64(data.len())));
         self.cipher.encrypt_all(&mut mac);
         // The associated data is one block: its length in two bytes, and eight bytes of sector number.
+        let [length, ..] = to_u64(aad.len()).to_le_bytes();
         let mut first = [0; 16];
-        first[1] = u8::try_from(aad.len()).unwrap_or(0);
+        first[1] = length;
         first[2..2 + aad.len()].copy_from_slice(aad);
         for block in std::iter::once(&first[..]).chain(data.chunks_exact(16)) {
             mac.iter_mut().zip(block).for_each(|(m, b)| *m ^= b);

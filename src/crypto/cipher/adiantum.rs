@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 
 use super::poly1305::Poly1305;
 use super::{IV_MAX, SectorMode};
+use crate::num::to_u64;
 
 /// How many bytes NH hashes at once, to 32 bytes.
 const NH_UNIT: usize = 1024;
@@ -77,7 +78,7 @@ impl<S: KeyIvInit<KeySize = U32, IvSize = U24> + StreamCipher> Adiantum<S> {
 
     /// The length in bits and the IV, through Poly1305.
     fn hash_header(&self, bulk_len: usize, iv: &[u8; IV_MAX]) -> u128 {
-        let bits = u128::try_from(bulk_len).unwrap_or(0) * 8;
+        let bits = u128::from(to_u64(bulk_len)) * 8;
         self.header_hash.hash([bits.to_le_bytes()].iter().chain(iv.as_chunks().0))
     }
 

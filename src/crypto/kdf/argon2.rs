@@ -8,6 +8,7 @@ use zeroize::Zeroize;
 use super::Argon2Variant;
 use crate::error::{Error, Result};
 use crate::limits::ARGON2_LANES_MAX;
+use crate::num::from_u32;
 
 /// The shortest salt that Argon2 allows (`ARGON2_MIN_SALT_LENGTH`).
 pub(super) const SALT_MIN: usize = ::argon2::MIN_SALT_LEN;
@@ -46,7 +47,7 @@ pub(super) fn derive(cost: Cost, passphrase: &[u8], salt: &[u8], out: &mut [u8])
     let argon2 = Argon2::new(algorithm, Version::V0x13, params);
 
     // Rayon's global pool would panic where no thread can be had, and keep its threads for ever.
-    let pool = pool(usize::try_from(cost.lanes.min(ARGON2_LANES_MAX)).unwrap_or(1).max(1))?;
+    let pool = pool(from_u32(cost.lanes.clamp(1, ARGON2_LANES_MAX)))?;
     pool.install(|| {
         let mut memory = Memory::zeroed(blocks)?;
         argon2.hash_password_into_with_memory(passphrase, salt, out, memory.0.as_mut_slice()).map_err(refused)

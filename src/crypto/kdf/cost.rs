@@ -6,6 +6,7 @@ use super::{Kdf, argon2, pbkdf2, threads};
 use crate::crypto::hash::Hash;
 use crate::error::Result;
 use crate::limits::{ARGON2_LANES_MAX, KEY_SIZE_MAX};
+use crate::num::{from_u32, saturated, to_u64};
 
 /// Estimates up to this come from the table of slow machines; beyond, this machine is measured.
 pub(super) const MEASURE_ABOVE: Duration = Duration::from_secs(30);
@@ -61,7 +62,7 @@ fn amount(kdf: &Kdf, output_len: usize) -> u128 {
 
 fn pbkdf2_amount(hash: Hash, iterations: u32, output_len: usize) -> u128 {
     let blocks = output_len.div_ceil(hash.output_len().max(1));
-    u128::from(iterations) * u128::from(u64::try_from(blocks).unwrap_or(u64::MAX))
+    u128::from(iterations) * u128::from(to_u64(blocks))
 }
 
 /// The estimate from short runs on this machine, or none where they cannot be made.
@@ -69,7 +70,7 @@ fn measure(kdf: &Kdf, output_len: usize) -> Option<Duration> {
     let salt = [0; argon2::SALT_MIN];
     let (taken, done) = match kdf {
         Kdf::Pbkdf2 { hash, iterations, .. } => {
-            let mut out = vec![0; output_len.min(usize::try_from(KEY_SIZE_MAX).unwrap_or(0))];
+            let mut out = vec![0; output_len.min(from_u32(KEY_SIZE_MAX))];
             let (taken, sample) = run_doubling(SAMPLE_ITERATIONS, *iterations, |n| {
                 pbkdf2::derive(*hash, b"", &salt, n, &mut out, threads())
             })?;
@@ -108,5 +109,5 @@ fn run_doubling(first: u32, most: u32, mut run: impl FnMut(u32) -> Result<()>) -
 /// How long `amount` takes where `done` took `taken`; at most what nanoseconds in 64 bits hold, some 584 years.
 fn scale(taken: Duration, amount: u128, done: u128) -> Duration {
     let nanos = taken.as_nanos().saturating_mul(amount) / done.max(1);
-    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    Duration::from_nanos(saturated(nanos))
 }

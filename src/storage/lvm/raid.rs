@@ -14,6 +14,7 @@
 
 use crate::error::{Error, Result};
 use crate::io::ReadAt;
+use crate::num::low_u32;
 
 const MAGIC: u32 = 0x6452_6d44;
 const LOG_MAGIC: u32 = 0x4d69_5272;
@@ -111,7 +112,7 @@ pub(super) fn is_in_sync(log: &dyn ReadAt) -> Result<bool> {
         log.read_exact_at(&mut piece[..len], at)?;
         for byte in &piece[..len] {
             let bits = left.min(8);
-            let wanted = u8::MAX.checked_shr(u32::try_from(8 - bits).unwrap_or(0)).unwrap_or(0);
+            let wanted = u8::MAX.checked_shr(low_u32(8 - bits)).unwrap_or(0);
             if byte & wanted != wanted {
                 return Ok(false);
             }

@@ -12,6 +12,7 @@ use super::stripe::split_at_most;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::{Extent, ReadAt};
 use crate::limits::LVM_EXCEPTIONS_MAX;
+use crate::num::to_u64;
 
 const MAGIC: u32 = 0x7041_6e53;
 /// What the pairs of one area take at most: dm's chunks have at most 512 KiB, and ours no more than this.
@@ -85,7 +86,7 @@ impl Snapshot {
             Some((old, new)) if *old == number => {
                 let follows = |(at, next): &(u64, &(u64, u64))| (old + at, new + at) == **next;
                 let run = (0..).zip(&self.exceptions[n..]).take_while(follows).count();
-                let run = u64::try_from(run).unwrap_or(1) * self.chunk;
+                let run = to_u64(run) * self.chunk;
                 (&self.store, new * self.chunk + inside, run - inside)
             }
             Some((old, _)) => (&self.origin, offset, old.saturating_mul(self.chunk) - offset),

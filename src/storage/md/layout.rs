@@ -5,6 +5,7 @@
 //! and `md-linear.c`.
 
 use crate::error::{Error, Result};
+use crate::num::{at_most, from_u32, to_u64};
 
 use super::parity::Parity;
 use super::superblock::{Level, SECTOR, Superblock};
@@ -84,7 +85,7 @@ impl Geometry {
     /// and RAID0 need; `asked` is taken where RAID0's layout makes a difference and the superblock does not say it.
     pub fn new(sb: &Superblock, data_sizes: &[u64], asked: Option<Raid0Layout>) -> Result<Self> {
         let disks = u64::from(sb.raid_disks);
-        let members = usize::try_from(sb.raid_disks).unwrap_or(0);
+        let members = from_u32(sb.raid_disks);
         check_chunk(sb)?;
         let equal = |used: u64| vec![used; members];
         let chunks = sb.size.checked_div(sb.chunk).unwrap_or(0);
@@ -171,7 +172,7 @@ impl Geometry {
                 let n = zones.partition_point(|zone| zone.end <= offset).min(zones.len() - 1);
                 let start = n.checked_sub(1).map_or(0, |n| zones[n].end);
                 let zone = &zones[n];
-                let count = u64::try_from(zone.members.len()).unwrap_or(1);
+                let count = to_u64(zone.members.len());
                 let in_zone = (offset - start) / chunk;
                 let turn = match layout {
                     Raid0Layout::Original => number % count,
@@ -209,7 +210,7 @@ impl Iterator for Places<'_> {
                 self.geometry.copy(self.offset, copy / copies.readable)
             }
             Kind::Copied(copies) => {
-                let member = u64::try_from(self.last.member).unwrap_or(0);
+                let member = to_u64(self.last.member);
                 Place { member: index(copies.next_far(member)), offset: self.last.offset + copies.stride }
             }
             _ => self.geometry.copy(self.offset, copy),
@@ -220,7 +221,7 @@ impl Iterator for Places<'_> {
 
 /// A member's number, which is below the number of members, as an index.
 pub(super) fn index(member: u64) -> usize {
-    usize::try_from(member).unwrap_or(usize::MAX)
+    at_most(member, usize::MAX)
 }
 
 /// `size` without what does not fill a chunk.
@@ -280,12 +281,11 @@ fn check_chunk(sb: &Superblock) -> Result<()> {
         Level::Raid0 => sb.chunk > 0,
         Level::Raid4 | Level::Raid5 | Level::Raid6 | Level::Raid10 => sb.chunk >= 4096 && sb.chunk.is_power_of_two(),
     };
-    match allowed {
-        true => Ok(()),
-        false => {
-            let message = format!("found a chunk of {} bytes; a power of 2 from 4096 on is allowed", sb.chunk);
-            Err(wrong(sb, "md.chunksize", message))
-        }
+    if allowed {
+        Ok(())
+    } else {
+        let message = format!("found a chunk of {} bytes; a power of 2 from 4096 on is allowed", sb.chunk);
+        Err(wrong(sb, "md.chunksize", message))
     }
 }
 

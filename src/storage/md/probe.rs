@@ -6,6 +6,7 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::ReadAt;
 use crate::limits::MD_SUPERBLOCK_SIZE;
+use crate::num::at_most;
 
 use super::superblock::{SECTOR, Superblock, Version};
 use super::{v0, v1};
@@ -54,7 +55,7 @@ impl Superblock {
     fn at(disk: &dyn ReadAt, version: Version) -> Result<Option<Self>> {
         let Some(offset) = place(disk.len(), version) else { return Ok(None) };
         let mut bytes = vec![0; MD_SUPERBLOCK_SIZE];
-        let there = usize::try_from(disk.len().saturating_sub(offset)).unwrap_or(usize::MAX).min(bytes.len());
+        let there = at_most(disk.len().saturating_sub(offset), bytes.len());
         // A disk may end within the 4 KiB that are read, but not within the superblock.
         disk.read_exact_at(&mut bytes[..there], offset)
             .map_err(|e| e.within("reading the place of an md superblock"))?;

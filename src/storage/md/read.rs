@@ -2,6 +2,7 @@
 
 use crate::error::{Error, ErrorKind, Result, escape};
 use crate::io::{Extent, ReadAt, check_range};
+use crate::num::to_u64;
 
 use super::layout::{Kind, Place, index};
 use super::parity::Parity;
@@ -16,14 +17,10 @@ const GATHER: usize = 1 << 20;
 /// The most runs that one question for an extent looks at.
 const EXTENT_RUNS_MAX: usize = 65_536;
 
-fn wide(n: usize) -> u64 {
-    u64::try_from(n).unwrap_or(u64::MAX)
-}
-
 impl Member {
     fn read(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         let start = self.data_offset.saturating_add(offset);
-        let end = start.saturating_add(wide(buf.len()));
+        let end = start.saturating_add(to_u64(buf.len()));
         if let Some(bad) = self.bad_blocks.iter().find(|b| b.start < end && start < b.start.saturating_add(b.len)) {
             let message = format!("{}: its list of bad blocks names {} bytes here", escape(&self.name), bad.len);
             return Err(Error::new(ErrorKind::Io, message).with_rule("md.bad_blocks").at(bad.start));
@@ -63,7 +60,7 @@ impl Array {
 
     /// Computes what the member at `place`, which is missing or cannot be read, has there.
     fn compute(&self, parity: &Parity, buf: &mut [u8], place: Place, because: Option<Error>) -> Result<()> {
-        let end = place.offset.saturating_add(wide(buf.len()));
+        let end = place.offset.saturating_add(to_u64(buf.len()));
         if let Some(at) = self.in_sync_to.filter(|at| !self.options.stale_parity && end > *at) {
             let why = because.map_or_else(|| "it is missing".into(), |e| e.to_string());
             let message = format!(
@@ -72,7 +69,7 @@ impl Array {
             );
             return Err(Error::corrupt("md.resync", message).at(place.offset));
         }
-        let wanted = wide(place.member);
+        let wanted = to_u64(place.member);
         let mut lost: Vec<u64> = (0..parity.disks()).filter(|n| self.member(index(*n)).is_none()).collect();
         if !lost.contains(&wanted) {
             lost.push(wanted);
@@ -81,7 +78,7 @@ impl Array {
         let mut row = Row { stripe: place.offset / self.geometry.chunk, offset: place.offset };
         for block in buf.chunks_mut(BLOCK) {
             loop {
-                if wide(lost.len()) > parity.parities() {
+                if to_u64(lost.len()) > parity.parities() {
                     let too_many = || Error::new(ErrorKind::Io, "more members are missing than parity makes up for");
                     return Err(first.unwrap_or_else(too_many));
                 }
@@ -93,7 +90,7 @@ impl Array {
                     }
                 }
             }
-            row.offset += wide(block.len());
+            row.offset += to_u64(block.len());
         }
         Ok(())
     }
@@ -163,7 +160,7 @@ impl Array {
         let mut pieces = Vec::new();
         let mut at = 0;
         while at < buf.len() {
-            let here = offset + wide(at);
+            let here = offset + to_u64(at);
             let len = index(self.geometry.run(here)).min(buf.len() - at);
             pieces.push((self.first_copy(here), at..at + len));
             at += len;
@@ -178,9 +175,9 @@ impl Array {
             let follows = rest.iter().take_while(|(place, part)| {
                 let joins = place.zip(*first).is_some_and(|(place, first)| {
                     let near = end.is_none_or(|end| place.offset <= end + self.geometry.chunk);
-                    place.member == first.member && near && place.offset - first.offset < wide(GATHER)
+                    place.member == first.member && near && place.offset - first.offset < to_u64(GATHER)
                 });
-                end = place.map(|place| place.offset + wide(part.len()));
+                end = place.map(|place| place.offset + to_u64(part.len()));
                 joins
             });
             let (group, more) = rest.split_at(follows.count().max(1));
@@ -202,7 +199,7 @@ impl Array {
                         buf[part.clone()].copy_from_slice(&together[from..from + part.len()]);
                     }
                     // One alone, or one of several of which not all can be read.
-                    _ => self.read_run(&mut buf[part.clone()], offset + wide(part.start))?,
+                    _ => self.read_run(&mut buf[part.clone()], offset + to_u64(part.start))?,
                 }
             }
         }
@@ -296,12 +293,13 @@ impl ReadAt for Array {
             let run = index(self.geometry.run(offset)).min(rest.len());
             let len = if gathers { rest.len().min(GATHER) } else { run };
             let (part, more) = rest.split_at_mut(len);
-            match len > run {
-                true => self.gather(part, offset)?,
-                false => self.read_run(part, offset)?,
+            if len > run {
+                self.gather(part, offset)?;
+            } else {
+                self.read_run(part, offset)?;
             }
             rest = more;
-            offset += wide(len);
+            offset += to_u64(len);
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::error::{Error, Result, escape};
 use crate::limits::MD_MEMBERS_MAX;
+use crate::num::from_u32;
 
 use super::superblock::{Role, SetUuid, Superblock};
 use super::{MemberInfo, MemberState, Source};
@@ -46,7 +47,7 @@ pub(super) fn sort_out(sources: &[Source]) -> Result<Set> {
         return Err(Error::invalid("an md array is read from its members, but none was given"));
     };
     check_state(&newest)?;
-    let mut members: Vec<Option<(usize, Superblock)>> = vec![None; usize::try_from(newest.raid_disks).unwrap_or(0)];
+    let mut members: Vec<Option<(usize, Superblock)>> = vec![None; from_u32(newest.raid_disks)];
     let mut infos = Vec::new();
     for (n, sb) in superblocks.into_iter().enumerate() {
         let mut state = state(&newest, &sb);
@@ -83,7 +84,7 @@ pub(super) fn sort_out(sources: &[Source]) -> Result<Set> {
     let without = infos.iter().filter(|info| info.state != MemberState::InSync);
     let left_out =
         without.map(|info| format!("{} is left out: {}", escape(&info.name), describe(info, &newest))).collect();
-    for number in (0..newest.raid_disks).filter(|n| members[usize::try_from(*n).unwrap_or(0)].is_none()) {
+    for number in (0..newest.raid_disks).filter(|n| members[from_u32(*n)].is_none()) {
         let (role, state) = (Role::Member(number), MemberState::Missing);
         infos.push(MemberInfo { source: None, name: String::new(), role, events: 0, state });
     }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::error::{Error, Result, escape};
 use crate::limits::MD_MEMBERS_MAX;
+use crate::num::from_u32;
 
 pub(super) const SECTOR: u64 = 512;
 pub(super) const MAGIC: u32 = 0xa92b_4efc;
@@ -197,7 +198,7 @@ impl Superblock {
 
     /// What the device with this number is to the array, in this member's eyes.
     pub(super) fn role_of(&self, dev_number: u32) -> Role {
-        let role = usize::try_from(dev_number).ok().and_then(|n| self.roles.get(n)).copied().unwrap_or(Role::Spare);
+        let role = self.roles.get(from_u32(dev_number)).copied().unwrap_or(Role::Spare);
         match role {
             Role::Member(number) if number >= self.raid_disks => Role::Spare,
             role => role,
@@ -206,9 +207,10 @@ impl Superblock {
 
     /// The array, for a message: `RAID5 array "host:0" (UUID …)`.
     pub(super) fn array(&self) -> String {
-        match self.name.is_empty() {
-            true => format!("{} array {}", self.level, self.set_uuid),
-            false => format!("{} array \"{}\" ({})", self.level, escape(&self.name), self.set_uuid),
+        if self.name.is_empty() {
+            format!("{} array {}", self.level, self.set_uuid)
+        } else {
+            format!("{} array \"{}\" ({})", self.level, escape(&self.name), self.set_uuid)
         }
     }
 }

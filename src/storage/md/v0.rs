@@ -115,10 +115,12 @@ pub(super) fn parse(bytes: &[u8], offset: u64) -> Result<Option<Superblock>> {
         part.copy_from_slice(&words.get(n).to_be_bytes());
     }
     let (events, cp_events) = (words.long(39), words.long(41));
-    let resync_offset = match words.get(33) & STATE_CLEAN != 0 {
-        true => None,
-        false if events == cp_events => Some(u64::from(words.get(43)) * SECTOR),
-        false => Some(0),
+    let resync_offset = if words.get(33) & STATE_CLEAN != 0 {
+        None
+    } else if events == cp_events {
+        Some(u64::from(words.get(43)) * SECTOR)
+    } else {
+        Some(0)
     };
     Ok(Some(Superblock {
         version: Version::V0_90,

@@ -23,6 +23,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::error::{Error, Result};
 use crate::io::ReadAt;
 use crate::limits::{MD_BAD_BLOCKS_SIZE_MAX, MD_MEMBERS_MAX};
+use crate::num::{low_u32, to_u64};
 
 use super::superblock::{BadBlocks, Level, MAGIC, Role, SECTOR, SetUuid, Superblock, Version, check_members, wrong};
 
@@ -118,7 +119,7 @@ pub(super) fn parse(disk: &dyn ReadAt, bytes: &[u8], version: Version, offset: u
     let data_offset = bytes_of(raw.data_offset.get(), "md.data_offset", offset + 128)?;
     let data_size = bytes_of(raw.data_size.get(), "md.data_size", offset + 136)?;
     let end = data_offset.checked_add(data_size);
-    let covered_len = u64::try_from(covered.len()).unwrap_or(u64::MAX);
+    let covered_len = to_u64(covered.len());
     let overlaps = match version {
         Version::V1_0 => end.is_none_or(|end| end > offset),
         _ => end.is_none() || data_offset < offset + covered_len,
@@ -173,7 +174,7 @@ fn checksum(bytes: &[u8]) -> u32 {
     let word = |b: &[u8]| b.iter().rev().fold(0u64, |word, b| word << 8 | u64::from(*b));
     let sum: u64 = bytes.chunks(4).enumerate().filter(|(n, _)| *n != 54).map(|(_, b)| word(b)).sum();
     // As the kernel has it, a carry of that addition is lost.
-    u32::try_from(((sum & 0xffff_ffff) + (sum >> 32)) & 0xffff_ffff).unwrap_or(0)
+    low_u32((sum & 0xffff_ffff) + (sum >> 32))
 }
 
 /// The list of bad blocks: 54 bits of a sector of the member, and 10 of a length; all ones end it.

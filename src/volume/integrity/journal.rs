@@ -24,6 +24,7 @@ use std::ops::Range;
 use super::layout::{ENTRY_SECTORS, JournalLayout, Layout};
 use crate::error::{Condition, Error, Result};
 use crate::io::ReadAt;
+use crate::num::{at_most, to_usize};
 
 const SECTOR: usize = 512;
 /// Where a sector's commit id is.
@@ -123,7 +124,7 @@ impl Slot {
         let section = section_at(journal, self.section);
         let entry = u64::from(self.entry);
         let mut buf = [0; SECTOR];
-        let bytes = &mut buf[..usize::try_from(journal.entry_size).unwrap_or(SECTOR)];
+        let bytes = &mut buf[..at_most(journal.entry_size, SECTOR)];
         data.read_exact_at(bytes, section + entry % ENTRY_SECTORS * 512 + entry / ENTRY_SECTORS * journal.entry_size)?;
         let at = section + (ENTRY_SECTORS + (entry << layout.log2_sectors_per_block)) * 512;
         data.read_exact_at(block, at)?;
@@ -147,8 +148,9 @@ fn section_at(journal: &JournalLayout, section: u32) -> u64 {
 /// The entries in the first sectors of a section, by number.
 #[expect(clippy::arithmetic_side_effects, reason = "each entry is below 504 bytes, in one of 8 sectors")]
 fn entries<'a>(sectors: &'a [u8], journal: &JournalLayout) -> impl Iterator<Item = (u32, &'a [u8])> {
-    let size = usize::try_from(journal.entry_size).unwrap_or(SECTOR);
-    let count = usize::try_from(journal.section_entries).unwrap_or(0);
+    let size = at_most(journal.entry_size, SECTOR);
+    // More entries than the sectors have bytes there are not.
+    let count = at_most(journal.section_entries, sectors.len());
     (0u32..).zip((0..count).map(move |n| &sectors[n % 8 * SECTOR + n / 8 * size..][..size]))
 }
 
@@ -165,7 +167,7 @@ impl Commits {
     fn read(data: &dyn ReadAt, journal: &JournalLayout) -> Result<Self> {
         let mut commits = Self { of_section: Vec::new(), last_with: [None; 4], empty: true };
         let len = journal.section_sectors.saturating_mul(512);
-        let mut buf = vec![0; usize::try_from(len).unwrap_or(0)];
+        let mut buf = vec![0; to_usize(len)?];
         for section in 0..journal.sections {
             data.read_exact_at(&mut buf, section_at(journal, section))?;
             commits.take(&buf, section, journal).map_err(|e| e.at(section_at(journal, section)))?;

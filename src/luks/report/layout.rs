@@ -1,18 +1,23 @@
 //! Which bytes of which file are what.
 
 use serde::Serialize;
-use unluks::Metadata;
-use unluks::luks::data::{Data, DataFile, State};
-use unluks::luks::metadata::Area;
+
+use crate::luks::data::{Data, DataFile, State};
+use crate::luks::metadata::{Area, Metadata};
 
 /// A run of bytes of one file.
 #[derive(Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Range {
+    /// The file that it lies in.
     pub file: File,
+    /// Its first byte.
     pub start: u64,
     /// The first byte behind it; `None` where nobody knows.
     pub end: Option<u64>,
+    /// How many bytes it has; `None` where nobody knows.
     pub size: Option<u64>,
+    /// What it is.
     pub kind: Kind,
     /// The number of the copy (0 and 1), keyslot or segment.
     pub id: Option<u32>,
@@ -22,9 +27,9 @@ pub struct Range {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum File {
-    /// The file that was given as IMAGE.
+    /// The image.
     Image,
-    /// The file that was given as `--header`.
+    /// The file of a detached header.
     Header,
     /// Another file that was not given.
     Elsewhere,
@@ -51,7 +56,7 @@ pub enum Kind {
 /// The ranges of the header's file and then of the data's, each in order, without holes and overlaps.
 ///
 /// Without a `file`, the data is in the clusters of a qcow2 image and has no place of its own.
-pub fn layout(metadata: &Metadata, data: &Data, file: Option<DataFile>, header_len: Option<u64>) -> Vec<Range> {
+pub(super) fn layout(metadata: &Metadata, data: &Data, file: Option<DataFile>, header_len: Option<u64>) -> Vec<Range> {
     let header_file = if file.is_some_and(|f| f.detached) { File::Header } else { File::Image };
     let mut ranges = Ranges { file: header_file, at: 0, keyslots: keyslots_area(metadata), all: Vec::new() };
     for (id, copy) in (0u32..).zip(&metadata.copies) {
@@ -92,7 +97,7 @@ pub fn layout(metadata: &Metadata, data: &Data, file: Option<DataFile>, header_l
 }
 
 /// Where the keyslots' areas may lie.
-pub fn keyslots_area(metadata: &Metadata) -> Area {
+pub(super) fn keyslots_area(metadata: &Metadata) -> Area {
     let size = metadata.keyslots_size;
     Area { offset: metadata.header_size.saturating_sub(size), size }
 }
@@ -116,17 +121,18 @@ impl Ranges {
     /// Lists what lies before `start` and belongs to nothing.
     fn fill(&mut self, start: u64) {
         let Area { offset, size } = self.keyslots;
+        let area_end = offset.saturating_add(size);
         while self.at < start {
             let (kind, end) = match self.at {
                 at if at < offset => (Kind::Gap, offset.min(start)),
-                at if at < offset + size => (Kind::Free, start.min(offset + size)),
+                at if at < area_end => (Kind::Free, start.min(area_end)),
                 _ => (Kind::Gap, start),
             };
             self.all.push(Range {
                 file: self.file,
                 start: self.at,
                 end: Some(end),
-                size: Some(end - self.at),
+                size: Some(end.saturating_sub(self.at)),
                 kind,
                 id: None,
             });

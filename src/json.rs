@@ -5,20 +5,29 @@ use std::io::{self, Write};
 use serde::Serialize;
 use serde_json::ser::{CompactFormatter, Formatter, PrettyFormatter, Serializer};
 
+use crate::error::{Error, Result};
+
 /// `value` over several lines, indented by two spaces.
-pub fn pretty(value: &impl Serialize) -> serde_json::Result<String> {
+///
+/// # Errors
+/// [`Io`](crate::ErrorKind::Io) for what JSON has no words for, such as a map whose keys are no texts.
+pub fn pretty(value: &impl Serialize) -> Result<String> {
     to_string(value, PrettyFormatter::new())
 }
 
 /// `value` in one line.
-pub fn compact(value: &impl Serialize) -> serde_json::Result<String> {
+///
+/// # Errors
+/// As [`pretty`].
+pub fn compact(value: &impl Serialize) -> Result<String> {
     to_string(value, CompactFormatter)
 }
 
-fn to_string(value: &impl Serialize, formatter: impl Formatter) -> serde_json::Result<String> {
+fn to_string(value: &impl Serialize, formatter: impl Formatter) -> Result<String> {
     let mut out = Vec::new();
-    value.serialize(&mut Serializer::with_formatter(&mut out, Safe(formatter)))?;
-    String::from_utf8(out).map_err(|e| serde_json::Error::io(io::Error::other(e)))
+    let written = value.serialize(&mut Serializer::with_formatter(&mut out, Safe(formatter)));
+    let text = written.map_err(io::Error::from).and_then(|()| String::from_utf8(out).map_err(io::Error::other));
+    text.map_err(|e| Error::io("writing JSON", e))
 }
 
 /// A formatter that also escapes what JSON would allow as it is: DEL, the C1 control characters, marks that turn the

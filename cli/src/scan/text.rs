@@ -1,0 +1,112 @@
+//! What a scan found, for people, and the commands that open it. Text of the disk is escaped.
+
+use std::fmt::Write;
+
+use unluks::error::escape;
+use unluks::luks::data::State as Data;
+use unluks::scan::State;
+use unluks::scan::report::{Container, Copy, Report};
+
+use crate::args::ScanArgs;
+use crate::quote;
+
+/// Puts the commands into a report that open what it lists.
+pub fn add_commands(report: &mut Report, args: &ScanArgs) {
+    for container in &mut report.containers {
+        let data = container.data.filter(|state| !state.is_absent());
+        container.command =
+            container.offset.zip(data).map(|(start, state)| command_for(args, start, container.partition, state));
+    }
+}
+
+/// The report for people.
+pub fn render(report: &Report) -> String {
+    let mut out = String::new();
+    for (n, c) in report.containers.iter().enumerate() {
+        if n > 0 {
+            out.push('\n');
+        }
+        container(c, &mut out);
+    }
+    for (n, what) in [(report.good_left_out, "good"), (report.bad_left_out, "damaged")] {
+        if n > 0 {
+            let _ = writeln!(out, "and {n} more {what} header copies, which are not listed");
+        }
+    }
+    out
+}
+
+fn container(c: &Container, out: &mut String) {
+    let name = match c.version {
+        Some(version) => format!("LUKS{version}"),
+        None => "LUKS".into(),
+    };
+    let _ = match c.offset {
+        Some(start) => write!(out, "{name} at byte {start}"),
+        None => write!(out, "{name}, and nothing tells where it starts"),
+    };
+    if let Some(number) = c.partition {
+        let _ = write!(out, ", partition {number}");
+    }
+    out.push('\n');
+    let mut line = |what: &str, text: &str| {
+        let _ = writeln!(out, "  {what:<10} {text}");
+    };
+    for (what, value) in [("uuid", c.uuid), ("label", c.label), ("subsystem", c.subsystem)] {
+        if let Some(value) = value {
+            line(what, &escape(value));
+        }
+    }
+    for copy in &c.copies {
+        line(&copy.role.to_string(), &format!("at byte {}: {}", copy.offset, verdict(copy)));
+    }
+    if let Some(e) = &c.error {
+        line("damaged", &format!("does not open: {e}"));
+    }
+    match (c.data, &c.command) {
+        (Some(Data::Truncated), _) => line("data", "the disk ends within it, or within its last sector"),
+        (Some(state), None) => {
+            let state = state.name();
+            line("data", &format!("none behind it ({state}): cut it out, and give it as --header of its data"));
+        }
+        _ => {}
+    }
+    if let (Some(next), true) = (c.next, c.command.is_some()) {
+        line("data", &format!("goes on over the container at byte {next}: where it ends is not known; see --length"));
+    }
+    if let Some(command) = &c.command {
+        line("open with", command);
+    }
+}
+
+fn verdict(copy: &Copy) -> String {
+    match (&copy.error, copy.state) {
+        (Some(e), _) => e.to_string(),
+        (None, State::Used) => "good, in use".into(),
+        (None, State::LeftOver) => "good, but an earlier header left it".into(),
+        (None, _) => "good".into(),
+    }
+}
+
+/// The command that opens the container at `start`, as a shell takes it. KEY and OUT are names to fill in.
+fn command_for(args: &ScanArgs, start: u64, partition: Option<u32>, data: Data) -> String {
+    let mut command = format!("unluks decrypt {}", quote::path(&args.image));
+    let _ = match partition {
+        Some(number) => write!(command, " --partition {number}"),
+        None => write!(command, " --offset {start}"),
+    };
+    if data == Data::Truncated {
+        command += " --allow-truncated";
+    }
+    if let Some(format) = args.format {
+        let _ = write!(command, " --format {format}");
+    }
+    if let Some(size) = args.max_size {
+        let _ = write!(command, " --max-size {size}");
+    }
+    command += " --key-file KEY --output OUT";
+    match quote::preamble(&command) {
+        Some(preamble) => format!("{preamble}; {command}"),
+        None => command,
+    }
+}

@@ -1,0 +1,47 @@
+//! A report of an image: its header, where that was found, and what is there of its data.
+
+use std::path::Path;
+
+use super::Image;
+use crate::luks::area;
+use crate::luks::data::DataFile;
+use crate::luks::report::{Container, DataIn, FileInfo, Files, Report};
+use crate::volume::integrity_findings;
+
+impl Image {
+    /// All that the header says, what is there of its data, and what was found in the keyslots' areas: what
+    /// `unluks inspect --json` prints. `path` names the image's file, and `header` that of a detached header.
+    ///
+    /// ```
+    /// use unluks::{Image, OpenOptions, json};
+    ///
+    /// # fn main() -> unluks::Result<()> {
+    /// # let path = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/openstack-volume.img"));
+    /// let image = Image::open_path(path, &OpenOptions::default())?;
+    /// let report = image.report(path, None);
+    /// assert_eq!(report.data.state.name(), "to-end-of-file");
+    /// println!("{}", json::pretty(&report)?);
+    /// # Ok(()) }
+    /// ```
+    pub fn report(&self, path: &Path, header: Option<&Path>) -> Report<'_> {
+        let (file, detached) = (self.file.as_ref().unwrap_or(&self.data), !self.has_own_header());
+        let data_in = match &self.clusters {
+            Some(clusters) => DataIn::Clusters { size: clusters.virtual_size(), missing: clusters.missing() },
+            None => DataIn::File(DataFile { len: self.data.known_len(), detached }),
+        };
+        let container = self.file.as_ref().map(|_| Container {
+            notes: self.notes.to_vec(),
+            size: if self.clusters.is_some() { self.header.len() } else { self.data.len() },
+        });
+        let files = Files {
+            image: FileInfo::new(path, &**file),
+            container,
+            header: header.map(|path| FileInfo::new(path, &*self.header)),
+        };
+        let mut found = area::findings(&*self.header, &self.metadata);
+        if self.clusters.is_none() && self.data.pipe().is_none() {
+            found.extend(integrity_findings(&self.metadata, &*self.data));
+        }
+        Report::new(&self.metadata, files, data_in, found)
+    }
+}

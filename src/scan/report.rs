@@ -1,0 +1,243 @@
+//! What a scan found, in the shape of what `unluks scan --json` prints and `docs/scan.schema.json` describes. Every member is
+//! there in every report; what does not apply is null or empty.
+
+use std::fmt;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::{Scan, State, Unreadable};
+use crate::error::Error;
+use crate::format::Format;
+use crate::io::ReadAt;
+use crate::luks::data::{self, DataFile, assess};
+use crate::luks::metadata::Role;
+use crate::storage::{self, Entry};
+
+/// The version of the report's shape. It grows where a member is taken away or changes its meaning.
+pub const SCHEMA: u32 = 1;
+
+/// The disk that was scanned.
+#[derive(Clone, Copy)]
+pub struct Disk<'a> {
+    /// The path of its file.
+    pub path: &'a Path,
+    /// The disk: the file itself, or what its format makes of it.
+    pub disk: &'a dyn ReadAt,
+    /// The file's format.
+    pub format: Format,
+    /// The size in bytes of the disk's logical sectors, where the format says it.
+    pub sector_size: Option<u32>,
+}
+
+/// What a scan found.
+///
+/// ```
+/// use unluks::scan::report::{Disk, Report};
+///
+/// # fn main() -> unluks::Result<()> {
+/// # let path = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/openstack-volume.img"));
+/// let disk = unluks::FileSource::open(path)?;
+/// let scan = unluks::scan::run(&disk, Default::default(), &Default::default())?;
+/// let disk = Disk { path, disk: &disk, format: unluks::format::Format::Raw, sector_size: None };
+/// let report = Report::new(&scan, disk);
+/// assert_eq!(report.containers[0].offset, Some(0));
+/// assert!(unluks::json::pretty(&report)?.contains(r#""good_left_out": 0"#));
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Serialize)]
+#[non_exhaustive]
+pub struct Report<'a> {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// The disk.
+    pub image: Image,
+    /// What could not be read.
+    pub unreadable: Option<&'a Unreadable>,
+    /// The containers, in the order of their places.
+    pub containers: Vec<Container<'a>>,
+    /// How many good copies there are besides those of `containers`.
+    pub good_left_out: u64,
+    /// How many damaged copies there are besides those of `containers`.
+    pub bad_left_out: u64,
+}
+
+/// A disk in a report.
+#[derive(Debug, Serialize)]
+#[non_exhaustive]
+pub struct Image {
+    /// The path as it was given; bytes that are no UTF-8 are replaced.
+    pub path: String,
+    /// The file format's name.
+    pub format: &'static str,
+    /// Bytes of the disk, which in a file format are not those of the file.
+    pub size: u64,
+}
+
+/// A container in a report.
+#[derive(Debug, Serialize)]
+#[non_exhaustive]
+pub struct Container<'a> {
+    /// Where it starts on the disk; `None` where only a secondary copy was found that does not tell.
+    pub offset: Option<u64>,
+    /// 1 or 2, where it is known.
+    pub version: Option<u8>,
+    /// The UUID as the header holds it, where it could be read.
+    pub uuid: Option<&'a str>,
+    /// The label, where there is one.
+    pub label: Option<&'a str>,
+    /// The subsystem label, where there is one.
+    pub subsystem: Option<&'a str>,
+    /// The number of the partition that starts at the same byte.
+    pub partition: Option<u32>,
+    /// Where the next container starts within this one, whose header does not say where it ends. Not in the JSON.
+    #[serde(skip)]
+    pub next: Option<u64>,
+    /// Whether the header is good as a whole.
+    pub opens: bool,
+    /// What is behind the header; `None` where it does not open.
+    pub data: Option<data::State>,
+    /// Why it does not open though a copy is good.
+    pub error: Option<Fault<'a>>,
+    /// The command that opens it. It is the caller's to fill in, whose command it is.
+    pub command: Option<String>,
+    /// The copies that were found, and those that should be there and are not.
+    pub copies: Vec<Copy<'a>>,
+}
+
+/// A header copy in a report.
+#[derive(Debug, Serialize)]
+#[non_exhaustive]
+pub struct Copy<'a> {
+    /// Primary or secondary.
+    pub role: Role,
+    /// Where it lies on the disk.
+    pub offset: u64,
+    /// 1 or 2, where it is known.
+    pub version: Option<u8>,
+    /// Whether it passes every rule.
+    pub good: bool,
+    /// What it is to its container.
+    pub state: State,
+    /// Its UUID, where it could be read.
+    pub uuid: Option<&'a str>,
+    /// Its label, where there is one.
+    pub label: Option<&'a str>,
+    /// Its sequence id; `None` in LUKS1, and where it could not be read.
+    pub seqid: Option<u64>,
+    /// The rule that it breaks.
+    pub error: Option<Fault<'a>>,
+}
+
+/// A broken rule.
+#[derive(Debug, Serialize)]
+#[non_exhaustive]
+pub struct Fault<'a> {
+    /// Its stable code; empty where it is none, as for a part that cannot be read.
+    pub rule: &'a str,
+    /// What was found and what is allowed.
+    pub message: &'a str,
+}
+
+impl<'a> Fault<'a> {
+    fn new(e: &'a Error) -> Self {
+        Self { rule: e.rule(), message: e.message() }
+    }
+}
+
+impl fmt::Display for Fault<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.rule {
+            "" => f.write_str(self.message),
+            rule => write!(f, "{rule}: {}", self.message),
+        }
+    }
+}
+
+/// An error as its line.
+pub(super) fn line<S: serde::Serializer>(e: &Error, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(e)
+}
+
+impl<'a> Report<'a> {
+    /// What `scan` found on `disk`. The headers are read again, one at a time.
+    pub fn new(scan: &'a Scan, disk: Disk<'_>) -> Self {
+        // A damaged table is no matter here: it only gives names to places.
+        let table = storage::list(disk.disk, disk.sector_size).ok().flatten();
+        let partition = |start: u64| {
+            let entries = table.as_ref().map_or(&[][..], |t| &t.entries);
+            entries.iter().find(|e| e.start == start)
+        };
+        let starts: Vec<u64> = scan.containers.iter().filter(|c| c.opens()).filter_map(|c| c.start).collect();
+        let disk_len = disk.disk.len();
+        let container = |c: &'a super::Container| {
+            let partition = c.start.and_then(partition);
+            // A container ends where its partition does, and without one where the disk does.
+            let end = partition.map_or(disk_len, |p| p.start.saturating_add(p.len).min(disk_len));
+            let next = starts.iter().copied().filter(|next| c.start.is_some_and(|start| *next > start) && *next < end);
+            Container::new(c, disk.disk, end, partition, next.min())
+        };
+        Self {
+            schema: SCHEMA,
+            image: Image { path: disk.path.to_string_lossy().into_owned(), format: disk.format.name(), size: disk_len },
+            unreadable: scan.unreadable.as_ref(),
+            containers: scan.containers.iter().map(container).collect(),
+            good_left_out: scan.good_left_out,
+            bad_left_out: scan.bad_left_out,
+        }
+    }
+}
+
+/// Text that may be absent.
+fn text(text: &str) -> Option<&str> {
+    Some(text).filter(|t| !t.is_empty())
+}
+
+impl<'a> Container<'a> {
+    /// `end` is where the disk ends for it, and `next` where another container starts before that.
+    fn new(
+        found: &'a super::Container,
+        disk: &dyn ReadAt,
+        end: u64,
+        partition: Option<&Entry>,
+        next: Option<u64>,
+    ) -> Self {
+        let opened = found.header.as_ref().and_then(|h| h.as_ref().ok());
+        // A header is large once it is parsed: one at a time.
+        let metadata = found.open(disk).and_then(Result::ok);
+        let file = |start: u64| DataFile { len: end.checked_sub(start), detached: false };
+        let data = metadata.as_ref().zip(found.start).map(|(m, start)| assess(m, file(start)).state);
+        let open_ended = metadata.is_some_and(|m| m.live_segments().any(|(_, s)| s.size.is_none()));
+        let copies: Vec<_> = found.copies.iter().map(Copy::new).collect();
+        Self {
+            offset: found.start,
+            version: opened.map(|m| m.version.number()).or_else(|| copies.iter().find_map(|c| c.version)),
+            uuid: opened.map(|m| m.uuid.as_str()).or_else(|| copies.iter().find_map(|c| c.uuid)),
+            label: opened.and_then(|m| text(&m.label)),
+            subsystem: opened.and_then(|m| text(&m.subsystem)),
+            partition: partition.map(|p| p.number),
+            next: next.filter(|_| open_ended),
+            opens: opened.is_some(),
+            data,
+            error: found.header.as_ref().and_then(|h| h.as_ref().err()).map(Fault::new),
+            command: None,
+            copies,
+        }
+    }
+}
+
+impl<'a> Copy<'a> {
+    fn new(copy: &'a super::Copy) -> Self {
+        Self {
+            role: copy.role,
+            offset: copy.offset,
+            version: copy.version.map(|v| v.number()),
+            good: copy.error.is_none(),
+            state: copy.state,
+            uuid: text(&copy.uuid),
+            label: text(&copy.label),
+            seqid: copy.seqid,
+            error: copy.error.as_ref().map(Fault::new),
+        }
+    }
+}
