@@ -12,6 +12,7 @@ use crate::error::Result;
 use crate::format::{HostMap, Qcow2Luks};
 use crate::io::ReadAt;
 use crate::key::Key;
+use crate::luks::layer::Layer;
 use crate::luks::metadata::Metadata;
 use crate::luks::unlock::{self, Opened, UnlockOptions, Unlocked};
 use crate::secret::VolumeKey;
@@ -43,6 +44,7 @@ pub struct Image {
     /// The file that it was found in, where that is not the container itself.
     file: Option<Arc<dyn ReadAt>>,
     notes: Arc<[String]>,
+    layers: Arc<[Layer]>,
     metadata: Arc<Metadata>,
 }
 
@@ -69,7 +71,7 @@ impl Image {
     /// As [`crate::open`].
     pub fn open_detached(header: Arc<dyn ReadAt>, data: Arc<dyn ReadAt>) -> Result<Self> {
         let metadata = Arc::new(crate::luks::open(&*header)?);
-        Ok(Self { header, data, clusters: None, file: None, notes: Arc::default(), metadata })
+        Ok(Self { header, data, clusters: None, file: None, notes: Arc::default(), layers: Arc::default(), metadata })
     }
 
     /// Opens a qcow2 image that encrypts its clusters itself.
@@ -79,7 +81,15 @@ impl Image {
     pub fn open_qcow2(luks: &Qcow2Luks, file: Arc<dyn ReadAt>) -> Result<Self> {
         let metadata = Arc::new(crate::luks::open(&*luks.header)?);
         let (header, clusters) = (Arc::clone(&luks.header), Some(Arc::clone(&luks.clusters)));
-        Ok(Self { header, data: Arc::clone(&file), clusters, file: Some(file), notes: Arc::default(), metadata })
+        Ok(Self {
+            header,
+            data: Arc::clone(&file),
+            clusters,
+            file: Some(file),
+            notes: Arc::default(),
+            layers: Arc::default(),
+            metadata,
+        })
     }
 
     /// What the header says.

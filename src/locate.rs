@@ -4,10 +4,10 @@
 mod layers;
 mod ways;
 
-use std::fmt;
 use std::sync::Arc;
 
-pub use ways::{Way, Ways, ways};
+pub use crate::luks::layer::{Layer, LayerKind};
+pub use ways::{Part, Way, Ways, ways};
 
 use crate::error::{Error, ErrorKind, Hint, Result, escape};
 use crate::format::{self, Contents, Format, Qcow2Luks};
@@ -38,53 +38,6 @@ impl Member {
                 Err(Error::invalid("it encrypts its clusters itself, and is no part of a set").within(name))
             }
         }
-    }
-}
-
-/// What one layer is, between a file and the LUKS container.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum LayerKind {
-    /// The file itself; the first one of a set.
-    File,
-    /// The disk in a file format.
-    Format,
-    /// A partition.
-    Partition,
-    /// An md array.
-    Array,
-    /// A volume of LVM.
-    Volume,
-}
-
-impl LayerKind {
-    /// Its name in reports.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::File => "file",
-            Self::Format => "format",
-            Self::Partition => "partition",
-            Self::Array => "array",
-            Self::Volume => "volume",
-        }
-    }
-}
-
-/// One layer between a file and the LUKS container.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Layer {
-    /// What it is.
-    pub kind: LayerKind,
-    /// What it is called: a format's name, a partition's number, `VG/LV`. Names are as the image has them, not escaped.
-    pub name: String,
-    /// How many bytes it has.
-    pub size: u64,
-}
-
-impl Layer {
-    fn new(kind: LayerKind, name: impl fmt::Display, size: u64) -> Self {
-        Self { kind, name: name.to_string(), size }
     }
 }
 

@@ -14,6 +14,7 @@ pub mod data;
 pub mod findings;
 mod fingerprint;
 mod json;
+pub mod layer;
 pub mod metadata;
 #[cfg(feature = "unlock")]
 pub mod reencrypt;

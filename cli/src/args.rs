@@ -87,6 +87,9 @@ pub struct ScanArgs {
     /// The largest disk that a container may declare [default: 1TiB and 1000 times its file, 64TiB at most]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub max_size: Option<u64>,
+    /// Another disk of the set, with an md array or an LVM volume group over several; may be repeated
+    #[arg(long, value_name = "FILE")]
+    pub with: Vec<PathBuf>,
     /// Print JSON (docs/scan.schema.json describes it)
     #[arg(long)]
     pub json: bool,
@@ -112,7 +115,7 @@ impl ScanArgs {
             format,
             max_size,
             partition: None,
-            with: Vec::new(),
+            with: self.with.clone(),
             volume: None,
             offset: None,
             force_offset: false,

@@ -6,6 +6,7 @@ use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 use std::time::Instant;
 
+use unluks::locate::{FindOptions, ways};
 use unluks::progress::Progress;
 use unluks::scan::report::{self, Report};
 use unluks::scan::{Options, Scan};
@@ -13,7 +14,7 @@ use unluks::{Error, Result, json};
 
 use crate::args::ScanArgs;
 use crate::progress::ProgressView;
-use crate::source::{Disk, WithinFile};
+use crate::source::{Disk, WithinFile, shown};
 
 pub fn run(args: &ScanArgs) -> Result<ExitCode> {
     let disk = Disk::open(&args.source())?;
@@ -39,8 +40,14 @@ pub fn run(args: &ScanArgs) -> Result<ExitCode> {
         let _ =
             writeln!(err, "warning: {} bytes could not be read, the first at byte {}: {}", u.bytes, u.first, u.error);
     }
-    let Disk { disk, format, sector_size, .. } = &disk;
-    let scanned = report::Disk { path: &args.image, disk: &**disk, format: *format, sector_size: *sector_size };
+    let Disk { disk, format, sector_size, with, .. } = &disk;
+    let options = FindOptions { name: shown(&args.image), with: with.clone(), ..FindOptions::default() };
+    let ways = &ways(disk, *sector_size, &options);
+    if ways.more && !args.quiet {
+        let _ = writeln!(err, "warning: not all partitions and volumes were looked at: there are too many");
+    }
+    let sector_size = *sector_size;
+    let scanned = report::Disk { path: &args.image, disk: &**disk, format: *format, sector_size, ways };
     let mut report = Report::new(&scan, scanned);
     text::add_commands(&mut report, args);
     let output = if args.json { json::pretty(&report)? + "\n" } else { text::render(&report) };
@@ -51,7 +58,11 @@ pub fn run(args: &ScanArgs) -> Result<ExitCode> {
         Err(e) => return Err(Error::io("writing to the standard output", e)),
         Ok(()) => {}
     }
-    if scan.found() { Ok(ExitCode::SUCCESS) } else { Err(nothing(&scan).within_file(&args.image)) }
+    if scan.found() || report.containers.iter().any(|c| c.opens) {
+        Ok(ExitCode::SUCCESS)
+    } else {
+        Err(nothing(&scan).within_file(&args.image))
+    }
 }
 
 fn nothing(scan: &Scan) -> Error {

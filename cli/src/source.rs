@@ -37,6 +37,8 @@ pub struct Disk {
     pub format: Format,
     /// The size in bytes of its logical sectors, where the container says it.
     pub sector_size: Option<u32>,
+    /// The other disks of its set.
+    pub with: Vec<Member>,
     /// What was chosen on the way, one line each.
     pub notes: Vec<String>,
 }
@@ -73,7 +75,8 @@ impl Disk {
         if opened.format != Format::Raw {
             notes.push(format!("a {} image with a disk of {} bytes", opened.format, disk.len()));
         }
-        Ok(Self { disk, format: opened.format, sector_size: opened.sector_size, notes })
+        let with = members(args, &mut inputs)?;
+        Ok(Self { disk, format: opened.format, sector_size: opened.sector_size, with, notes })
     }
 }
 
@@ -184,7 +187,13 @@ impl Source {
 
 /// A file that is its own container, by all that is known of it.
 fn whole(file: &Arc<dyn ReadAt>) -> Found {
-    Found { file: Arc::clone(file), place: Place::File(Arc::clone(file)), format: Format::Raw, notes: Vec::new() }
+    Found {
+        file: Arc::clone(file),
+        place: Place::File(Arc::clone(file)),
+        format: Format::Raw,
+        notes: Vec::new(),
+        layers: Vec::new(),
+    }
 }
 
 /// Names the container format or the packed file that a pipe begins as: what comes through a pipe is a raw image.

@@ -95,6 +95,7 @@ impl Image {
     pub fn open_found(found: &Found, header: Option<Arc<dyn ReadAt>>) -> Result<Self> {
         let mut image = Self::open_place(found, header)?;
         image.notes = found.notes.as_slice().into();
+        image.layers = found.layers.as_slice().into();
         image.file = match found.place {
             Place::File(_) => None,
             Place::Inside(_) | Place::Qcow2Luks(_) => Some(Arc::clone(&found.file)),

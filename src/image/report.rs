@@ -31,6 +31,7 @@ impl Image {
         };
         let container = self.file.as_ref().map(|_| Container {
             notes: self.notes.to_vec(),
+            layers: self.layers.to_vec(),
             size: if self.clusters.is_some() { self.header.len() } else { self.data.len() },
         });
         let files = Files {

@@ -4,9 +4,10 @@
 //! number of them.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{FindOptions, Layer, LayerKind, layers};
-use crate::error::Error;
+use crate::error::{Error, Result, escape};
 use crate::io::{Peek, ReadAt};
 use crate::limits::LAYER_WAYS_MAX;
 use crate::storage::lvm::Label;
@@ -22,8 +23,23 @@ pub struct Way {
     pub volume: Option<String>,
     /// What lies on what, from the outermost down.
     pub layers: Vec<Layer>,
+    /// Where its first byte lies on the disk; `None` where that is on another disk of the set.
+    pub start: Option<u64>,
     /// The bytes from the container's first to its last.
     pub disk: Arc<dyn ReadAt>,
+}
+
+/// A range of the disk that is a part of something larger: a member of an array, a physical volume.
+#[non_exhaustive]
+pub struct Part {
+    /// Its first byte's place on the disk.
+    pub start: u64,
+    /// How many bytes it has.
+    pub len: u64,
+    /// What it is a part of, one line.
+    pub of: String,
+    /// Why what it is a part of cannot be read.
+    pub error: Option<Error>,
 }
 
 /// What a disk leads to.
@@ -32,8 +48,9 @@ pub struct Way {
 pub struct Ways {
     /// The containers, in the order of their places.
     pub found: Vec<Way>,
-    /// The layers that could not be gone through, and why.
-    pub failed: Vec<(Vec<Layer>, Error)>,
+    /// The ranges of the disk that are parts of something larger. Bytes that lie beside each other in one need not do so in
+    /// the whole.
+    pub parts: Vec<Part>,
     /// Whether there is more, which was not looked at: [`LAYER_WAYS_MAX`](crate::limits::LAYER_WAYS_MAX).
     pub more: bool,
     looked_at: usize,
@@ -42,24 +59,55 @@ pub struct Ways {
 /// All containers that lie at the beginning of something: of `disk`, of a partition, an array, a volume. `sector_size` is
 /// that of [`storage::list`]; of the options, the members count and the name.
 pub fn ways(disk: &Arc<dyn ReadAt>, sector_size: Option<u32>, options: &FindOptions) -> Ways {
-    let mut all = Ways::default();
-    all.walk(disk, sector_size, options, &Step::default());
+    let traced = Arc::new(Traced { disk: Arc::clone(disk), last: AtomicU64::new(u64::MAX) });
+    let (mut all, base): (Ways, Arc<dyn ReadAt>) = (Ways::default(), Arc::clone(&traced) as _);
+    all.walk(&base, sector_size, options, &Step { base: Some((0, disk.len())), ..Step::default() });
+    for way in &mut all.found {
+        traced.last.store(u64::MAX, Ordering::Relaxed);
+        let read = way.disk.read_exact_at(&mut [0; 512], 0);
+        way.start = Some(traced.last.load(Ordering::Relaxed)).filter(|start| read.is_ok() && *start != u64::MAX);
+    }
     all
+}
+
+/// A disk that knows where it was read last.
+struct Traced {
+    disk: Arc<dyn ReadAt>,
+    last: AtomicU64,
+}
+
+impl ReadAt for Traced {
+    fn len(&self) -> u64 {
+        self.disk.len()
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        self.last.store(offset, Ordering::Relaxed);
+        self.disk.read_exact_at(buf, offset)
+    }
 }
 
 /// Where a walk is.
 #[derive(Clone, Default)]
 struct Step {
+    /// Where that is on the disk, and how long, as long as it is a range of it.
+    base: Option<(u64, u64)>,
     partition: Option<u32>,
     volume: Option<String>,
     layers: Vec<Layer>,
 }
 
 impl Step {
+    /// One layer further, which is no range of the disk.
     fn on(&self, layer: Layer) -> Self {
-        let mut next = self.clone();
+        let mut next = Self { base: None, ..self.clone() };
         next.layers.push(layer);
         next
+    }
+
+    /// This as a part of something larger.
+    fn part(&self, of: impl ToString, error: Option<Error>) -> Option<Part> {
+        self.base.map(|(start, len)| Part { start, len, of: of.to_string(), error })
     }
 }
 
@@ -73,20 +121,18 @@ impl Ways {
         if let Some(own) = Superblock::probe(&**disk).ok().flatten() {
             match layers::array(disk, &own, options) {
                 Ok(array) => {
+                    self.parts.extend(step.part(array.info(), None));
                     let next = step.on(Layer::new(LayerKind::Array, array.info(), array.len()));
                     let array: Arc<dyn ReadAt> = Arc::new(array);
                     self.walk(&array, None, options, &next);
                 }
-                Err(e) => {
-                    let layer = Layer::new(LayerKind::Array, format_args!("md {}", own.level), disk.len());
-                    self.failed.push((step.on(layer).layers, e));
-                }
+                Err(e) => self.parts.extend(step.part(format_args!("an md {} array", own.level), Some(e))),
             }
             return;
         }
         if starts_as_luks(&Peek::new(disk), 0) {
-            let Step { partition, volume, layers } = step.clone();
-            self.found.push(Way { partition, volume, layers, disk: Arc::clone(disk) });
+            let Step { partition, volume, layers, .. } = step.clone();
+            self.found.push(Way { partition, volume, layers, start: None, disk: Arc::clone(disk) });
             return;
         }
         if let Ok(Some(_)) = Label::probe(&**disk) {
@@ -97,6 +143,7 @@ impl Ways {
         for entry in entries {
             let Ok(part) = entry.open_as_far_as_it_is_there(Arc::clone(disk)) else { continue };
             let mut next = step.on(Layer::new(LayerKind::Partition, entry.number, part.len()));
+            next.base = step.base.and_then(|(start, _)| Some((start.checked_add(entry.start)?, part.len())));
             if step.layers.is_empty() {
                 next.partition = Some(entry.number);
             }
@@ -109,10 +156,11 @@ impl Ways {
         let group = match layers::group(disk, options) {
             Ok(group) => group,
             Err(e) => {
-                self.failed.push((step.on(Layer::new(LayerKind::Volume, "LVM", disk.len())).layers, e));
+                self.parts.extend(step.part("a volume group of LVM", Some(e)));
                 return;
             }
         };
+        self.parts.extend(step.part(format_args!("LVM volume group {}", escape(&group.name)), None));
         for volume in group.volumes.iter().filter(|volume| volume.is_visible) {
             let name = format!("{}/{}", group.name, volume.name);
             match group.open(volume) {
@@ -122,7 +170,9 @@ impl Ways {
                     let opened: Arc<dyn ReadAt> = Arc::new(opened);
                     self.walk(&opened, None, options, &next);
                 }
-                Err(e) => self.failed.push((step.on(Layer::new(LayerKind::Volume, name, 0)).layers, e)),
+                Err(e) => {
+                    self.parts.extend(step.part(format_args!("LVM volume {}", escape(&name)), Some(e)));
+                }
             }
         }
     }

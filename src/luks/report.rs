@@ -17,6 +17,7 @@ use serde_json::Value;
 
 use super::data::{self, DataFile};
 use super::findings::{Finding, findings};
+use super::layer::Layer;
 use super::metadata::*;
 use crate::io::ReadAt;
 
@@ -122,6 +123,8 @@ pub struct Container {
     pub notes: Vec<String>,
     /// Bytes of the LUKS data, or of the header that a qcow2 image holds.
     pub size: u64,
+    /// What lies on what, from the file down to what holds the LUKS data.
+    pub layers: Vec<Layer>,
 }
 
 /// The files that a report is about.

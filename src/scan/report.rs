@@ -9,10 +9,11 @@ use serde::Serialize;
 use super::{Scan, State, Unreadable};
 use crate::error::Error;
 use crate::format::Format;
-use crate::io::ReadAt;
+use crate::io::{ReadAt, Window};
+use crate::locate::{Layer, LayerKind, Part, Way, Ways};
 use crate::luks::data::{self, DataFile, assess};
 use crate::luks::metadata::Role;
-use crate::storage::{self, Entry};
+use crate::storage;
 
 /// The version of the report's shape. It grows where a member is taken away or changes its meaning.
 pub const SCHEMA: u32 = 1;
@@ -28,18 +29,23 @@ pub struct Disk<'a> {
     pub format: Format,
     /// The size in bytes of the disk's logical sectors, where the format says it.
     pub sector_size: Option<u32>,
+    /// What the disk leads to, through partitions, arrays and volumes.
+    pub ways: &'a Ways,
 }
 
 /// What a scan found.
 ///
 /// ```
+/// use std::sync::Arc;
+/// use unluks::locate::ways;
 /// use unluks::scan::report::{Disk, Report};
 ///
 /// # fn main() -> unluks::Result<()> {
 /// # let path = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/openstack-volume.img"));
-/// let disk = unluks::FileSource::open(path)?;
-/// let scan = unluks::scan::run(&disk, Default::default(), &Default::default())?;
-/// let disk = Disk { path, disk: &disk, format: unluks::format::Format::Raw, sector_size: None };
+/// let disk: Arc<dyn unluks::ReadAt> = Arc::new(unluks::FileSource::open(path)?);
+/// let scan = unluks::scan::run(&*disk, Default::default(), &Default::default())?;
+/// let ways = &ways(&disk, None, &Default::default());
+/// let disk = Disk { path, disk: &*disk, format: unluks::format::Format::Raw, sector_size: None, ways };
 /// let report = Report::new(&scan, disk);
 /// assert_eq!(report.containers[0].offset, Some(0));
 /// assert!(unluks::json::pretty(&report)?.contains(r#""good_left_out": 0"#));
@@ -88,8 +94,15 @@ pub struct Container<'a> {
     pub label: Option<&'a str>,
     /// The subsystem label, where there is one.
     pub subsystem: Option<&'a str>,
-    /// The number of the partition that starts at the same byte.
+    /// The number of the partition that starts at the same byte, or that leads to it through other layers.
     pub partition: Option<u32>,
+    /// The volume of LVM that holds it, as `VG/LV`.
+    pub volume: Option<&'a str>,
+    /// What lies on what, from the disk down to what holds it. Empty where nothing leads to it.
+    pub layers: &'a [Layer],
+    /// What the bytes around it are a part of, where nothing leads to it and what starts there need not go on there: a
+    /// member of an array, a physical volume. Why that cannot be read follows.
+    pub part_of: Option<String>,
     /// Where the next container starts within this one, whose header does not say where it ends. Not in the JSON.
     #[serde(skip)]
     pub next: Option<u64>,
@@ -161,7 +174,7 @@ pub(super) fn line<S: serde::Serializer>(e: &Error, serializer: S) -> Result<S::
 
 impl<'a> Report<'a> {
     /// What `scan` found on `disk`. The headers are read again, one at a time.
-    pub fn new(scan: &'a Scan, disk: Disk<'_>) -> Self {
+    pub fn new(scan: &'a Scan, disk: Disk<'a>) -> Self {
         // A damaged table is no matter here: it only gives names to places.
         let table = storage::list(disk.disk, disk.sector_size).ok().flatten();
         let partition = |start: u64| {
@@ -170,18 +183,41 @@ impl<'a> Report<'a> {
         };
         let starts: Vec<u64> = scan.containers.iter().filter(|c| c.opens()).filter_map(|c| c.start).collect();
         let disk_len = disk.disk.len();
+        let ways = disk.ways;
         let container = |c: &'a super::Container| {
+            let way = ways.found.iter().find(|way| way.start.is_some() && way.start == c.start);
             let partition = c.start.and_then(partition);
-            // A container ends where its partition does, and without one where the disk does.
-            let end = partition.map_or(disk_len, |p| p.start.saturating_add(p.len).min(disk_len));
-            let next = starts.iter().copied().filter(|next| c.start.is_some_and(|start| *next > start) && *next < end);
-            Container::new(c, disk.disk, end, partition, next.min())
+            let number = partition.map(|p| p.number);
+            match (way, c.start.and_then(|start| part_of(ways, start))) {
+                (Some(way), _) if way.layers.iter().any(|layer| layer.kind != LayerKind::Partition) => {
+                    let place = Place { disk: &*way.disk, start: 0, end: way.disk.len(), next: None };
+                    Container {
+                        layers: &way.layers,
+                        volume: way.volume.as_deref(),
+                        ..Container::new(c, place, way.partition)
+                    }
+                }
+                (None, Some(part)) => {
+                    let place = Place { disk: disk.disk, start: c.start.unwrap_or(0), end: disk_len, next: None };
+                    Container { part_of: Some(part), ..Container::new(c, place, number) }
+                }
+                (way, _) => {
+                    // A container ends where its partition does, and without one where the disk does.
+                    let end = partition.map_or(disk_len, |p| p.start.saturating_add(p.len).min(disk_len));
+                    let after = |next: &u64| c.start.is_some_and(|start| *next > start) && *next < end;
+                    let next = starts.iter().copied().filter(after).min();
+                    let place = Place { disk: disk.disk, start: c.start.unwrap_or(0), end, next };
+                    Container { layers: way.map_or(&[], |way| &way.layers), ..Container::new(c, place, number) }
+                }
+            }
         };
+        let seen = |way: &&Way| scan.containers.iter().any(|c| c.start.is_some() && c.start == way.start);
+        let elsewhere = ways.found.iter().filter(|way| !seen(way)).filter_map(Container::on_another_disk);
         Self {
             schema: SCHEMA,
             image: Image { path: disk.path.to_string_lossy().into_owned(), format: disk.format.name(), size: disk_len },
             unreadable: scan.unreadable.as_ref(),
-            containers: scan.containers.iter().map(container).collect(),
+            containers: scan.containers.iter().map(container).chain(elsewhere).collect(),
             good_left_out: scan.good_left_out,
             bad_left_out: scan.bad_left_out,
         }
@@ -193,20 +229,33 @@ fn text(text: &str) -> Option<&str> {
     Some(text).filter(|t| !t.is_empty())
 }
 
+/// What the disk's byte `at` is a part of, and why that cannot be read.
+fn part_of(ways: &Ways, at: u64) -> Option<String> {
+    let holds = |part: &&Part| at.checked_sub(part.start).is_some_and(|inside| inside < part.len);
+    let part = ways.parts.iter().find(holds)?;
+    Some(part.error.as_ref().map_or_else(|| part.of.clone(), |e| format!("{}: {e}", part.of)))
+}
+
+/// Where a container lies, on the disk or on what that leads to.
+struct Place<'a> {
+    disk: &'a dyn ReadAt,
+    start: u64,
+    /// Where the disk ends for it.
+    end: u64,
+    /// Where another container starts before that.
+    next: Option<u64>,
+}
+
 impl<'a> Container<'a> {
-    /// `end` is where the disk ends for it, and `next` where another container starts before that.
-    fn new(
-        found: &'a super::Container,
-        disk: &dyn ReadAt,
-        end: u64,
-        partition: Option<&Entry>,
-        next: Option<u64>,
-    ) -> Self {
-        let opened = found.header.as_ref().and_then(|h| h.as_ref().ok());
+    fn new(found: &'a super::Container, place: Place<'_>, partition: Option<u32>) -> Self {
         // A header is large once it is parsed: one at a time.
-        let metadata = found.open(disk).and_then(Result::ok);
-        let file = |start: u64| DataFile { len: end.checked_sub(start), detached: false };
-        let data = metadata.as_ref().zip(found.start).map(|(m, start)| assess(m, file(start)).state);
+        let whole = found.start.is_some().then(|| Window::new(place.disk, place.start, None));
+        let metadata = whole.and_then(Result::ok).and_then(|whole| crate::luks::open(&whole).ok());
+        // The header as it lies on the disk is not all of it where a chunk of an array ends within it.
+        let opened = found.header.as_ref().and_then(|h| h.as_ref().ok());
+        let file = DataFile { len: place.end.checked_sub(place.start), detached: false };
+        let data = metadata.as_ref().map(|m| assess(m, file).state);
+        let next = place.next;
         let open_ended = metadata.is_some_and(|m| m.live_segments().any(|(_, s)| s.size.is_none()));
         let copies: Vec<_> = found.copies.iter().map(Copy::new).collect();
         Self {
@@ -215,14 +264,40 @@ impl<'a> Container<'a> {
             uuid: opened.map(|m| m.uuid.as_str()).or_else(|| copies.iter().find_map(|c| c.uuid)),
             label: opened.and_then(|m| text(&m.label)),
             subsystem: opened.and_then(|m| text(&m.subsystem)),
-            partition: partition.map(|p| p.number),
+            partition,
+            volume: None,
+            layers: &[],
+            part_of: None,
             next: next.filter(|_| open_ended),
-            opens: opened.is_some(),
+            opens: data.is_some(),
             data,
-            error: found.header.as_ref().and_then(|h| h.as_ref().err()).map(Fault::new),
+            error: found.header.as_ref().and_then(|h| h.as_ref().err()).filter(|_| data.is_none()).map(Fault::new),
             command: None,
             copies,
         }
+    }
+
+    /// One that the layers lead to, but whose first byte is on another disk of the set.
+    fn on_another_disk(way: &'a Way) -> Option<Self> {
+        let metadata = crate::luks::open(&*way.disk).ok()?;
+        let file = DataFile { len: Some(way.disk.len()), detached: false };
+        Some(Self {
+            offset: None,
+            version: Some(metadata.version.number()),
+            uuid: None,
+            label: None,
+            subsystem: None,
+            partition: way.partition,
+            volume: way.volume.as_deref(),
+            layers: &way.layers,
+            part_of: None,
+            next: None,
+            opens: true,
+            data: Some(assess(&metadata, file).state),
+            error: None,
+            command: None,
+            copies: Vec::new(),
+        })
     }
 }
 

@@ -6,7 +6,7 @@ use unluks::error::{Condition, Hint};
 use unluks::locate::{FindOptions, Found, LayerKind, Member, find, ways};
 use unluks::{Error, ErrorKind, Image, ReadAt, Result};
 
-use crate::support::{Golden, in_mbr, in_qcow2};
+use crate::support::{Golden, PARTITION, in_mbr, in_qcow2};
 
 const EXTENT: usize = 4096;
 /// Where a physical volume's metadata area lies, how long it is, and where its extents begin.
@@ -261,7 +261,7 @@ fn all_that_a_disk_leads_to_is_found_with_its_way() {
     let array = raid1(&inner).remove(0);
     let disk: Arc<dyn ReadAt> = Arc::new(in_mbr(&array));
     let all = ways(&disk, None, &FindOptions::default());
-    assert!(!all.more && all.failed.is_empty());
+    assert!(!all.more && all.parts.iter().all(|part| part.error.is_none()));
     let told: Vec<_> = all.found.iter().map(|way| (way.partition, way.volume.as_deref())).collect();
     assert_eq!(told, [(Some(1), Some("vg/one")), (Some(1), Some("vg/two"))]);
     for way in &all.found {
@@ -270,13 +270,17 @@ fn all_that_a_disk_leads_to_is_found_with_its_way() {
         let options = FindOptions { volume: way.volume.clone(), ..FindOptions::default() };
         let found = find(Arc::clone(&disk), options).unwrap();
         assert_eq!(found.place.source().len(), way.disk.len());
+        let start = way.start.unwrap();
+        let mut magic = [0; 6];
+        disk.read_exact_at(&mut magic, start).unwrap();
+        assert_eq!(magic, *b"LUKS\xba\xbe", "byte {start}");
     }
     // One of three: named as what is missing, and nothing is found.
     let alone: Arc<dyn ReadAt> = Arc::new(in_mbr(&raid5(&luks).remove(0)));
     let none = ways(&alone, None, &FindOptions::default());
     assert!(none.found.is_empty());
-    let [(layers, e)] = none.failed.as_slice() else { panic!("{} failures", none.failed.len()) };
-    assert!(layers.len() == 2 && e.is(Condition::MissingMember), "{layers:?} {e}");
+    let [part] = none.parts.as_slice() else { panic!("{} parts", none.parts.len()) };
+    assert!(part.start == PARTITION && part.error.as_ref().unwrap().is(Condition::MissingMember), "{}", part.of);
 }
 
 #[test]
@@ -327,7 +331,7 @@ fn an_offset_into_a_part_of_a_set_wants_to_be_meant() {
     let partition = in_mbr(&lvm);
     let cases = [
         (lvm, start, "physical volume of LVM"),
-        (partition, start + crate::support::PARTITION, "physical volume of LVM"),
+        (partition, start + PARTITION, "physical volume of LVM"),
         (raid0(&luks).remove(0), 8192, "member of an md RAID0 array"),
     ];
     for (disk, offset, what) in cases {

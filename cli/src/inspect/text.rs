@@ -62,6 +62,7 @@ impl Text {
             for note in &container.notes {
                 self.line("", escape(note))?;
             }
+            self.layers(container)?;
             self.line("", format_args!("LUKS in {} of it, from which all bytes count here", bytes(container.size)))?;
         }
         if let Some(header) = &r.header {
@@ -89,6 +90,19 @@ impl Text {
         }
         if !r.requirements.is_empty() {
             self.line("requirements", names(r.requirements))?;
+        }
+        Ok(())
+    }
+
+    /// What lies on what, each a step further in.
+    fn layers(&mut self, container: &Container) -> fmt::Result {
+        for (depth, layer) in container.layers.iter().enumerate().skip(1) {
+            let name = if depth == 1 { "layers" } else { "" };
+            let (kind, size) = (layer.kind.name(), bytes(layer.size));
+            self.line(
+                name,
+                format_args!("{:1$}{kind} {2}, {size}", "", 2 * depth.saturating_sub(1), escape(&layer.name)),
+            )?;
         }
         Ok(())
     }

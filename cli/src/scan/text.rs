@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use unluks::error::escape;
+use unluks::locate::LayerKind;
 use unluks::luks::data::State as Data;
 use unluks::scan::State;
 use unluks::scan::report::{Container, Copy, Report};
@@ -13,9 +14,8 @@ use crate::quote;
 /// Puts the commands into a report that open what it lists.
 pub fn add_commands(report: &mut Report, args: &ScanArgs) {
     for container in &mut report.containers {
-        let data = container.data.filter(|state| !state.is_absent());
-        container.command =
-            container.offset.zip(data).map(|(start, state)| command_for(args, start, container.partition, state));
+        let data = container.data.filter(|state| !state.is_absent() && container.part_of.is_none());
+        container.command = data.and_then(|state| command_for(args, container, state));
     }
 }
 
@@ -43,10 +43,14 @@ fn container(c: &Container, out: &mut String) {
     };
     let _ = match c.offset {
         Some(start) => write!(out, "{name} at byte {start}"),
+        None if !c.layers.is_empty() => write!(out, "{name}, whose first byte is on another disk of the set"),
         None => write!(out, "{name}, and nothing tells where it starts"),
     };
     if let Some(number) = c.partition {
         let _ = write!(out, ", partition {number}");
+    }
+    for layer in c.layers.iter().filter(|layer| layer.kind != LayerKind::Partition) {
+        let _ = write!(out, ", {} {}", layer.kind.name(), escape(&layer.name));
     }
     out.push('\n');
     let mut line = |what: &str, text: &str| {
@@ -62,6 +66,11 @@ fn container(c: &Container, out: &mut String) {
     }
     if let Some(e) = &c.error {
         line("damaged", &format!("does not open: {e}"));
+    }
+    if let Some(part) = &c.part_of {
+        line("part of", part);
+        line("", "what starts there need not go on there: no command opens it for certain");
+        return;
     }
     match (c.data, &c.command) {
         (Some(Data::Truncated), _) => line("data", "the disk ends within it, or within its last sector"),
@@ -88,13 +97,22 @@ fn verdict(copy: &Copy) -> String {
     }
 }
 
-/// The command that opens the container at `start`, as a shell takes it. KEY and OUT are names to fill in.
-fn command_for(args: &ScanArgs, start: u64, partition: Option<u32>, data: Data) -> String {
+/// The command that opens a container, as a shell takes it. KEY and OUT are names to fill in.
+fn command_for(args: &ScanArgs, c: &Container, data: Data) -> Option<String> {
     let mut command = format!("unluks decrypt {}", quote::path(&args.image));
-    let _ = match partition {
-        Some(number) => write!(command, " --partition {number}"),
-        None => write!(command, " --offset {start}"),
-    };
+    for other in &args.with {
+        let _ = write!(command, " --with {}", quote::path(other));
+    }
+    if let Some(number) = c.partition {
+        let _ = write!(command, " --partition {number}");
+    }
+    if let Some(volume) = c.volume {
+        let _ = write!(command, " {}", quote::flag("--volume", volume).ok()?);
+    }
+    // Layers lead to what is in them from the disk's beginning on; what nothing leads to has its place alone.
+    if c.layers.is_empty() && c.partition.is_none() {
+        let _ = write!(command, " --offset {}", c.offset?);
+    }
     if data == Data::Truncated {
         command += " --allow-truncated";
     }
@@ -105,8 +123,8 @@ fn command_for(args: &ScanArgs, start: u64, partition: Option<u32>, data: Data) 
         let _ = write!(command, " --max-size {size}");
     }
     command += " --key-file KEY --output OUT";
-    match quote::preamble(&command) {
+    Some(match quote::preamble(&command) {
         Some(preamble) => format!("{preamble}; {command}"),
         None => command,
-    }
+    })
 }
