@@ -5,8 +5,8 @@ mod layers;
 
 use std::sync::Arc;
 
-use crate::error::{Error, ErrorKind, Hint, Result, escape};
-use crate::format::{self, Contents, Format, Qcow2Luks};
+use crate::error::{Condition, Error, ErrorKind, Hint, Result, escape};
+use crate::format::{self, Contents, Format, Named, Qcow2Luks, Snapshot};
 use crate::io::{Peek, ReadAt, Window};
 use crate::limits::LUKS2_HDR_SIZE_MIN;
 use crate::luks::MAGIC_SECONDARY;
@@ -14,27 +14,9 @@ use crate::storage::{self, Entry, Scheme, Table, list_of, starts_as_luks};
 
 /// A further disk of a set: a member of an array, or a physical volume.
 #[derive(Clone)]
-pub struct Member {
-    /// What messages call it: its file's name.
-    pub name: String,
-    /// The disk.
-    pub disk: Arc<dyn ReadAt>,
-}
-
-impl Member {
-    /// The disk in a file, whatever the file's format.
-    ///
-    /// # Errors
-    /// As [`format::open`].
-    pub fn open(name: String, file: Arc<dyn ReadAt>, options: format::Options) -> Result<Self> {
-        let opened = format::open(file, options).map_err(|e| e.within(&name))?;
-        match opened.contents {
-            Contents::Disk(disk) => Ok(Self { name, disk }),
-            Contents::Qcow2Luks(_) => {
-                Err(Error::invalid("it encrypts its clusters itself, and is no part of a set").within(name))
-            }
-        }
-    }
+struct Member {
+    named: Named,
+    disk: Arc<dyn ReadAt>,
 }
 
 /// Where to look.
@@ -42,8 +24,8 @@ impl Member {
 pub struct FindOptions {
     /// What messages call the file where it is one of several.
     pub name: String,
-    /// The other disks of a set, in any order.
-    pub with: Vec<Member>,
+    /// The other disks of a set, and images that others lie on top of, in any order. Each has to be used.
+    pub with: Vec<Named>,
     /// The volume of LVM to take, as `LV` or `VG/LV`; without it the only one with LUKS is taken.
     pub volume: Option<String>,
     /// Takes an offset into a disk that is a part of a set.
@@ -68,6 +50,8 @@ pub struct Found {
     pub place: Place,
     /// The file's format.
     pub format: Format,
+    /// The internal snapshots that a qcow2 image has.
+    pub snapshots: Vec<Snapshot>,
     /// What was chosen on the way, one line each.
     pub notes: Vec<String>,
 }
@@ -98,11 +82,13 @@ impl Place {
 ///
 /// # Errors
 /// [`ErrorKind::InvalidInput`] where several partitions hold LUKS and none was named, or
-/// where the named one is not there; otherwise as [`format::open`] and [`storage::list`].
-pub fn find(file: Arc<dyn ReadAt>, options: FindOptions) -> Result<Found> {
+/// where the named one is not there, or a file of [`FindOptions::with`] fits nothing; otherwise as [`format::open`] and
+/// [`storage::list`].
+pub fn find(file: Arc<dyn ReadAt>, mut options: FindOptions) -> Result<Found> {
+    options.container.with = options.with.clone();
     let opened = format::open(Arc::clone(&file), options.container.clone())?;
     let mut notes = opened.notes;
-    let raw = opened.format == Format::Raw;
+    let raw = opened.format == Format::Raw && options.container.segments.is_empty();
     let disk = match opened.contents {
         Contents::Disk(disk) => disk,
         Contents::Qcow2Luks(_) if options.partition.is_some() || options.offset.is_some() => {
@@ -112,16 +98,66 @@ pub fn find(file: Arc<dyn ReadAt>, options: FindOptions) -> Result<Found> {
         }
         Contents::Qcow2Luks(luks) => {
             notes.push("a qcow2 image that encrypts its clusters itself".into());
-            return Ok(Found { file, place: Place::Qcow2Luks(luks), format: opened.format, notes });
+            all_are_used(&options.with)?;
+            let (format, snapshots) = (opened.format, opened.snapshots);
+            return Ok(Found { file, place: Place::Qcow2Luks(luks), format, snapshots, notes });
         }
     };
-    if !raw {
+    if opened.format != Format::Raw {
         notes.push(format!("a {} image with a disk of {} bytes", opened.format, disk.len()));
     }
-    let resolved = resolve(disk, opened.sector_size, &options, &mut notes, 0);
-    let (disk, is_whole) = resolved.map_err(|e| within(opened.format, e))?;
+    let members = members(&options)?;
+    let search = Search { options: &options, members: &members };
+    let resolved = resolve(disk, opened.sector_size, search, &mut notes, 0);
+    let (disk, is_whole) = resolved.map_err(|e| with_snapshots(within(opened.format, e), &opened.snapshots))?;
+    all_are_used(&options.with)?;
     let place = if raw && is_whole { Place::File(disk) } else { Place::Inside(disk) };
-    Ok(Found { file, place, format: opened.format, notes })
+    Ok(Found { file, place, format: opened.format, snapshots: opened.snapshots, notes })
+}
+
+/// Names the internal snapshots in the error of a disk without a LUKS header: an earlier state may have one.
+pub(crate) fn with_snapshots(e: Error, snapshots: &[Snapshot]) -> Error {
+    if snapshots.is_empty() || !(e.is(Condition::NoHeader) || e.rule() == "magic") {
+        return e;
+    }
+    let mut hints = vec![format::snapshots_hint(snapshots)];
+    hints.extend(e.hint().cloned());
+    e.with_hint(Hint::All(hints))
+}
+
+/// Opens the files that were named and are no parents: what is left are further disks of a set.
+fn members(options: &FindOptions) -> Result<Vec<Member>> {
+    let open = |(n, named): (usize, &Named)| {
+        if named.is_used() { None } else { Some((named.clone(), format::open_disk(&options.container, n))) }
+    };
+    let opened: Vec<_> = options.with.iter().enumerate().filter_map(open).collect();
+    let mut members = Vec::new();
+    for (named, disk) in opened {
+        // One of those behind it may lie on top of it.
+        if !named.is_used()
+            && let Some(disk) = disk?
+        {
+            members.push(Member { named, disk });
+        }
+    }
+    Ok(members)
+}
+
+/// Refuses a file that was named and fits nothing.
+fn all_are_used(with: &[Named]) -> Result<()> {
+    let Some(unused) = with.iter().find(|named| !named.is_used()) else { return Ok(()) };
+    let message = format!(
+        "{} fits nothing: it is no member of an array, no physical volume and no parent that the image has a use for",
+        unused.name
+    );
+    Err(Error::invalid(message).with_rule("with"))
+}
+
+/// What is looked for, and the disks that may be parts of what it lies in.
+#[derive(Clone, Copy)]
+struct Search<'a> {
+    options: &'a FindOptions,
+    members: &'a [Member],
 }
 
 /// Says of an error of a disk that it is one inside a file format.
@@ -133,7 +169,7 @@ pub(crate) fn within(format: Format, e: Error) -> Error {
 fn resolve(
     disk: Arc<dyn ReadAt>,
     sector_size: Option<u32>,
-    options: &FindOptions,
+    search: Search<'_>,
     notes: &mut Vec<String>,
     depth: usize,
 ) -> Result<(Arc<dyn ReadAt>, bool)> {
@@ -141,7 +177,8 @@ fn resolve(
         let message = format!("more than {} layers lie on each other", layers::DEPTH_MAX);
         return Err(Error::limit("layers", message));
     }
-    let survey = Survey { disk: &disk, options };
+    let options = search.options;
+    let survey = Survey { disk: &disk, options, members: search.members };
     let (taken, is_whole): (Arc<dyn ReadAt>, bool) = match survey.choose(survey.look(sector_size), notes)? {
         Choice::Whole => (Arc::clone(&disk), true),
         Choice::Part(part) => (Arc::new(part), false),
@@ -150,11 +187,12 @@ fn resolve(
     if options.offset.is_some() {
         return Ok((taken, is_whole));
     }
-    match layers::below(&taken, options, notes)? {
+    match layers::below(&taken, search, notes)? {
         None => Ok((taken, is_whole)),
         Some(below) => {
             let options = FindOptions { partition: None, ..options.clone() };
-            resolve(below, None, &options, notes, depth.saturating_add(1)).map(|(disk, _)| (disk, false))
+            resolve(below, None, Search { options: &options, ..search }, notes, depth.saturating_add(1))
+                .map(|(disk, _)| (disk, false))
         }
     }
 }
@@ -181,6 +219,7 @@ enum Choice {
 struct Survey<'a> {
     disk: &'a Arc<dyn ReadAt>,
     options: &'a FindOptions,
+    members: &'a [Member],
 }
 
 impl Survey<'_> {
@@ -258,7 +297,8 @@ impl Survey<'_> {
         let mut failed = None;
         for entry in self.lower(table).unwrap_or_default() {
             let part: Arc<dyn ReadAt> = Arc::new(entry.open(Arc::clone(self.disk))?);
-            let found = resolve(part, None, self.options, &mut Vec::new(), 1);
+            let search = Search { options: self.options, members: self.members };
+            let found = resolve(part, None, search, &mut Vec::new(), 1);
             match found {
                 Ok((disk, _)) if starts_as_luks(&Peek::new(&disk), 0) => leads.push(entry),
                 Ok(_) => {}

@@ -42,6 +42,7 @@ pub fn run(args: &mut InspectArgs) -> Result<ExitCode> {
         image: file_info(&args.source.image, &*source.file),
         container: (!source.is_plain_file()).then(|| Container {
             notes: source.notes().to_vec(),
+            snapshots: source.snapshots().iter().map(report::Snapshot::of).collect(),
             size: match source.place() {
                 Place::Qcow2Luks(luks) => luks.header.len(),
                 Place::File(luks) | Place::Inside(luks) => luks.len(),

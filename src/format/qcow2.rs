@@ -22,9 +22,11 @@
 //! # Security
 //! Of the files that an image can name, its backing file and its external data file, none is ever opened: whoever made
 //! the image could name any file that the reader may read, and find its bytes in the output. Reading stays within the one
-//! file, and every offset is checked against it. Reference counts and internal snapshots are not looked at.
+//! file, and every offset is checked against it; a backing file is one that the caller opened. Reference counts are not
+//! looked at.
 
 mod extensions;
+mod snapshots;
 
 use std::sync::Arc;
 
@@ -32,10 +34,13 @@ use zerocopy::byteorder::big_endian::{U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 use self::extensions::Extensions;
+pub use self::snapshots::Snapshot;
+pub(crate) use self::snapshots::hint as snapshots_hint;
 use super::Contents;
 use super::cache::Pages;
 use super::fields;
 use super::map::{Layout, Mapped, Place, Run, run_within, truncated};
+use super::parent::{Below, Kin};
 use super::unpack::{Packing, unpack};
 use crate::error::{Error, Result};
 use crate::io::{ReadAt, Window};
@@ -159,8 +164,14 @@ impl Qcow2Luks {
     }
 }
 
-/// An opened qcow2 image.
-pub(super) struct Qcow2 {
+/// An opened image.
+pub(super) struct Opened {
+    pub contents: Contents,
+    pub snapshots: Vec<Snapshot>,
+}
+
+/// The tables of a disk's state.
+struct Qcow2 {
     file: Arc<dyn ReadAt>,
     pages: Pages,
     size: u64,
@@ -169,11 +180,12 @@ pub(super) struct Qcow2 {
     l1_table_offset: u64,
     extended_l2: bool,
     packing: Packing,
+    below: Option<Below>,
 }
 
 /// Reads the header and its extensions, and gives the disk.
 #[expect(clippy::arithmetic_side_effects, reason = "2^22 entries of 2^39 bytes at most")]
-pub(super) fn open(file: Arc<dyn ReadAt>, notes: &mut Vec<String>) -> Result<Contents> {
+pub(super) fn open(file: Arc<dyn ReadAt>, kin: &Kin<'_>, notes: &mut Vec<String>) -> Result<Opened> {
     let header: Header = fields::read(&file, 0, "qcow2.header", "the qcow2 header")?;
     if header.magic != *b"QFI\xfb" {
         return Err(Error::corrupt("qcow2.magic", "the file does not begin with qcow2's magic QFI\\xfb").at(0));
@@ -203,7 +215,8 @@ pub(super) fn open(file: Arc<dyn ReadAt>, notes: &mut Vec<String>) -> Result<Con
     }
     let pages = Pages::new(file.clone());
     let extensions = Extensions::read(&pages, &header, header_length, cluster, file.len())?;
-    extensions.refuse_other_files(&pages, &header, &v3)?;
+    extensions.refuse_data_file(&pages, &v3)?;
+    let below = extensions.backing_file(&pages, &header, kin, notes)?;
 
     let features = v3.incompatible_features.get();
     if let unknown @ 1.. = features & !FEATURES_KNOWN {
@@ -225,25 +238,37 @@ pub(super) fn open(file: Arc<dyn ReadAt>, notes: &mut Vec<String>) -> Result<Con
     }
     let packing = packing(&pages, features, header_length)?;
 
-    let size = header.size.get();
-    let l1_table_offset = header.l1_table_offset.get();
-    let l1_size = u64::from(header.l1_size.get());
+    let snapshots = match (snapshots::read(&file, &header), &kin.options.snapshot) {
+        (Ok(snapshots), _) => snapshots,
+        // They do not matter to the disk's last state.
+        (Err(e), None) => {
+            notes.push(format!("qcow2: the internal snapshots cannot be told: {e}"));
+            Vec::new()
+        }
+        (Err(e), Some(_)) => return Err(e),
+    };
+    let wanted = kin.options.snapshot.as_deref();
+    let snapshot = wanted.map(|wanted| snapshots::find(&snapshots, wanted)).transpose()?;
+    let State { size, l1_table_offset, l1_size, at: [size_at, l1_size_at, l1_at] } = State::of(&header, snapshot);
     if !l1_table_offset.is_multiple_of(cluster) {
         return Err(Error::corrupt(
             "qcow2.l1_table_offset",
             format!("found {l1_table_offset}; a multiple of the cluster size {cluster} is allowed"),
         )
-        .at(40));
+        .at(l1_at));
     }
     if l1_size * 8 > QCOW2_L1_SIZE_MAX {
         return Err(Error::limit(
             "qcow2.l1_size",
             format!("found {l1_size} entries; {} are allowed", QCOW2_L1_SIZE_MAX / 8),
         )
-        .at(36));
+        .at(l1_size_at));
     }
     fields::table_within(&file, l1_table_offset, l1_size, 8, "qcow2.l1_size", "the L1 table")?;
-    let image = Qcow2 { file: file.clone(), pages, size, version, cluster_bits, l1_table_offset, extended_l2, packing };
+    let has_below = below.is_some();
+    let file_of = file.clone();
+    let image =
+        Qcow2 { file: file_of, pages, size, version, cluster_bits, l1_table_offset, extended_l2, packing, below };
     // The largest L1 table maps 2^22 * 2^18 * 2^21 bytes, so this does not overflow.
     let mapped = l1_size * image.l1_entry_span();
     if size > mapped {
@@ -251,10 +276,15 @@ pub(super) fn open(file: Arc<dyn ReadAt>, notes: &mut Vec<String>) -> Result<Con
             "qcow2.size",
             format!("found {size} bytes; the image's L1 table of {l1_size} entries maps {mapped}"),
         )
-        .at(24));
+        .at(size_at));
     }
 
-    let luks = luks_header(&file, &header, &extensions, cluster)?;
+    let luks = luks_header(&file, &header, &extensions, size, cluster)?;
+    if has_below && luks.is_some() {
+        let message =
+            "the image encrypts its clusters itself, and lies on top of a backing file: the two are not read together";
+        return Err(Error::unsupported("qcow2.backing_file", message).at(8));
+    }
     if features & FEATURE_DIRTY != 0 {
         notes.push(
             "qcow2: the image was not closed cleanly; its reference counts may be wrong, but they are not read".into(),
@@ -268,13 +298,50 @@ pub(super) fn open(file: Arc<dyn ReadAt>, notes: &mut Vec<String>) -> Result<Con
                 .into(),
         );
     }
-    if let snapshots @ 1.. = header.nb_snapshots.get() {
-        notes.push(format!("qcow2: {snapshots} internal snapshots are not looked at; the disk's last state is read"));
+    match (snapshot, snapshots.as_slice()) {
+        (Some(snapshot), _) => {
+            notes.push(format!("qcow2: the disk as of the internal snapshot {}", snapshots::list([snapshot])));
+        }
+        (None, []) => {}
+        (None, all) => {
+            let (count, list) = (all.len(), snapshots::list(all));
+            notes.push(format!("qcow2: {count} internal snapshots, {list}; the disk's last state is read"));
+        }
     }
-    Ok(match luks {
+    let contents = match luks {
         Some(header) => Contents::Qcow2Luks(Qcow2Luks { header, clusters: Arc::new(image) }),
         None => Contents::Disk(Arc::new(Mapped::new(image))),
-    })
+    };
+    Ok(Opened { contents, snapshots })
+}
+
+/// Where the tables of a state of the disk are.
+struct State {
+    size: u64,
+    l1_table_offset: u64,
+    l1_size: u64,
+    /// Where in the file it says so of each.
+    at: [u64; 3],
+}
+
+impl State {
+    /// The last state, or that of the snapshot.
+    fn of(header: &Header, snapshot: Option<&Snapshot>) -> Self {
+        match snapshot {
+            None => Self {
+                size: header.size.get(),
+                l1_table_offset: header.l1_table_offset.get(),
+                l1_size: u64::from(header.l1_size.get()),
+                at: [24, 36, 40],
+            },
+            Some(snapshot) => Self {
+                size: snapshot.size.unwrap_or(header.size.get()),
+                l1_table_offset: snapshot.l1_table_offset,
+                l1_size: snapshot.l1_size,
+                at: [48, 8, 0].map(|field| snapshot.at.saturating_add(field)),
+            },
+        }
+    }
 }
 
 fn packing(pages: &Pages, features: u64, header_length: u64) -> Result<Packing> {
@@ -301,6 +368,7 @@ fn luks_header(
     file: &Arc<dyn ReadAt>,
     header: &Header,
     extensions: &Extensions,
+    size: u64,
     cluster: u64,
 ) -> Result<Option<Arc<dyn ReadAt>>> {
     match header.crypt_method.get() {
@@ -338,12 +406,9 @@ fn luks_header(
             ),
         ));
     }
-    if !header.size.get().is_multiple_of(512) {
-        return Err(Error::corrupt(
-            "qcow2.size",
-            format!("found {}; with encryption a multiple of 512 is allowed", header.size.get()),
-        )
-        .at(24));
+    if !size.is_multiple_of(512) {
+        let found = format!("found {size}; with encryption a multiple of 512 is allowed");
+        return Err(Error::corrupt("qcow2.size", found).at(24));
     }
     Ok(Some(Arc::new(Window::new(file.clone(), offset, Some(len))?)))
 }
@@ -351,6 +416,8 @@ fn luks_header(
 /// Where one cluster, or subcluster, lies.
 enum Unit {
     Zero,
+    /// Nowhere in this image.
+    Below,
     Host(u64),
     Compressed,
 }
@@ -393,12 +460,14 @@ impl Qcow2 {
                 (true, true, _) => wrong("its subcluster is marked both as data and as zeroes"),
                 (true, false, 0) => wrong("its subcluster is marked as data, but its cluster has no place"),
                 (true, false, _) => Ok(Unit::Host(host + sub * (self.cluster() / SUBCLUSTERS))),
-                (false, ..) => Ok(Unit::Zero),
+                (false, true, _) => Ok(Unit::Zero),
+                (false, false, _) => Ok(Unit::Below),
             };
         }
         match (entry & L2_ZERO != 0, host) {
             (true, _) if self.version == 2 => wrong("its cluster is marked as zeroes, which version 2 does not know"),
-            (true, _) | (false, 0) => Ok(Unit::Zero),
+            (true, _) => Ok(Unit::Zero),
+            (false, 0) => Ok(Unit::Below),
             (false, _) => Ok(Unit::Host(host)),
         }
     }
@@ -414,12 +483,13 @@ impl Qcow2 {
         for sub in first..subs {
             let place = match self.unit(entry, bitmap, sub, guest)? {
                 Unit::Zero => Place::Zero,
+                Unit::Below => Place::Below,
                 Unit::Host(host) => Place::Stored(host),
                 Unit::Compressed => return Ok(false),
             };
             match run {
                 None => *run = Some(Run { len: unit_len, place }),
-                Some(Run { len, place: Place::Zero }) if place == Place::Zero => *len += unit_len,
+                Some(Run { len, place: same @ (Place::Zero | Place::Below) }) if place == *same => *len += unit_len,
                 Some(Run { len, place: Place::Stored(at) }) if place == Place::Stored(*at + *len) => *len += unit_len,
                 Some(_) => return Ok(false),
             }
@@ -486,6 +556,10 @@ impl Layout for Qcow2 {
         &self.file
     }
 
+    fn below(&self) -> Option<&Below> {
+        self.below.as_ref()
+    }
+
     #[expect(
         clippy::arithmetic_side_effects,
         reason = "offset is within the disk, which the L1 table covers, and a place in the file has 56 bits"
@@ -497,7 +571,7 @@ impl Layout for Qcow2 {
         let l1_entry = u64::from_be_bytes(self.pages.entry(self.l1_table_offset + l1_index * 8)?);
         let l2_table = l1_entry & OFFSET;
         if l2_table == 0 {
-            return Ok(Run { len: self.l1_entry_span() - in_l1, place: Place::Zero });
+            return Ok(Run { len: self.l1_entry_span() - in_l1, place: Place::Below });
         }
         if !l2_table.is_multiple_of(self.cluster()) {
             return Err(Error::corrupt(
@@ -552,7 +626,7 @@ impl HostMap for Qcow2 {
     fn map(&self, guest: u64, wanted: u64) -> Result<Mapping> {
         let run = run_within(self, guest, wanted)?;
         match run.place {
-            Place::Zero => Ok(Mapping::Zero { len: run.len }),
+            Place::Zero | Place::Below => Ok(Mapping::Zero { len: run.len }),
             // The sector that a cut-off file ends within cannot be decrypted.
             Place::Stored(offset) => match run.len.saturating_sub(run.len % SECTOR) {
                 0 => Err(truncated(guest, offset, self.file.len())),

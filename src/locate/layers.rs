@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{FindOptions, Member};
+use super::{Member, Search};
 use crate::error::{Condition, Error, Hint, Result, escape};
+use crate::format::Named;
 use crate::io::{Peek, ReadAt};
 use crate::storage::lvm::{Label, VolumeGroup};
 use crate::storage::md::{Array, AssembleOptions, Level, Source, Superblock};
@@ -15,17 +16,17 @@ pub(super) const DEPTH_MAX: usize = 8;
 /// What lies one layer below `disk`, or `None` where it is the last.
 pub(super) fn below(
     disk: &Arc<dyn ReadAt>,
-    options: &FindOptions,
+    search: Search<'_>,
     notes: &mut Vec<String>,
 ) -> Result<Option<Arc<dyn ReadAt>>> {
     if let Some(own) = Superblock::probe(&**disk).ok().flatten() {
-        return array(disk, &own, options, notes).map(Some);
+        return array(disk, &own, search, notes).map(Some);
     }
     if starts_as_luks(&Peek::new(disk), 0) {
         return Ok(None);
     }
     match Label::probe(&**disk) {
-        Ok(Some(_)) => volume(disk, options, notes).map(Some),
+        Ok(Some(_)) => volume(disk, search, notes).map(Some),
         _ => Ok(None),
     }
 }
@@ -42,14 +43,16 @@ pub(super) fn part_of(disk: &dyn ReadAt) -> Option<String> {
     label.filter(|_| !starts_as_luks(&Peek::new(disk), 0)).map(|_| "a physical volume of LVM".to_owned())
 }
 
-/// The disks that were named besides, and the partitions of those that have some.
-fn candidates(options: &FindOptions) -> Vec<Source> {
+/// The disks that were named besides, and the partitions of those that have some, each with the file that it is of.
+fn candidates(members: &[Member]) -> Vec<(&Named, Source)> {
     let mut all = Vec::new();
-    for Member { name, disk } in &options.with {
-        all.push(Source { name: name.clone(), disk: Arc::clone(disk) });
+    for Member { named, disk } in members {
+        let name = &named.name;
+        all.push((named, Source { name: name.clone(), disk: Arc::clone(disk) }));
         for entry in storage::list(&**disk, None).ok().flatten().into_iter().flat_map(|table| table.entries) {
             if let Ok(part) = entry.open(Arc::clone(disk)) {
-                all.push(Source { name: format!("{name}, partition {}", entry.number), disk: Arc::new(part) });
+                let source = Source { name: format!("{name}, partition {}", entry.number), disk: Arc::new(part) };
+                all.push((named, source));
             }
         }
     }
@@ -59,14 +62,18 @@ fn candidates(options: &FindOptions) -> Vec<Source> {
 fn array(
     disk: &Arc<dyn ReadAt>,
     own: &Superblock,
-    options: &FindOptions,
+    search: Search<'_>,
     notes: &mut Vec<String>,
 ) -> Result<Arc<dyn ReadAt>> {
-    let first = Source { name: options.name.clone(), disk: Arc::clone(disk) };
+    let first = Source { name: search.options.name.clone(), disk: Arc::clone(disk) };
     let is_md = |source: &Source| Superblock::probe(&*source.disk).ok().flatten();
-    let others =
-        candidates(options).into_iter().filter(|source| is_md(source).is_some_and(|md| md.set_uuid == own.set_uuid));
-    let members = std::iter::once(first).chain(others).collect();
+    let mut members = vec![first];
+    for (named, source) in candidates(search.members) {
+        if is_md(&source).is_some_and(|md| md.set_uuid == own.set_uuid) {
+            named.mark_used();
+            members.push(source);
+        }
+    }
     let array = Array::assemble(members, &AssembleOptions::default()).map_err(|e| {
         let one = e.kind() == crate::ErrorKind::InvalidInput && e.hint().is_none();
         if one { e.with_hint(Hint::NameMembers) } else { e }
@@ -76,20 +83,27 @@ fn array(
     Ok(Arc::new(array))
 }
 
-fn volume(disk: &Arc<dyn ReadAt>, options: &FindOptions, notes: &mut Vec<String>) -> Result<Arc<dyn ReadAt>> {
+fn volume(disk: &Arc<dyn ReadAt>, search: Search<'_>, notes: &mut Vec<String>) -> Result<Arc<dyn ReadAt>> {
+    let options = search.options;
     let own = Label::probe(&**disk)?;
     let group_of = |label: &Label| label.group().map(|(_, uuid)| uuid.to_owned());
     let group = own.as_ref().and_then(group_of);
     let mut devices = vec![Arc::clone(disk)];
-    for other in candidates(options) {
+    let mut files: Vec<Option<&Named>> = vec![None];
+    for (named, other) in candidates(search.members) {
         let label = Label::probe(&*other.disk).ok().flatten();
         // One without metadata of its own may be of this group: assembling knows by its UUID.
         let fits = |label: &Label| group_of(label).is_none_or(|other| group.as_ref().is_none_or(|own| *own == other));
         if label.is_some_and(|label| fits(&label)) {
             devices.push(other.disk);
+            files.push(Some(named));
         }
     }
     let group = VolumeGroup::assemble(devices)?;
+    // The group's metadata say which devices are of it.
+    for device in group.physical.iter().filter_map(|physical| physical.device) {
+        files.get(device).copied().flatten().iter().for_each(|named| named.mark_used());
+    }
     notes.push(format!("LVM volume group {}", escape(&group.name)));
     notes.extend(group.notes.iter().cloned());
     if let Some(name) = &options.volume {

@@ -59,7 +59,24 @@ pub struct FileInfo {
 #[derive(Serialize)]
 pub struct Container {
     pub notes: Vec<String>,
+    pub snapshots: Vec<Snapshot>,
     pub size: u64,
+}
+
+/// An internal snapshot of a qcow2 image.
+#[derive(Serialize)]
+pub struct Snapshot {
+    pub id: String,
+    pub name: String,
+    pub date: u32,
+    pub size: Option<u64>,
+}
+
+impl Snapshot {
+    pub fn of(snapshot: &unluks::format::Snapshot) -> Self {
+        let unluks::format::Snapshot { id, name, date, size, .. } = snapshot;
+        Self { id: id.clone(), name: name.clone(), date: *date, size: *size }
+    }
 }
 
 /// The files that the report is about.
