@@ -188,6 +188,17 @@ fn resolve(
         return Ok((taken, is_whole));
     }
     match layers::below(&taken, search, notes)? {
+        // A virtual machine's disk in a partition or a volume.
+        None if !is_whole
+            && !options.detached
+            && !starts_as_luks(&Peek::new(&taken), 0)
+            && layers::is_nested(&taken) =>
+        {
+            let options = FindOptions { partition: None, ..options.clone() };
+            notes.push("it holds a disk with a partition table of its own".into());
+            resolve(taken, None, Search { options: &options, ..search }, notes, depth.saturating_add(1))
+                .map(|(disk, _)| (disk, false))
+        }
         None => Ok((taken, is_whole)),
         Some(below) => {
             let options = FindOptions { partition: None, ..options.clone() };
@@ -237,6 +248,9 @@ impl Survey<'_> {
     /// The decision, by what the disk is, what was named, and whether the header is elsewhere.
     fn choose(&self, layout: Layout, notes: &mut Vec<String>) -> Result<Choice> {
         if let Some(offset) = self.options.offset {
+            if !self.options.detached {
+                refuse_sectors(&**self.disk, offset)?;
+            }
             self.refuse_offset(&layout, offset)?;
             return Ok(Choice::Part(Window::new(Arc::clone(self.disk), offset, None)?));
         }
@@ -341,6 +355,22 @@ impl Survey<'_> {
     }
 }
 
+/// The error for an offset that was given in sectors, where a header lies at as many of them.
+fn refuse_sectors(disk: &dyn ReadAt, offset: u64) -> Result<()> {
+    let look = Peek::new(disk);
+    let is_there = |at: u64| starts_as_luks(&look, at);
+    let is_header =
+        is_there(offset) || Window::new(disk, offset, None).is_ok_and(|window| crate::luks::open(&window).is_ok());
+    let sectors = [512u64, 4096].into_iter().filter(|_| offset > 0 && !is_header);
+    let found = sectors.filter_map(|size| Some((size, offset.checked_mul(size)?))).find(|(_, at)| is_there(*at));
+    found.map_or(Ok(()), |(size, at)| {
+        let message = format!(
+            "no LUKS header is at byte {offset}, but one is at byte {at}, which is {offset} sectors of {size} bytes"
+        );
+        Err(Error::invalid(message).with_rule("offset").with_hint(format!("give the offset in bytes: {at}")))
+    })
+}
+
 fn no_table(name: &str) -> Error {
     Error::invalid(format!("partition {}: the image has no partition table", escape(name))).with_hint(Hint::NameOffset)
 }
@@ -399,7 +429,8 @@ fn only_luks<'t>(table: &'t Table, look: &Peek<'_>, notes: &mut Vec<String>) -> 
 /// A table without a LUKS partition, on a disk that is none itself.
 fn nothing(table: &Table, look: &Peek<'_>) -> Error {
     let hint = Hint::All(vec![Hint::NameOffset, Hint::Scan]);
-    let message = format!("the disk has a {} partition table, but no partition holds LUKS", table.scheme);
+    let noted: String = table.notes.iter().take(1).map(|note| format!(" ({note})")).collect();
+    let message = format!("the disk has a {} partition table, but no partition holds LUKS{noted}", table.scheme);
     // What could not be read may be what was looked for.
     if let Some(e) = look.take_failure() {
         return e.within(format!("{message} where it can be read")).with_hint(hint);

@@ -13,6 +13,9 @@ use crate::storage::{self, starts_as_luks};
 /// How many layers may lie on each other. People have three: a partition, an array, a volume.
 pub(super) const DEPTH_MAX: usize = 8;
 
+/// How many partitions of a table within a partition are looked at. Disks have a dozen.
+const ENTRIES_MAX: usize = 128;
+
 /// What lies one layer below `disk`, or `None` where it is the last.
 pub(super) fn below(
     disk: &Arc<dyn ReadAt>,
@@ -144,13 +147,23 @@ fn volume(disk: &Arc<dyn ReadAt>, search: Search<'_>, notes: &mut Vec<String>) -
 
 /// Whether a disk is a LUKS container, or may lead to one.
 fn is_on_the_way(disk: &Arc<dyn ReadAt>) -> bool {
-    let look = Peek::new(disk);
-    starts_as_luks(&look, 0)
-        || Superblock::probe(&**disk).is_ok_and(|md| md.is_some())
-        || Label::probe(&**disk).is_ok_and(|label| label.is_some())
+    starts_as_luks(&Peek::new(disk), 0) || is_lower(disk)
 }
 
-/// The partitions of a table that may lead to LUKS through an array or a volume group.
+/// Whether a disk may lead to LUKS through an array, a volume group or a partition table of its own.
 pub(super) fn is_lower(disk: &dyn ReadAt) -> bool {
+    is_member(disk) || is_nested(disk)
+}
+
+fn is_member(disk: &dyn ReadAt) -> bool {
     Superblock::probe(disk).is_ok_and(|md| md.is_some()) || Label::probe(disk).is_ok_and(|label| label.is_some())
+}
+
+/// Whether a part of a disk is a whole disk, as a virtual machine's is, with a partition that leads to LUKS.
+pub(super) fn is_nested(disk: &dyn ReadAt) -> bool {
+    let look = Peek::new(disk);
+    let Ok(Some(table)) = storage::list(disk, None) else { return false };
+    let leads =
+        |entry: &storage::Entry| entry.starts_as_luks(&look) || entry.open(disk).is_ok_and(|part| is_member(&part));
+    table.entries.iter().take(ENTRIES_MAX).any(leads)
 }
