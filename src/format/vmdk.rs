@@ -172,9 +172,9 @@ fn parent(descriptor: &Descriptor, kin: &Kin<'_>, notes: &mut Vec<String>) -> Re
         None => None,
     };
     found.map(Some).ok_or_else(|| {
-        let cid = descriptor.parent_cid.map(|cid| format!(" with the CID {cid:08x}")).unwrap_or_default();
+        let cid = descriptor.parent_cid.map(|cid| format!(" with the parent CID {cid:08x}")).unwrap_or_default();
         let parent = escape(parent);
-        let message = format!("this is a snapshot on top of {parent}{cid}, which is not followed; {WHY}");
+        let message = format!("this is a snapshot{cid} on top of {parent}, which is not followed; {WHY}");
         Error::unsupported("vmdk.parent", message).with_hint(Hint::NameParent)
     })
 }

@@ -187,7 +187,7 @@ fn a_parent_under_another_name_is_taken_where_nothing_else_is_left() {
     assert_reads(&top, &[&base], &bench.disk, "the right CID");
     scribble(&base, "vmdk", 1, 1 << 20, false);
     let e = open_set(&top, &[&base], None).err().unwrap();
-    assert!(e.rule() == "vmdk.parent" && e.to_string().contains("with the CID"), "{e}");
+    assert!(e.rule() == "vmdk.parent" && e.to_string().contains("with the parent CID"), "{e}");
 }
 
 #[test]
@@ -394,7 +394,7 @@ fn vhdx_differencing_disks_take_sectors_from_their_parent() {
     std::fs::write(&base, &bytes).unwrap();
 
     let child = bench.path("child.vhdx");
-    qemu_img(&["create", "-q", "-f", "vhdx", "-o", "block_size=1M", text(&child), "5M"]);
+    qemu_img(&["create", "-q", "-f", "vhdx", "-o", "block_size=1M,block_state_zero=off", text(&child), "5M"]);
     qemu_io(&["-f", "vhdx", "-c", "write -P 7 1M 2M", text(&child)]);
     let changed = by_qemu(&child, "vhdx");
     let mut bytes = std::fs::read(&child).unwrap();
