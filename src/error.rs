@@ -77,6 +77,10 @@ pub enum Hint {
     NameVolume,
     /// Name the other disks of a set.
     NameMembers,
+    /// Name the file that an image lies on top of.
+    NameParent,
+    /// Name an internal snapshot.
+    NameSnapshot,
     /// Take an offset into a part of a set all the same.
     ForceOffset,
     /// Name the byte where the container starts.
@@ -154,6 +158,8 @@ impl fmt::Display for Hint {
             Self::NamePartition => "choose a partition",
             Self::NameVolume => "choose a volume",
             Self::NameMembers => "give the other members too",
+            Self::NameParent => "give the parent too, if you trust the image",
+            Self::NameSnapshot => "choose a snapshot",
             Self::ForceOffset => "foreign_offset takes it all the same",
             Self::NameOffset => "an offset takes any place",
             Self::WholeImage => "offset 0 takes all of the image",

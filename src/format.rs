@@ -5,9 +5,11 @@
 //! raw disk into a qcow2 image that named any file of the host as its backing file (CVE-2008-2004); OpenStack was led to
 //! other people's files through VMDK descriptors and qcow2 data files (CVE-2022-47951, CVE-2024-32498). Therefore:
 //!
-//! - No format here ever opens a file that an image names: not a backing file, a data file, an extent or a parent. Each
-//!   is refused, and the refusal says so. A guest that writes a container's header gains nothing but a wrong view of its
-//!   own disk.
+//! - No format here ever opens a file that an image names: not a backing file, a data file or a parent. Each is refused,
+//!   and the refusal says so; a parent can be among the files that the caller opened ([`Options::with`]). A guest that
+//!   writes a container's header gains nothing but a wrong view of its own disk.
+//! - The one exception are the extents of a VMDK descriptor, which [`file_set`] looks for: regular files in the
+//!   descriptor's own directory, by names that do not leave it, also through links.
 //! - A file that begins as LUKS is raw, whatever else is in it.
 //! - Only the start of a file tells its format. A fixed VHD, which is told by its end alone, has to be named; a note says
 //!   so.
@@ -24,13 +26,17 @@ mod cache;
 mod ewf;
 mod fields;
 mod foreign;
+mod joined;
 mod map;
 mod parallels;
+mod parent;
 mod qcow1;
 mod qcow2;
 mod qed;
 mod rbd;
 mod runs;
+mod set;
+mod split;
 mod unpack;
 mod vdi;
 mod vhd;
@@ -43,11 +49,18 @@ use std::sync::Arc;
 
 pub use ewf::segment_files;
 pub use foreign::{Foreign, name};
-pub use qcow2::{HostMap, Mapping, Qcow2Luks};
+pub use parent::Named;
+pub(crate) use parent::open_disk;
+pub(crate) use qcow2::snapshots_hint;
+pub use qcow2::{HostMap, Mapping, Qcow2Luks, Snapshot};
+pub(crate) use set::open_named;
+pub use set::{FileSet, Set, file_set};
 
 use crate::error::{Error, Hint, Result, escape};
 use crate::io::{Peek, ReadAt};
 use crate::limits;
+use joined::Joined;
+use parent::Kin;
 
 /// A container format that is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -142,8 +155,14 @@ impl FromStr for Format {
 pub struct Options {
     /// The format, where the caller knows it (`--format`); otherwise it is detected.
     pub format: Option<Format>,
-    /// The segment files of an EWF image that follow the first, in their order. Other formats have none.
+    /// The files of the image that follow the first, in their order: see [`file_set`].
     pub segments: Vec<Arc<dyn ReadAt>>,
+    /// What those are.
+    pub set: Set,
+    /// Files of which the image's parents may be some.
+    pub with: Vec<Named>,
+    /// The internal snapshot of a qcow2 image to open, by its id or its name, in place of the disk's last state.
+    pub snapshot: Option<String>,
     /// The largest disk in bytes that a container may declare (`--max-size`). Without it that is
     /// [`limits::CONTAINER_SPARSE_SIZE`] and [`limits::CONTAINER_SPARSE_RATIO`] times the bytes of its files,
     /// [`limits::CONTAINER_SIZE_MAX`] at most.
@@ -167,6 +186,8 @@ pub struct Opened {
     pub contents: Contents,
     /// The size in bytes of the disk's logical sectors, where the container says it.
     pub sector_size: Option<u32>,
+    /// The internal snapshots that a qcow2 image has.
+    pub snapshots: Vec<Snapshot>,
     /// What the user should know, one line each: a log of damage that was passed over, things that were left unread.
     pub notes: Vec<String>,
 }
@@ -208,15 +229,35 @@ impl Contents {
 /// [`Options::max_size`]; [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for a wrong set of segment files;
 /// [`ErrorKind::Io`](crate::ErrorKind::Io).
 pub fn open(file: Arc<dyn ReadAt>, options: Options) -> Result<Opened> {
+    open_below(file, options, &[])
+}
+
+/// Opens a parent: `chain` has the numbers of the files that were named and lie on top of it, and its own.
+fn open_below(file: Arc<dyn ReadAt>, mut options: Options, chain: &[usize]) -> Result<Opened> {
+    let largest = options.largest_disk(&file);
+    let file: Arc<dyn ReadAt> = if options.set == Set::Pieces && !options.segments.is_empty() {
+        Arc::new(Joined::new(std::iter::once(file).chain(std::mem::take(&mut options.segments)))?)
+    } else {
+        file
+    };
     let look = Peek::new(&file);
     let format = match options.format {
         Some(format) => format,
         None => detect_by(&look)?,
     };
-    if format != Format::Ewf && !options.segments.is_empty() {
+    let takes_files = match options.set {
+        Set::Segments => format == Format::Ewf,
+        Set::Pieces => true,
+        Set::Extents => format == Format::Vmdk,
+    };
+    if !takes_files && !options.segments.is_empty() {
         return Err(Error::invalid(format!("a {format} image has no segment files")));
     }
-    let largest = options.largest_disk(&file);
+    if options.snapshot.is_some() && format != Format::Qcow2 {
+        return Err(Error::invalid(format!("a {format} image has no internal snapshots")).with_rule("snapshot"));
+    }
+    let kin = Kin { options: &options, chain };
+    let mut snapshots = Vec::new();
     let mut notes = Vec::new();
     let mut sector_size = None;
     if let Some(e) = look.take_failure() {
@@ -233,23 +274,27 @@ pub fn open(file: Arc<dyn ReadAt>, options: Options) -> Result<Opened> {
     }
     let contents = match format {
         Format::Raw => Contents::Disk(file),
-        Format::Qcow2 => qcow2::open(file, &mut notes)?,
+        Format::Qcow2 => {
+            let qcow2 = qcow2::open(file, &kin, &mut notes)?;
+            snapshots = qcow2.snapshots;
+            qcow2.contents
+        }
         Format::Qcow => Contents::Disk(qcow1::open(file)?),
-        Format::Qed => Contents::Disk(qed::open(file, &mut notes)?),
+        Format::Qed => Contents::Disk(qed::open(file, &kin, &mut notes)?),
         Format::Vdi => Contents::Disk(vdi::open(file)?),
         Format::AndroidSparse => Contents::Disk(android::open(file)?),
         Format::Rbd => Contents::Disk(rbd::open(file)?),
         Format::Parallels => Contents::Disk(parallels::open(file, &mut notes)?),
-        Format::Vhd => Contents::Disk(vhd::open(file, &mut notes)?),
+        Format::Vhd => Contents::Disk(vhd::open(file, &kin, &mut notes)?),
         Format::Vhdx => {
-            let vhdx = vhdx::open(file, &mut notes)?;
+            let vhdx = vhdx::open(file, &kin, &mut notes)?;
             sector_size = Some(vhdx.sector_size);
             Contents::Disk(vhdx.disk)
         }
-        Format::Vmdk if look.has(VMDK_DESCRIPTOR, 0) => return Err(vmdk::refuse_descriptor(&file)),
-        Format::Vmdk => Contents::Disk(vmdk::open(file, &mut notes)?),
+        Format::Vmdk if look.has(VMDK_DESCRIPTOR, 0) => Contents::Disk(vmdk::open_descriptor(&file, &kin, &mut notes)?),
+        Format::Vmdk => Contents::Disk(vmdk::open(file, &kin, &mut notes)?),
         Format::Ewf => {
-            let segments = std::iter::once(file).chain(options.segments).collect();
+            let segments = std::iter::once(file).chain(options.segments.iter().cloned()).collect();
             let ewf = ewf::open(segments, &mut notes)?;
             sector_size = Some(ewf.sector_size);
             Contents::Disk(ewf.disk)
@@ -265,7 +310,7 @@ pub fn open(file: Arc<dyn ReadAt>, options: Options) -> Result<Opened> {
         )
         .with_hint(Hint::RaiseMaxSize));
     }
-    Ok(Opened { format, contents, sector_size, notes })
+    Ok(Opened { format, contents, sector_size, snapshots, notes })
 }
 
 const VMDK_DESCRIPTOR: &[u8] = b"# Disk Descriptor";
@@ -307,8 +352,12 @@ fn detect_by(look: &Peek<'_>) -> Result<Format> {
     if let Some(foreign) = foreign::unread(look) {
         return Err(foreign.refuse());
     }
-    let known = KNOWN.iter().find(|(offset, magic, _)| look.has(magic, *offset));
-    Ok(known.map_or(Format::Raw, |(_, _, format)| *format))
+    Ok(known(look).unwrap_or(Format::Raw))
+}
+
+/// The format whose magic the file has.
+fn known(look: &Peek<'_>) -> Option<Format> {
+    KNOWN.iter().find(|(offset, magic, _)| look.has(magic, *offset)).map(|(_, _, format)| *format)
 }
 
 #[cfg(test)]

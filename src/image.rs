@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::format::{HostMap, Qcow2Luks};
+use crate::format::{HostMap, Qcow2Luks, Snapshot};
 use crate::io::ReadAt;
 use crate::key::Key;
 use crate::luks::layer::Layer;
@@ -45,6 +45,7 @@ pub struct Image {
     file: Option<Arc<dyn ReadAt>>,
     notes: Arc<[String]>,
     layers: Arc<[Layer]>,
+    snapshots: Arc<[Snapshot]>,
     metadata: Arc<Metadata>,
 }
 
@@ -71,7 +72,16 @@ impl Image {
     /// As [`crate::open`].
     pub fn open_detached(header: Arc<dyn ReadAt>, data: Arc<dyn ReadAt>) -> Result<Self> {
         let metadata = Arc::new(crate::luks::open(&*header)?);
-        Ok(Self { header, data, clusters: None, file: None, notes: Arc::default(), layers: Arc::default(), metadata })
+        Ok(Self {
+            header,
+            data,
+            clusters: None,
+            file: None,
+            notes: Arc::default(),
+            layers: Arc::default(),
+            snapshots: Arc::default(),
+            metadata,
+        })
     }
 
     /// Opens a qcow2 image that encrypts its clusters itself.
@@ -88,6 +98,7 @@ impl Image {
             file: Some(file),
             notes: Arc::default(),
             layers: Arc::default(),
+            snapshots: Arc::default(),
             metadata,
         })
     }

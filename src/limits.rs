@@ -55,6 +55,20 @@ pub const CONTAINER_CACHE: u64 = 16 << 20;
 pub const ZSTD_WINDOW_MAX: u64 = 8 << 20;
 /// VMDK: the largest embedded descriptor. VMware's are under a kilobyte.
 pub const VMDK_DESCRIPTOR_MAX: u64 = 1 << 20;
+/// VMDK: the most extents of a descriptor, each of which is an open file. In extents of 2 GiB that is 8 TiB.
+pub const VMDK_EXTENTS_MAX: usize = 4096;
+/// The most pieces of an image that was cut, each of which is an open file.
+pub const SPLIT_PIECES_MAX: usize = 16_384;
+/// How many images may lie on top of each other: each has its own caches of [`CONTAINER_CACHE`] bytes.
+pub const CONTAINER_PARENTS_MAX: usize = 32;
+/// qcow2: the most internal snapshots (`QCOW_MAX_SNAPSHOTS`).
+pub const QCOW2_SNAPSHOTS_MAX: u32 = 65_536;
+/// qcow2: the most bytes of the table of internal snapshots: QEMU allows 64 MiB, a snapshot takes about 60 bytes.
+pub const QCOW2_SNAPSHOTS_SIZE_MAX: u64 = 16 << 20;
+/// qcow2: the most extra data of an internal snapshot (`QCOW_MAX_SNAPSHOT_EXTRA_DATA`).
+pub const QCOW2_SNAPSHOT_EXTRA_MAX: u32 = 1024;
+/// VHDX: the largest item that says what the parent is. Hyper-V's has some hundred bytes.
+pub const VHDX_LOCATOR_MAX: u32 = 64 << 10;
 /// VHDX: the largest log that is looked through for entries. Hyper-V's has 1 MiB.
 pub const VHDX_LOG_MAX: u64 = 256 << 20;
 /// EWF: the most sections in all segment files: at EnCase's 16,375 chunks a table, enough for 60 TiB.

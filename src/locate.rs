@@ -9,8 +9,8 @@ use std::sync::Arc;
 pub use crate::luks::layer::{Layer, LayerKind};
 pub use ways::{Part, Way, Ways, ways};
 
-use crate::error::{Error, ErrorKind, Hint, Result, escape};
-use crate::format::{self, Contents, Format, Qcow2Luks};
+use crate::error::{Condition, Error, ErrorKind, Hint, Result, escape};
+use crate::format::{self, Contents, Format, Named, Qcow2Luks, Snapshot};
 use crate::io::{Peek, ReadAt, Window};
 use crate::limits::LUKS2_HDR_SIZE_MIN;
 use crate::luks::MAGIC_SECONDARY;
@@ -18,27 +18,9 @@ use crate::storage::{self, Entry, Scheme, Table, list_of, starts_as_luks};
 
 /// A further disk of a set: a member of an array, or a physical volume.
 #[derive(Clone)]
-pub struct Member {
-    /// What messages call it: its file's name.
-    pub name: String,
-    /// The disk.
-    pub disk: Arc<dyn ReadAt>,
-}
-
-impl Member {
-    /// The disk in a file, whatever the file's format.
-    ///
-    /// # Errors
-    /// As [`format::open`].
-    pub fn open(name: String, file: Arc<dyn ReadAt>, options: format::Options) -> Result<Self> {
-        let opened = format::open(file, options).map_err(|e| e.within(&name))?;
-        match opened.contents {
-            Contents::Disk(disk) => Ok(Self { name, disk }),
-            Contents::Qcow2Luks(_) => {
-                Err(Error::invalid("it encrypts its clusters itself, and is no part of a set").within(name))
-            }
-        }
-    }
+struct Member {
+    named: Named,
+    disk: Arc<dyn ReadAt>,
 }
 
 /// What was met on the way down.
@@ -53,8 +35,8 @@ struct Trail {
 pub struct FindOptions {
     /// What messages call the file where it is one of several.
     pub name: String,
-    /// The other disks of a set, in any order.
-    pub with: Vec<Member>,
+    /// The other disks of a set, and images that others lie on top of, in any order. Each has to be used.
+    pub with: Vec<Named>,
     /// The volume of LVM to take, as `LV` or `VG/LV`; without it the only one with LUKS is taken.
     pub volume: Option<String>,
     /// Takes an offset into a disk that is a part of a set.
@@ -79,6 +61,8 @@ pub struct Found {
     pub place: Place,
     /// The file's format.
     pub format: Format,
+    /// The internal snapshots that a qcow2 image has.
+    pub snapshots: Vec<Snapshot>,
     /// What was chosen on the way, one line each.
     pub notes: Vec<String>,
     /// What lies on what, from the file down to what holds the container.
@@ -111,11 +95,13 @@ impl Place {
 ///
 /// # Errors
 /// [`ErrorKind::InvalidInput`] where several partitions hold LUKS and none was named, or
-/// where the named one is not there; otherwise as [`format::open`] and [`storage::list`].
-pub fn find(file: Arc<dyn ReadAt>, options: FindOptions) -> Result<Found> {
+/// where the named one is not there, or a file of [`FindOptions::with`] fits nothing; otherwise as [`format::open`] and
+/// [`storage::list`].
+pub fn find(file: Arc<dyn ReadAt>, mut options: FindOptions) -> Result<Found> {
+    options.container.with = options.with.clone();
     let opened = format::open(Arc::clone(&file), options.container.clone())?;
     let mut trail = Trail { notes: opened.notes, layers: vec![Layer::new(LayerKind::File, &options.name, file.len())] };
-    let raw = opened.format == Format::Raw;
+    let raw = opened.format == Format::Raw && options.container.segments.is_empty();
     let disk = match opened.contents {
         Contents::Disk(disk) => disk,
         Contents::Qcow2Luks(_) if options.partition.is_some() || options.offset.is_some() => {
@@ -127,17 +113,70 @@ pub fn find(file: Arc<dyn ReadAt>, options: FindOptions) -> Result<Found> {
             let Trail { mut notes, mut layers } = trail;
             notes.push("a qcow2 image that encrypts its clusters itself".into());
             layers.push(Layer::new(LayerKind::Format, opened.format, luks.clusters.virtual_size()));
-            return Ok(Found { file, place: Place::Qcow2Luks(luks), format: opened.format, notes, layers });
+            all_are_used(&options.with)?;
+            let (format, snapshots) = (opened.format, opened.snapshots);
+            return Ok(Found { file, place: Place::Qcow2Luks(luks), format, snapshots, notes, layers });
         }
     };
-    if !raw {
+    if opened.format != Format::Raw {
         trail.notes.push(format!("a {} image with a disk of {} bytes", opened.format, disk.len()));
         trail.layers.push(Layer::new(LayerKind::Format, opened.format, disk.len()));
     }
-    let resolved = resolve(disk, opened.sector_size, &options, &mut trail, 0);
-    let (disk, is_whole) = resolved.map_err(|e| within(opened.format, e))?;
+    let members = members(&disk, &options)?;
+    let search = Search { options: &options, members: &members };
+    let resolved = resolve(disk, opened.sector_size, search, &mut trail, 0);
+    let (disk, is_whole) = resolved.map_err(|e| with_snapshots(within(opened.format, e), &opened.snapshots))?;
+    all_are_used(&options.with)?;
     let place = if raw && is_whole { Place::File(disk) } else { Place::Inside(disk) };
-    Ok(Found { file, place, format: opened.format, notes: trail.notes, layers: trail.layers })
+    let (format, snapshots, Trail { notes, layers }) = (opened.format, opened.snapshots, trail);
+    Ok(Found { file, place, format, snapshots, notes, layers })
+}
+
+/// Names the internal snapshots in the error of a disk without a LUKS header: an earlier state may have one.
+pub(crate) fn with_snapshots(e: Error, snapshots: &[Snapshot]) -> Error {
+    if snapshots.is_empty() || !(e.is(Condition::NoHeader) || e.rule() == "magic") {
+        return e;
+    }
+    let mut hints = vec![format::snapshots_hint(snapshots)];
+    hints.extend(e.hint().cloned());
+    e.with_hint(Hint::All(hints))
+}
+
+/// Opens the files that were named and are no parents: what is left are further disks of a set. The disk itself is one, too:
+/// several of its partitions may be parts of one set.
+fn members(disk: &Arc<dyn ReadAt>, options: &FindOptions) -> Result<Vec<Member>> {
+    let open = |(n, named): (usize, &Named)| {
+        if named.is_used() { None } else { Some((named.clone(), format::open_disk(&options.container, n))) }
+    };
+    let opened: Vec<_> = options.with.iter().enumerate().filter_map(open).collect();
+    let own = Named::new(&options.name, Arc::clone(disk));
+    let mut members = vec![Member { named: own, disk: Arc::clone(disk) }];
+    for (named, disk) in opened {
+        // One of those behind it may lie on top of it.
+        if !named.is_used()
+            && let Some(disk) = disk?
+        {
+            members.push(Member { named, disk });
+        }
+    }
+    Ok(members)
+}
+
+/// Refuses a file that was named and fits nothing.
+fn all_are_used(with: &[Named]) -> Result<()> {
+    let Some(unused) = with.iter().find(|named| !named.is_used()) else { return Ok(()) };
+    let message = format!(
+        "{} fits nothing: it is no member of an array, no physical volume and no parent that the image has a use for",
+        unused.name
+    );
+    Err(Error::invalid(message).with_rule("with"))
+}
+
+/// What is looked for, and the disks that may be parts of what it lies in.
+#[derive(Clone, Copy)]
+struct Search<'a> {
+    options: &'a FindOptions,
+    members: &'a [Member],
 }
 
 /// Says of an error of a disk that it is one inside a file format.
@@ -149,7 +188,7 @@ pub(crate) fn within(format: Format, e: Error) -> Error {
 fn resolve(
     disk: Arc<dyn ReadAt>,
     sector_size: Option<u32>,
-    options: &FindOptions,
+    search: Search<'_>,
     trail: &mut Trail,
     depth: usize,
 ) -> Result<(Arc<dyn ReadAt>, bool)> {
@@ -157,7 +196,8 @@ fn resolve(
         let message = format!("more than {} layers lie on each other", layers::DEPTH_MAX);
         return Err(Error::limit("layers", message));
     }
-    let survey = Survey { disk: &disk, options };
+    let options = search.options;
+    let survey = Survey { disk: &disk, options, members: search.members };
     let (taken, is_whole): (Arc<dyn ReadAt>, bool) = match survey.choose(survey.look(sector_size), trail)? {
         Choice::Whole => (Arc::clone(&disk), true),
         Choice::Part(part) => (Arc::new(part), false),
@@ -166,13 +206,22 @@ fn resolve(
     if options.offset.is_some() {
         return Ok((taken, is_whole));
     }
-    match layers::below(&taken, options, trail)? {
-        None => Ok((taken, is_whole)),
-        Some(below) => {
-            let options = FindOptions { partition: None, ..options.clone() };
-            resolve(below, None, &options, trail, depth.saturating_add(1)).map(|(disk, _)| (disk, false))
+    let below = match layers::below(&taken, search, trail)? {
+        // A virtual machine's disk in a partition or a volume.
+        None if !is_whole
+            && !options.detached
+            && !starts_as_luks(&Peek::new(&taken), 0)
+            && layers::is_nested(&taken) =>
+        {
+            trail.notes.push("it holds a disk with a partition table of its own".into());
+            taken
         }
-    }
+        None => return Ok((taken, is_whole)),
+        Some(below) => below,
+    };
+    let options = FindOptions { partition: None, ..options.clone() };
+    let search = Search { options: &options, ..search };
+    resolve(below, None, search, trail, depth.saturating_add(1)).map(|(disk, _)| (disk, false))
 }
 
 /// What a disk is, as far as it matters here.
@@ -197,6 +246,7 @@ enum Choice {
 struct Survey<'a> {
     disk: &'a Arc<dyn ReadAt>,
     options: &'a FindOptions,
+    members: &'a [Member],
 }
 
 impl Survey<'_> {
@@ -214,6 +264,9 @@ impl Survey<'_> {
     /// The decision, by what the disk is, what was named, and whether the header is elsewhere.
     fn choose(&self, layout: Layout, trail: &mut Trail) -> Result<Choice> {
         if let Some(offset) = self.options.offset {
+            if !self.options.detached {
+                refuse_sectors(&**self.disk, offset)?;
+            }
             self.refuse_offset(&layout, offset)?;
             return Ok(Choice::Part(Window::new(Arc::clone(self.disk), offset, None)?));
         }
@@ -275,7 +328,8 @@ impl Survey<'_> {
         let mut failed = None;
         for entry in self.lower(table).unwrap_or_default() {
             let part: Arc<dyn ReadAt> = Arc::new(entry.open(Arc::clone(self.disk))?);
-            let found = resolve(part, None, self.options, &mut Trail::default(), 1);
+            let search = Search { options: self.options, members: self.members };
+            let found = resolve(part, None, search, &mut Trail::default(), 1);
             match found {
                 Ok((disk, _)) if starts_as_luks(&Peek::new(&disk), 0) => leads.push(entry),
                 Ok(_) => {}
@@ -316,6 +370,22 @@ impl Survey<'_> {
     fn has_header(&self) -> bool {
         crate::luks::open(&**self.disk).is_ok()
     }
+}
+
+/// The error for an offset that was given in sectors, where a header lies at as many of them.
+fn refuse_sectors(disk: &dyn ReadAt, offset: u64) -> Result<()> {
+    let look = Peek::new(disk);
+    let is_there = |at: u64| starts_as_luks(&look, at);
+    let is_header =
+        is_there(offset) || Window::new(disk, offset, None).is_ok_and(|window| crate::luks::open(&window).is_ok());
+    let sectors = [512u64, 4096].into_iter().filter(|_| offset > 0 && !is_header);
+    let found = sectors.filter_map(|size| Some((size, offset.checked_mul(size)?))).find(|(_, at)| is_there(*at));
+    found.map_or(Ok(()), |(size, at)| {
+        let message = format!(
+            "no LUKS header is at byte {offset}, but one is at byte {at}, which is {offset} sectors of {size} bytes"
+        );
+        Err(Error::invalid(message).with_rule("offset").with_hint(format!("give the offset in bytes: {at}")))
+    })
 }
 
 fn no_table(name: &str) -> Error {
@@ -376,7 +446,8 @@ fn only_luks<'t>(table: &'t Table, look: &Peek<'_>, notes: &mut Vec<String>) -> 
 /// A table without a LUKS partition, on a disk that is none itself.
 fn nothing(table: &Table, look: &Peek<'_>) -> Error {
     let hint = Hint::All(vec![Hint::NameOffset, Hint::Scan]);
-    let message = format!("the disk has a {} partition table, but no partition holds LUKS", table.scheme);
+    let noted: String = table.notes.iter().take(1).map(|note| format!(" ({note})")).collect();
+    let message = format!("the disk has a {} partition table, but no partition holds LUKS{noted}", table.scheme);
     // What could not be read may be what was looked for.
     if let Some(e) = look.take_failure() {
         return e.within(format!("{message} where it can be read")).with_hint(hint);

@@ -184,7 +184,8 @@ impl Table {
                 }
             }
         }
-        let what = format!("no partition is called {}; there are {}", escape(wanted), list_of(&all));
+        let noted: String = self.notes.iter().take(1).map(|note| format!("; {note}")).collect();
+        let what = format!("no partition is called {}; there are {}{noted}", escape(wanted), list_of(&all));
         Err(Error::invalid(what).with_rule("partition.name"))
     }
 
@@ -228,7 +229,7 @@ fn shorten(notes: &mut Vec<String>, scheme: &str) {
 /// The partition table of `disk`, or `None` where it has none, or is a LUKS container itself.
 ///
 /// `sector_size` is the size in bytes of the disk's logical sectors, where its container tells it; otherwise it is taken
-/// for 512. An MBR is read with it. A GPT is looked for with it and then with the other of 512 and 4096 bytes: a disk may
+/// for 512. An MBR is read with it, or with the other of 512 and 4096 bytes where only that agrees with the disk. A GPT is looked for with it and then with the other of 512 and 4096 bytes: a disk may
 /// have been copied into a container whose sectors are not its own.
 ///
 /// # Errors
@@ -254,7 +255,7 @@ pub fn list(disk: &dyn ReadAt, sector_size: Option<u32>) -> Result<Option<Table>
     // A table that Linux would use comes before a GPT that an earlier use of the disk left at its end.
     let of_its_own = mbr.as_ref().filter(|mbr| !mbr.is_protective()).filter(|mbr| mbr.has_partitions());
     if let Some(mbr) = of_its_own {
-        return Ok(Some(mbr::list(disk, mbr, sector_sizes[0])));
+        return Ok(Some(mbr::list_by_contents(disk, mbr, sector_sizes)));
     }
     let protected = mbr.is_some_and(|mbr| mbr.is_protective());
     let mut table = gpt::list(disk, sector_sizes, protected)?;

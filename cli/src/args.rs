@@ -117,6 +117,7 @@ impl ScanArgs {
             partition: None,
             with: self.with.clone(),
             volume: None,
+            snapshot: None,
             offset: None,
             force_offset: false,
             allow_truncated: false,
@@ -201,12 +202,16 @@ pub struct SourceArgs {
     /// The partition of a whole-disk image, by number, label or UUID; without it the only one with LUKS is taken
     #[arg(long, value_name = "N|LABEL|UUID", conflicts_with = "offset")]
     pub partition: Option<String>,
-    /// Another disk of the set, with an md array or an LVM volume group over several; may be repeated
+    /// Another disk of the set, of an md array or an LVM volume group over several, or the parent of an image that lies
+    /// on top of one; may be repeated, and each has to fit
     #[arg(long, value_name = "FILE")]
     pub with: Vec<PathBuf>,
     /// The volume of LVM; without it the only one with LUKS is taken
     #[arg(long, value_name = "VG/LV", conflicts_with = "offset")]
     pub volume: Option<String>,
+    /// The internal snapshot of a qcow2 image, by name or id, in place of the disk's last state
+    #[arg(long, value_name = "NAME|ID")]
+    pub snapshot: Option<String>,
     /// Where the LUKS container starts in the image
     #[arg(long, value_name = "BYTES", value_parser = size)]
     pub offset: Option<u64>,

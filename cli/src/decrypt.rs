@@ -228,7 +228,8 @@ impl Work<'_> {
             let partition = args.partition.as_deref().unwrap_or("-");
             let format = args.format.map_or("-".into(), |format| format.to_string());
             let volume = args.volume.as_deref().unwrap_or("-");
-            let place = format!("offset {offset}, partition {partition}, volume {volume}, format {format}");
+            let snapshot = args.snapshot.as_ref().map_or(String::new(), |snapshot| format!(", snapshot {snapshot}"));
+            let place = format!("offset {offset}, partition {partition}, volume {volume}, format {format}{snapshot}");
             Identity::of(self.image.metadata(), &self.source.inputs, place, self.part.start, len)
         });
         let writing = output.begin(job, identity)?;

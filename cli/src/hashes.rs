@@ -90,9 +90,7 @@ pub fn report(hashes: &[Hashed], args: &DecryptArgs, source: &Source) -> Result<
     if hashes.is_empty() {
         return Ok(());
     }
-    let more = source.segments.iter().map(|segment| segment.path.as_path());
-    let images: Vec<&Path> = std::iter::once(args.source.image.as_path()).chain(more).collect();
-    let text = lines(hashes, &images, &args.output);
+    let text = lines(hashes, &source.paths(), &args.output);
     // The file comes first: whoever wanted it gets it, also where nobody reads what is printed.
     let written = args.out.hash_file.as_ref().map_or(Ok(()), |path| write_file(path, &text, args));
     // The plaintext has the standard output to itself.

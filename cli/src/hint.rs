@@ -24,6 +24,8 @@ fn words(hint: &Hint) -> String {
         Hint::NamePartition => "choose one with --partition",
         Hint::NameVolume => "choose one with --volume",
         Hint::NameMembers => "name the other members with --with",
+        Hint::NameParent => "name the parent with --with, if you trust the image",
+        Hint::NameSnapshot => "open one with --snapshot",
         Hint::ForceOffset => "--force-offset takes it all the same",
         Hint::NameOffset => "--offset BYTES takes any place",
         Hint::WholeImage => "--offset 0 takes all of the image",

@@ -42,7 +42,7 @@ pub fn run(args: &ScanArgs) -> Result<ExitCode> {
     }
     let Disk { disk, format, sector_size, with, .. } = &disk;
     let options = FindOptions { name: shown(&args.image), with: with.clone(), ..FindOptions::default() };
-    let ways = &ways(disk, *sector_size, &options);
+    let ways = &ways(disk, *sector_size, &options).map_err(|e| e.within_file(&args.image))?;
     if ways.more && !args.quiet {
         let _ = writeln!(err, "warning: not all partitions and volumes were looked at: there are too many");
     }

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use unluks::error::{Condition, escape};
 use unluks::files::{Inputs, Role};
-use unluks::format::{self, Contents, Format};
+use unluks::format::{self, Contents, Format, Named, Set};
 use unluks::io::Pipe;
-use unluks::locate::{FindOptions, Found, Member, Place, find};
+use unluks::locate::{FindOptions, Found, Place, find};
 use unluks::{Error, FileSource, Image, ReadAt, Result};
 
 use crate::args::SourceArgs;
@@ -23,6 +23,10 @@ pub struct Source {
     pub file: Arc<dyn ReadAt>,
     /// The other files of a set.
     pub segments: Vec<SegmentFile>,
+    /// The path of the first: another one than was named where that is a later piece.
+    pub first: PathBuf,
+    /// All of the image where it was cut into pieces.
+    whole: Option<Arc<dyn ReadAt>>,
     /// Where the LUKS container is in it.
     found: Found,
     /// The detached header.
@@ -38,12 +42,12 @@ pub struct Disk {
     /// The size in bytes of its logical sectors, where the container says it.
     pub sector_size: Option<u32>,
     /// The other disks of its set.
-    pub with: Vec<Member>,
+    pub with: Vec<Named>,
     /// What was chosen on the way, one line each.
     pub notes: Vec<String>,
 }
 
-/// A file of an EWF image behind the first.
+/// A file of a set behind the first.
 pub struct SegmentFile {
     pub path: PathBuf,
     pub file: Arc<dyn ReadAt>,
@@ -63,19 +67,20 @@ impl Disk {
         if file.pipe().is_some() {
             return Err(no_pipe().within_file(&args.image));
         }
-        let segments = more_segments(args, &*file, &mut inputs)?;
-        let opened = format::open(file, options(args, &segments, Vec::new()).container);
+        let set = FilesOf::open(&args.image, file, args.format, args, &mut inputs)?;
+        let opened = format::open(Arc::clone(&set.file), options(args, &set, Vec::new()).container);
         let opened = opened.map_err(|e| e.within_file(&args.image))?;
         let Contents::Disk(disk) = opened.contents else {
             let message = "the qcow2 image encrypts its clusters itself: its one LUKS header is not on a disk";
             let error = Error::invalid(message).with_hint("unluks decrypt and unluks inspect open it as it is");
             return Err(error.within_file(&args.image));
         };
-        let mut notes = opened.notes;
+        let mut notes = set.notes;
+        notes.extend(opened.notes);
         if opened.format != Format::Raw {
             notes.push(format!("a {} image with a disk of {} bytes", opened.format, disk.len()));
         }
-        let with = members(args, &mut inputs)?;
+        let with = companions(args, &mut inputs)?;
         Ok(Self { disk, format: opened.format, sector_size: opened.sector_size, with, notes })
     }
 }
@@ -104,16 +109,17 @@ impl Source {
             Some(path) => Some(open_file(path, Role::Header, &mut inputs)?),
             None => None,
         };
-        let mut segments = Vec::new();
+        let mut set = FilesOf::one(&args.image, Arc::clone(&file));
         let found = match file.pipe() {
             Some(_)
                 if args.format.is_some_and(|f| f != Format::Raw)
                     || args.partition.is_some()
                     || args.volume.is_some()
+                    || args.snapshot.is_some()
                     || !args.with.is_empty()
                     || args.offset.is_some() =>
             {
-                let message = "--format, --partition, --volume, --with and --offset want an image that can be read at any place, not a pipe";
+                let message = "--format, --partition, --volume, --snapshot, --with and --offset want an image that can be read at any place, not a pipe";
                 return Err(Error::invalid(message).with_hint("save the image to a file first"));
             }
             Some(_) => {
@@ -121,13 +127,18 @@ impl Source {
                 whole(&file)
             }
             None => {
-                segments = more_segments(args, &*file, &mut inputs)?;
-                let with = members(args, &mut inputs)?;
-                find(Arc::clone(&file), options(args, &segments, with)).map_err(|e| e.within_file(&args.image))?
+                set = FilesOf::open(&args.image, file, args.format, args, &mut inputs)?;
+                let with = companions(args, &mut inputs)?;
+                let found = find(Arc::clone(&set.file), options(args, &set, with));
+                let mut found = found.map_err(|e| e.within_file(&args.image))?;
+                found.notes.splice(0..0, std::mem::take(&mut set.notes));
+                found
             }
         };
         let header_name = args.header.clone().unwrap_or_else(|| args.image.clone());
-        Ok(Self { name: args.image.clone(), header_name, file, segments, found, header, inputs })
+        let whole = set.whole()?;
+        let FilesOf { first, file, segments, .. } = set;
+        Ok(Self { name: args.image.clone(), header_name, file, segments, first, whole, found, header, inputs })
     }
 
     /// An image that comes through a pipe of that name, with its header in front.
@@ -135,12 +146,28 @@ impl Source {
     pub fn of_pipe(pipe: Pipe, name: PathBuf) -> Self {
         let file: Arc<dyn ReadAt> = Arc::new(pipe);
         let (found, header_name) = (whole(&file), name.clone());
-        Self { name, header_name, file, segments: Vec::new(), found, header: None, inputs: Inputs::default() }
+        let (first, segments, inputs) = (name.clone(), Vec::new(), Inputs::default());
+        Self { name, header_name, file, segments, first, whole: None, found, header: None, inputs }
     }
 
     /// The pipe that the image comes through, where it does.
     pub fn pipe(&self) -> Option<&Pipe> {
         self.file.pipe()
+    }
+
+    /// Takes an image that was cut into pieces for the one file that it was: by that the backup knows it.
+    pub fn join(&mut self, path: PathBuf) {
+        if let Some(whole) = self.whole.take() {
+            self.file = whole;
+            self.segments.clear();
+            self.first = path;
+        }
+    }
+
+    /// The names of all files of the image, in their order.
+    pub fn paths(&self) -> Vec<&Path> {
+        let more = self.segments.iter().map(|segment| segment.path.as_path());
+        std::iter::once(self.first.as_path()).chain(more).collect()
     }
 
     /// The image's name in front of an error of it.
@@ -213,14 +240,20 @@ fn refuse_container(args: &SourceArgs, pipe: &dyn ReadAt) -> Result<()> {
 }
 
 /// What the command line says about the place of the container.
-fn options(args: &SourceArgs, segments: &[SegmentFile], with: Vec<Member>) -> FindOptions {
-    let segments = segments.iter().map(|segment| Arc::clone(&segment.file)).collect();
+fn options(args: &SourceArgs, set: &FilesOf, with: Vec<Named>) -> FindOptions {
     FindOptions {
         name: shown(&args.image),
         with,
         volume: args.volume.clone(),
         foreign_offset: args.force_offset,
-        container: format::Options { format: args.format, segments, max_size: args.max_size },
+        container: format::Options {
+            format: args.format,
+            segments: set.sources(),
+            set: set.set,
+            max_size: args.max_size,
+            with: Vec::new(),
+            snapshot: args.snapshot.clone(),
+        },
         partition: args.partition.clone(),
         offset: args.offset,
         detached: args.header.is_some(),
@@ -228,8 +261,8 @@ fn options(args: &SourceArgs, segments: &[SegmentFile], with: Vec<Member>) -> Fi
     }
 }
 
-/// The other disks of a set, out of their own file formats.
-fn members(args: &SourceArgs, inputs: &mut Inputs) -> Result<Vec<Member>> {
+/// The other disks of a set and the parents of images, each with the files of its own set.
+fn companions(args: &SourceArgs, inputs: &mut Inputs) -> Result<Vec<Named>> {
     let mut all = Vec::new();
     for path in &args.with {
         let file = open_file(path, Role::Image, inputs)?;
@@ -237,26 +270,71 @@ fn members(args: &SourceArgs, inputs: &mut Inputs) -> Result<Vec<Member>> {
             let message = "a disk of a set has to be read at any place, and is no pipe";
             return Err(Error::invalid(message).within_file(path));
         }
-        let container = format::Options { max_size: args.max_size, ..format::Options::default() };
-        all.push(Member::open(shown(path), file, container)?);
+        let set = FilesOf::open(path, file, None, args, inputs)?;
+        let mut named = Named::new(shown(&set.first), Arc::clone(&set.file));
+        (named.segments, named.set) = (set.sources(), set.set);
+        all.push(named);
     }
     Ok(all)
 }
 
-/// The files of an EWF set behind the first, which is `file`, as far as they are there.
-fn more_segments(args: &SourceArgs, file: &dyn ReadAt, inputs: &mut Inputs) -> Result<Vec<SegmentFile>> {
-    let ewf = match args.format {
-        Some(format) => format == Format::Ewf,
-        None => format::detect(file).is_ok_and(|format| format == Format::Ewf),
-    };
-    if !ewf {
-        return Ok(Vec::new());
+/// The files of an image, opened.
+struct FilesOf {
+    first: PathBuf,
+    file: Arc<dyn ReadAt>,
+    segments: Vec<SegmentFile>,
+    set: Set,
+    notes: Vec<String>,
+}
+
+impl FilesOf {
+    fn one(path: &Path, file: Arc<dyn ReadAt>) -> Self {
+        Self { first: path.to_owned(), file, segments: Vec::new(), set: Set::default(), notes: Vec::new() }
     }
-    let paths = format::segment_files(&args.image);
-    if !paths.is_empty() {
-        allow_many_files();
+
+    /// The set of the file at `path`, open as `file`. Files that were named for something else are not of it.
+    fn open(
+        path: &Path,
+        file: Arc<dyn ReadAt>,
+        format: Option<Format>,
+        args: &SourceArgs,
+        inputs: &mut Inputs,
+    ) -> Result<Self> {
+        let named = std::iter::once(&args.image).chain(&args.header).chain(&args.with);
+        let apart: Vec<&Path> = named.filter(|other| *other != path).map(PathBuf::as_path).collect();
+        let found = format::file_set(path, &*file, format, &apart).map_err(|e| e.within_file(path))?;
+        let mut set = Self { set: found.set, notes: found.notes, ..Self::one(path, file) };
+        if !found.others.is_empty() {
+            allow_many_files();
+        }
+        if found.first != path {
+            set.file = open_file(&found.first, Role::Image, inputs)?;
+            set.first = found.first;
+        }
+        for path in found.others {
+            let file = open_file(&path, Role::Image, inputs)?;
+            set.segments.push(SegmentFile { path, file });
+        }
+        Ok(set)
     }
-    paths.into_iter().map(|path| Ok(SegmentFile { file: open_file(&path, Role::Image, inputs)?, path })).collect()
+
+    fn sources(&self) -> Vec<Arc<dyn ReadAt>> {
+        self.segments.iter().map(|segment| Arc::clone(&segment.file)).collect()
+    }
+
+    /// All of the pieces as one file, where they are some.
+    fn whole(&self) -> Result<Option<Arc<dyn ReadAt>>> {
+        if self.set != Set::Pieces || self.segments.is_empty() {
+            return Ok(None);
+        }
+        let raw = Some(Format::Raw);
+        let options =
+            format::Options { format: raw, segments: self.sources(), set: self.set, ..format::Options::default() };
+        match format::open(Arc::clone(&self.file), options)?.contents {
+            Contents::Disk(whole) => Ok(Some(whole)),
+            Contents::Qcow2Luks(_) => Ok(None),
+        }
+    }
 }
 
 /// A set may have more files than a process may have open at first; best effort, for most have a few.

@@ -6,7 +6,8 @@
 
 use std::sync::Arc;
 
-use unluks::format::{Contents, Format, Mapping, Options, open};
+use unluks::format::{Contents, Format, Mapping, Options, Set, open};
+use unluks::io::Window;
 use unluks::limits::CONTAINER_SIZE_MAX;
 use unluks::{Error, ErrorKind, ReadAt, Result, storage};
 
@@ -236,6 +237,60 @@ pub(super) fn ewf(data: &[u8]) -> bool {
     let mut file = Pieces::parse(data);
     fix_ewf(&mut file);
     container(Format::Ewf, file)
+}
+
+pub(super) fn vdi(data: &[u8]) -> bool {
+    container(Format::Vdi, Pieces::parse(data))
+}
+
+pub(super) fn parallels(data: &[u8]) -> bool {
+    container(Format::Parallels, Pieces::parse(data))
+}
+
+pub(super) fn qed(data: &[u8]) -> bool {
+    container(Format::Qed, Pieces::parse(data))
+}
+
+pub(super) fn qcow(data: &[u8]) -> bool {
+    container(Format::Qcow, Pieces::parse(data))
+}
+
+pub(super) fn android(data: &[u8]) -> bool {
+    container(Format::AndroidSparse, Pieces::parse(data))
+}
+
+pub(super) fn rbd(data: &[u8]) -> bool {
+    container(Format::Rbd, Pieces::parse(data))
+}
+
+/// A VMDK descriptor, a zero byte, and the one file that all its extents lie in; that file in pieces, too, which read as
+/// the whole.
+pub(super) fn sets(data: &[u8]) -> bool {
+    let at = data.iter().position(|b| *b == 0).unwrap_or(data.len());
+    let (descriptor, rest) = data.split_at(at);
+    let file: Arc<dyn ReadAt> = Arc::new(Pieces::parse(rest.get(1..).unwrap_or_default()));
+    let third = file.len() / 3;
+    let part = |start: u64, len: Option<u64>| Arc::new(Window::new(Arc::clone(&file), start, len).unwrap());
+    let segments: Vec<Arc<dyn ReadAt>> = vec![part(third, Some(third)), part(2 * third, None)];
+    let options = Options { format: Some(Format::Raw), segments, set: Set::Pieces, ..Options::default() };
+    let Contents::Disk(joined) = open(part(0, Some(third)), options).unwrap().contents else { panic!("raw is raw") };
+    let len = file.len().min(READ_MAX);
+    let [mut whole, mut found] = [(); 2].map(|()| vec![0; len as usize]);
+    file.read_exact_at(&mut whole, 0).unwrap();
+    joined.read_exact_at(&mut found, 0).unwrap();
+    assert!(joined.len() == file.len() && whole == found);
+
+    // How many files the descriptor names is its own affair: the first number that it takes is right.
+    (0..8).any(|files| {
+        let segments = std::iter::repeat_n(Arc::clone(&file), files).collect();
+        let options = Options { format: Some(Format::Vmdk), segments, set: Set::Extents, ..Options::default() };
+        let opened = open(Arc::new(descriptor.to_vec()), options);
+        let read = opened.and_then(|opened| match opened.contents {
+            Contents::Disk(disk) => walk(&*disk),
+            Contents::Qcow2Luks(_) => panic!("a VMDK has no clusters"),
+        });
+        read.inspect_err(check_error).is_ok()
+    })
 }
 
 /// GPT and MBR, with sectors of 512 and of 4096 bytes.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::error::{Error, Result};
 use crate::io::{ReadAt, check_range};
 use crate::limits::CONTAINER_CACHE;
+use crate::num::to_u64;
 use crate::num::{at_most, to_usize};
 
 /// The values that were used last, found by number.
@@ -80,6 +81,11 @@ const PAGE: u64 = 64 << 10;
 impl Pages {
     pub(super) fn new(file: Arc<dyn ReadAt>) -> Self {
         Self { file, cache: Cache::for_size(PAGE) }
+    }
+
+    /// One of `files` that share the memory of one.
+    pub(super) fn of_several(file: Arc<dyn ReadAt>, files: usize) -> Self {
+        Self { file, cache: Cache::for_size(PAGE.saturating_mul(to_u64(files))) }
     }
 
     /// A table that the file ends before, or within, is damage of the image and no failed read.

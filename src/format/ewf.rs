@@ -31,10 +31,11 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::cache::Pages;
 use super::fields;
+use super::joined::Joined;
 use super::map::{Layout, Mapped, Place, Run};
 use super::unpack::{Packing, unpack};
 use crate::error::{Error, ErrorKind, Result, escape};
-use crate::io::{ReadAt, check_range};
+use crate::io::ReadAt;
 use crate::limits::{CONTAINER_UNIT_MAX, EWF_SECTIONS_MAX};
 use crate::num::{at_most, to_u64, to_usize};
 
@@ -179,50 +180,6 @@ pub(super) fn open(segments: Vec<Arc<dyn ReadAt>>, notes: &mut Vec<String>) -> R
     let file: Arc<dyn ReadAt> = Arc::new(file);
     let chunks = Chunks { pages: Pages::new(file.clone()), file, volume, tables: found.tables };
     Ok(Ewf { disk: Arc::new(Mapped::new(chunks)), sector_size })
-}
-
-/// Segment files, one behind the other: offsets of the joined file are their own plus those of all files before.
-struct Joined {
-    parts: Vec<(u64, Arc<dyn ReadAt>)>,
-    len: u64,
-}
-
-impl Joined {
-    fn new(segments: Vec<Arc<dyn ReadAt>>) -> Result<Self> {
-        let mut joined = Self { parts: Vec::new(), len: 0 };
-        for segment in segments {
-            let len = segment.len();
-            joined.parts.push((joined.len, segment));
-            joined.len = joined.len.checked_add(len).ok_or_else(|| Error::invalid("the segment files are too long"))?;
-        }
-        Ok(joined)
-    }
-}
-
-impl ReadAt for Joined {
-    fn len(&self) -> u64 {
-        self.len
-    }
-
-    #[expect(
-        clippy::arithmetic_side_effects,
-        reason = "the range is within the joined files, whose lengths add up to it"
-    )]
-    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
-        check_range(offset, buf.len(), self.len)?;
-        let mut n = self.parts.partition_point(|(start, _)| *start <= offset).saturating_sub(1);
-        let (mut rest, mut offset) = (buf, offset);
-        while let (false, Some((start, part))) = (rest.is_empty(), self.parts.get(n)) {
-            let held = part.len() - (offset - start);
-            let len = at_most(held, rest.len());
-            let (here, more) = rest.split_at_mut(len);
-            part.read_exact_at(here, offset - start)?;
-            offset += to_u64(len);
-            rest = more;
-            n += 1;
-        }
-        Ok(())
-    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

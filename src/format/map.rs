@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::cache::Cache;
+use super::parent::Below;
 use crate::error::{Error, Result};
 use crate::io::{Extent, ReadAt, check_range};
 use crate::num::{to_u64, to_usize};
@@ -15,6 +16,8 @@ use crate::num::{to_u64, to_usize};
 pub(super) enum Place {
     /// Nowhere: it reads as zeroes.
     Zero,
+    /// At the same place of the disk below, or nowhere if there is none.
+    Below,
     /// In the file as it is, from this byte on.
     Stored(u64),
     /// In the compressed unit that the layout knows by this number, after `skip` bytes of what it unpacks to.
@@ -41,6 +44,11 @@ pub(super) trait Layout: Send + Sync {
     /// `wanted` bytes, so that a small read does not walk a large table.
     fn run_at(&self, offset: u64, wanted: u64) -> Result<Run>;
 
+    /// The disk of the parent; `None` where the image has none.
+    fn below(&self) -> Option<&Below> {
+        None
+    }
+
     /// The bytes of a compressed unit. A format that has none never places a run in one.
     fn unpack(&self, unit: u64) -> Result<Vec<u8>> {
         Err(Error::corrupt("container.unit", format!("compressed unit {unit} of a format that has none")))
@@ -57,6 +65,9 @@ pub(super) fn run_within(layout: &(impl Layout + ?Sized), offset: u64, wanted: u
     let rest = layout.size().saturating_sub(offset);
     let mut run = layout.run_at(offset, wanted.min(rest))?;
     run.len = run.len.min(rest);
+    if run.place == Place::Below && layout.below().is_none() {
+        run.place = Place::Zero;
+    }
     if let Place::Stored(at) = run.place {
         let held = layout.file().len().saturating_sub(at);
         if held == 0 {
@@ -111,6 +122,10 @@ impl<L: Layout> ReadAt for Mapped<L> {
             let (part, more) = rest.split_at_mut(to_usize(len)?);
             match run.place {
                 Place::Zero => part.fill(0),
+                Place::Below => match self.layout.below() {
+                    Some(below) => below.read(part, offset)?,
+                    None => part.fill(0),
+                },
                 Place::Stored(at) => self.layout.file().read_exact_at(part, at)?,
                 Place::Packed { unit, skip } => {
                     let unpacked = self.units.get_or_make(unit, || {
@@ -138,7 +153,13 @@ impl<L: Layout> ReadAt for Mapped<L> {
 
     #[expect(clippy::arithmetic_side_effects, reason = "`run_within` gives no run that reaches beyond the disk")]
     fn extent_at(&self, offset: u64) -> Result<Extent> {
-        let zero_at = |at| run_within(&self.layout, at, u64::MAX).map(|run| (run.len, run.place == Place::Zero));
+        let zero_at = |at| {
+            let run = run_within(&self.layout, at, u64::MAX)?;
+            match (run.place, self.layout.below()) {
+                (Place::Below, Some(below)) => below.extent(at, run.len).map(|extent| (extent.len, extent.zero)),
+                (place, _) => Ok::<_, Error>((run.len, place == Place::Zero)),
+            }
+        };
         let (mut len, zero) = zero_at(offset)?;
         for _ in 1..EXTENT_RUNS_MAX {
             if offset + len >= self.len() {
@@ -155,10 +176,15 @@ impl<L: Layout> ReadAt for Mapped<L> {
 
     fn will_need(&self, offset: u64, len: u64) {
         let len = len.min(self.len().saturating_sub(offset));
-        if len > 0
-            && let Ok(Run { len: held, place: Place::Stored(at) }) = run_within(&self.layout, offset, len)
-        {
-            self.layout.file().will_need(at, len.min(held));
+        match run_within(&self.layout, offset, len) {
+            _ if len == 0 => {}
+            Ok(Run { len: held, place: Place::Stored(at) }) => self.layout.file().will_need(at, len.min(held)),
+            Ok(Run { len: held, place: Place::Below }) => {
+                if let Some(below) = self.layout.below() {
+                    below.will_need(offset, len.min(held));
+                }
+            }
+            _ => {}
         }
     }
 }

@@ -22,24 +22,32 @@
 //! # Security
 //! Of the files that an image can name, its backing file and its external data file, none is ever opened: whoever made
 //! the image could name any file that the reader may read, and find its bytes in the output. Reading stays within the one
-//! file, and every offset is checked against it. Reference counts and internal snapshots are not looked at.
+//! file, and every offset is checked against it; a backing file is one that the caller opened. Reference counts are not
+//! looked at.
 
+mod encrypted;
 mod extensions;
+mod snapshots;
 
 use std::sync::Arc;
 
 use zerocopy::byteorder::big_endian::{U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
+use self::encrypted::luks_header;
+pub use self::encrypted::{HostMap, Mapping, Qcow2Luks};
 use self::extensions::Extensions;
+pub use self::snapshots::Snapshot;
+pub(crate) use self::snapshots::hint as snapshots_hint;
 use super::Contents;
 use super::cache::Pages;
 use super::fields;
 use super::map::{Layout, Mapped, Place, Run, run_within, truncated};
+use super::parent::{Below, Kin};
 use super::unpack::{Packing, unpack};
 use crate::error::{Error, Result};
-use crate::io::{ReadAt, Window};
-use crate::limits::{CONTAINER_RUNS_MAX, QCOW2_L1_SIZE_MAX};
+use crate::io::ReadAt;
+use crate::limits::QCOW2_L1_SIZE_MAX;
 use crate::num::{low_u64, to_usize};
 
 const FEATURE_DIRTY: u64 = 1 << 0;
@@ -57,8 +65,6 @@ const L2_ZERO: u64 = 1;
 const SUBCLUSTERS: u64 = 32;
 /// What QEMU encrypts at a time, with an IV of its own.
 const SECTOR: u64 = 512;
-/// The smallest LUKS1 header: its fixed part alone.
-const LUKS_HEADER_MIN: u64 = 592;
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -90,76 +96,14 @@ struct HeaderV3 {
 }
 const _: () = assert!(size_of::<HeaderV3>() == 32);
 
-/// Where the bytes of a run of an encrypted image lie.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mapping {
-    /// In the image file: `len` bytes from byte `offset` on, encrypted. The sector number that the IV is made from is
-    /// `offset / 512`, counted on through the run.
-    Host {
-        /// The first byte's offset in the image file; a multiple of 512 where the guest offset is one.
-        offset: u64,
-        /// How many bytes. Never 0, and a multiple of 512 where the guest offset is one.
-        len: u64,
-    },
-    /// Nowhere: `len` bytes of plaintext zeroes, never encrypted.
-    Zero {
-        /// How many bytes. Never 0.
-        len: u64,
-    },
+/// An opened image.
+pub(super) struct Opened {
+    pub contents: Contents,
+    pub snapshots: Vec<Snapshot>,
 }
 
-/// A disk whose bytes are stored encrypted, with IVs from where they lie in the file and not from where they lie on the
-/// disk.
-pub trait HostMap: Send + Sync {
-    /// The size of the disk in bytes; a multiple of 512.
-    fn virtual_size(&self) -> u64;
-
-    /// The file that [`Mapping::Host`] counts in.
-    fn file(&self) -> &dyn ReadAt;
-
-    /// Where the disk's bytes from `guest` on lie; `guest` is below [`HostMap::virtual_size`]. The run may be longer than
-    /// the `wanted` bytes that the caller has a use for.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) where the tables break a rule or the file is cut off,
-    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) for a compressed cluster, and
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io).
-    fn map(&self, guest: u64, wanted: u64) -> Result<Mapping>;
-
-    /// Follows the tables, and gives how many bytes the file lacks at least: 0 where it has all clusters, `None` where
-    /// the tables are too many to follow, or broken.
-    #[expect(clippy::arithmetic_side_effects, reason = "no run reaches beyond the disk")]
-    fn missing(&self) -> Option<u64> {
-        let mut at = 0;
-        for _ in 0..CONTAINER_RUNS_MAX {
-            if at >= self.virtual_size() {
-                return Some(0);
-            }
-            at += match self.map(at, u64::MAX) {
-                Ok(Mapping::Host { len, .. } | Mapping::Zero { len }) => len,
-                Err(e) if e.rule() == "container.truncated" => {
-                    let end = e.offset().unwrap_or(0).saturating_add(SECTOR);
-                    return Some(end.saturating_sub(self.file().len()).max(1));
-                }
-                Err(_) => return None,
-            };
-        }
-        None
-    }
-}
-
-/// A qcow2 image with its own LUKS encryption (`crypt_method` 2).
-#[derive(Clone)]
-pub struct Qcow2Luks {
-    /// The LUKS1 header with its key material: the part of the file that the header extension 0x0537be77 points to.
-    /// Its key-material offsets count from here; its payload-offset means nothing.
-    pub header: Arc<dyn ReadAt>,
-    /// Where the encrypted clusters lie.
-    pub clusters: Arc<dyn HostMap>,
-}
-
-/// An opened qcow2 image.
-pub(super) struct Qcow2 {
+/// The tables of a disk's state.
+struct Qcow2 {
     file: Arc<dyn ReadAt>,
     pages: Pages,
     size: u64,
@@ -168,11 +112,12 @@ pub(super) struct Qcow2 {
     l1_table_offset: u64,
     extended_l2: bool,
     packing: Packing,
+    below: Option<Below>,
 }
 
 /// Reads the header and its extensions, and gives the disk.
 #[expect(clippy::arithmetic_side_effects, reason = "2^22 entries of 2^39 bytes at most")]
-pub(super) fn open(file: Arc<dyn ReadAt>, notes: &mut Vec<String>) -> Result<Contents> {
+pub(super) fn open(file: Arc<dyn ReadAt>, kin: &Kin<'_>, notes: &mut Vec<String>) -> Result<Opened> {
     let header: Header = fields::read(&file, 0, "qcow2.header", "the qcow2 header")?;
     if header.magic != *b"QFI\xfb" {
         return Err(Error::corrupt("qcow2.magic", "the file does not begin with qcow2's magic QFI\\xfb").at(0));
@@ -202,7 +147,8 @@ pub(super) fn open(file: Arc<dyn ReadAt>, notes: &mut Vec<String>) -> Result<Con
     }
     let pages = Pages::new(file.clone());
     let extensions = Extensions::read(&pages, &header, header_length, cluster, file.len())?;
-    extensions.refuse_other_files(&pages, &header, &v3)?;
+    extensions.refuse_data_file(&pages, &v3)?;
+    let below = extensions.backing_file(&pages, &header, kin, notes)?;
 
     let features = v3.incompatible_features.get();
     if let unknown @ 1.. = features & !FEATURES_KNOWN {
@@ -224,25 +170,37 @@ pub(super) fn open(file: Arc<dyn ReadAt>, notes: &mut Vec<String>) -> Result<Con
     }
     let packing = packing(&pages, features, header_length)?;
 
-    let size = header.size.get();
-    let l1_table_offset = header.l1_table_offset.get();
-    let l1_size = u64::from(header.l1_size.get());
+    let snapshots = match (snapshots::read(&file, &header), &kin.options.snapshot) {
+        (Ok(snapshots), _) => snapshots,
+        // They do not matter to the disk's last state.
+        (Err(e), None) => {
+            notes.push(format!("qcow2: the internal snapshots cannot be told: {e}"));
+            Vec::new()
+        }
+        (Err(e), Some(_)) => return Err(e),
+    };
+    let wanted = kin.options.snapshot.as_deref();
+    let snapshot = wanted.map(|wanted| snapshots::find(&snapshots, wanted)).transpose()?;
+    let State { size, l1_table_offset, l1_size, at: [size_at, l1_size_at, l1_at] } = State::of(&header, snapshot);
     if !l1_table_offset.is_multiple_of(cluster) {
         return Err(Error::corrupt(
             "qcow2.l1_table_offset",
             format!("found {l1_table_offset}; a multiple of the cluster size {cluster} is allowed"),
         )
-        .at(40));
+        .at(l1_at));
     }
     if l1_size * 8 > QCOW2_L1_SIZE_MAX {
         return Err(Error::limit(
             "qcow2.l1_size",
             format!("found {l1_size} entries; {} are allowed", QCOW2_L1_SIZE_MAX / 8),
         )
-        .at(36));
+        .at(l1_size_at));
     }
     fields::table_within(&file, l1_table_offset, l1_size, 8, "qcow2.l1_size", "the L1 table")?;
-    let image = Qcow2 { file: file.clone(), pages, size, version, cluster_bits, l1_table_offset, extended_l2, packing };
+    let has_below = below.is_some();
+    let file_of = file.clone();
+    let image =
+        Qcow2 { file: file_of, pages, size, version, cluster_bits, l1_table_offset, extended_l2, packing, below };
     // The largest L1 table maps 2^22 * 2^18 * 2^21 bytes, so this does not overflow.
     let mapped = l1_size * image.l1_entry_span();
     if size > mapped {
@@ -250,10 +208,15 @@ pub(super) fn open(file: Arc<dyn ReadAt>, notes: &mut Vec<String>) -> Result<Con
             "qcow2.size",
             format!("found {size} bytes; the image's L1 table of {l1_size} entries maps {mapped}"),
         )
-        .at(24));
+        .at(size_at));
     }
 
-    let luks = luks_header(&file, &header, &extensions, cluster)?;
+    let luks = luks_header(&file, &header, &extensions, size, cluster)?;
+    if has_below && luks.is_some() {
+        let message =
+            "the image encrypts its clusters itself, and lies on top of a backing file: the two are not read together";
+        return Err(Error::unsupported("qcow2.backing_file", message).at(8));
+    }
     if features & FEATURE_DIRTY != 0 {
         notes.push(
             "qcow2: the image was not closed cleanly; its reference counts may be wrong, but they are not read".into(),
@@ -267,13 +230,50 @@ pub(super) fn open(file: Arc<dyn ReadAt>, notes: &mut Vec<String>) -> Result<Con
                 .into(),
         );
     }
-    if let snapshots @ 1.. = header.nb_snapshots.get() {
-        notes.push(format!("qcow2: {snapshots} internal snapshots are not looked at; the disk's last state is read"));
+    match (snapshot, snapshots.as_slice()) {
+        (Some(snapshot), _) => {
+            notes.push(format!("qcow2: the disk as of the internal snapshot {}", snapshots::list([snapshot])));
+        }
+        (None, []) => {}
+        (None, all) => {
+            let (count, list) = (all.len(), snapshots::list(all));
+            notes.push(format!("qcow2: {count} internal snapshots, {list}; the disk's last state is read"));
+        }
     }
-    Ok(match luks {
+    let contents = match luks {
         Some(header) => Contents::Qcow2Luks(Qcow2Luks { header, clusters: Arc::new(image) }),
         None => Contents::Disk(Arc::new(Mapped::new(image))),
-    })
+    };
+    Ok(Opened { contents, snapshots })
+}
+
+/// Where the tables of a state of the disk are.
+struct State {
+    size: u64,
+    l1_table_offset: u64,
+    l1_size: u64,
+    /// Where in the file it says so of each.
+    at: [u64; 3],
+}
+
+impl State {
+    /// The last state, or that of the snapshot.
+    fn of(header: &Header, snapshot: Option<&Snapshot>) -> Self {
+        match snapshot {
+            None => Self {
+                size: header.size.get(),
+                l1_table_offset: header.l1_table_offset.get(),
+                l1_size: u64::from(header.l1_size.get()),
+                at: [24, 36, 40],
+            },
+            Some(snapshot) => Self {
+                size: snapshot.size.unwrap_or(header.size.get()),
+                l1_table_offset: snapshot.l1_table_offset,
+                l1_size: snapshot.l1_size,
+                at: [48, 8, 0].map(|field| snapshot.at.saturating_add(field)),
+            },
+        }
+    }
 }
 
 fn packing(pages: &Pages, features: u64, header_length: u64) -> Result<Packing> {
@@ -294,62 +294,11 @@ fn packing(pages: &Pages, features: u64, header_length: u64) -> Result<Packing> 
     }
 }
 
-/// The LUKS header that the crypt method needs, checked to lie within the file.
-#[expect(clippy::arithmetic_side_effects, reason = "a cluster is not 0")]
-fn luks_header(
-    file: &Arc<dyn ReadAt>,
-    header: &Header,
-    extensions: &Extensions,
-    cluster: u64,
-) -> Result<Option<Arc<dyn ReadAt>>> {
-    match header.crypt_method.get() {
-        0 => return Ok(None),
-        1 => {
-            return Err(Error::unsupported(
-                "qcow2.crypt_method",
-                "the image has qcow2's legacy AES encryption (method 1), which is not LUKS",
-            )
-            .at(32)
-            .with_hint(
-                "qemu-img convert decrypts it, with the key as a secret object and encrypt.format=aes among the options of the image",
-            ));
-        }
-        2 => (),
-        other => {
-            let found = format!("found {other}; 0 (none), 1 (AES) and 2 (LUKS) are known");
-            return Err(Error::unsupported("qcow2.crypt_method", found).at(32));
-        }
-    }
-    let Some((offset, len)) = extensions.crypt_header else {
-        return Err(Error::corrupt(
-            "qcow2.crypt_header",
-            "crypt_method is 2 (LUKS), but the header extension 0x0537be77, which points to the LUKS header, is missing",
-        )
-        .at(32));
-    };
-    if offset % cluster != 0 || len < LUKS_HEADER_MIN || offset.checked_add(len).is_none_or(|end| end > file.len()) {
-        return Err(Error::corrupt(
-            "qcow2.crypt_header",
-            format!(
-                "the LUKS header is said to be {len} bytes at byte {offset}; at least {LUKS_HEADER_MIN}, from the start of \
-                 a cluster on and within the file's {} bytes, are allowed",
-                file.len()
-            ),
-        ));
-    }
-    if !header.size.get().is_multiple_of(512) {
-        return Err(Error::corrupt(
-            "qcow2.size",
-            format!("found {}; with encryption a multiple of 512 is allowed", header.size.get()),
-        )
-        .at(24));
-    }
-    Ok(Some(Arc::new(Window::new(file.clone(), offset, Some(len))?)))
-}
-
 /// Where one cluster, or subcluster, lies.
 enum Unit {
     Zero,
+    /// Nowhere in this image.
+    Below,
     Host(u64),
     Compressed,
 }
@@ -392,14 +341,17 @@ impl Qcow2 {
                 (true, true, _) => wrong("its subcluster is marked both as data and as zeroes"),
                 (true, false, 0) => wrong("its subcluster is marked as data, but its cluster has no place"),
                 (true, false, _) => Ok(Unit::Host(host + sub * (self.cluster() / SUBCLUSTERS))),
-                (false, ..) => Ok(Unit::Zero),
+                (false, true, _) => Ok(Unit::Zero),
+                (false, false, _) => Ok(Unit::Below),
             };
         }
         let zero = entry & L2_ZERO != 0;
         if zero && self.version == 2 {
             wrong("its cluster is marked as zeroes, which version 2 does not know")
-        } else if zero || host == 0 {
+        } else if zero {
             Ok(Unit::Zero)
+        } else if host == 0 {
+            Ok(Unit::Below)
         } else {
             Ok(Unit::Host(host))
         }
@@ -416,12 +368,13 @@ impl Qcow2 {
         for sub in first..subs {
             let place = match self.unit(entry, bitmap, sub, guest)? {
                 Unit::Zero => Place::Zero,
+                Unit::Below => Place::Below,
                 Unit::Host(host) => Place::Stored(host),
                 Unit::Compressed => return Ok(false),
             };
             match run {
                 None => *run = Some(Run { len: unit_len, place }),
-                Some(Run { len, place: Place::Zero }) if place == Place::Zero => *len += unit_len,
+                Some(Run { len, place: same @ (Place::Zero | Place::Below) }) if place == *same => *len += unit_len,
                 Some(Run { len, place: Place::Stored(at) }) if place == Place::Stored(*at + *len) => *len += unit_len,
                 Some(_) => return Ok(false),
             }
@@ -480,6 +433,10 @@ impl Layout for Qcow2 {
         &self.file
     }
 
+    fn below(&self) -> Option<&Below> {
+        self.below.as_ref()
+    }
+
     #[expect(
         clippy::arithmetic_side_effects,
         reason = "offset is within the disk, which the L1 table covers, and a place in the file has 56 bits"
@@ -491,7 +448,7 @@ impl Layout for Qcow2 {
         let l1_entry = u64::from_be_bytes(self.pages.entry(self.l1_table_offset + l1_index * 8)?);
         let l2_table = l1_entry & OFFSET;
         if l2_table == 0 {
-            return Ok(Run { len: self.l1_entry_span() - in_l1, place: Place::Zero });
+            return Ok(Run { len: self.l1_entry_span() - in_l1, place: Place::Below });
         }
         if !l2_table.is_multiple_of(self.cluster()) {
             return Err(Error::corrupt(
@@ -546,7 +503,7 @@ impl HostMap for Qcow2 {
     fn map(&self, guest: u64, wanted: u64) -> Result<Mapping> {
         let run = run_within(self, guest, wanted)?;
         match run.place {
-            Place::Zero => Ok(Mapping::Zero { len: run.len }),
+            Place::Zero | Place::Below => Ok(Mapping::Zero { len: run.len }),
             // The sector that a cut-off file ends within cannot be decrypted.
             Place::Stored(offset) => match run.len.saturating_sub(run.len % SECTOR) {
                 0 => Err(truncated(guest, offset, self.file.len())),

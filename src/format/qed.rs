@@ -18,7 +18,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::cache::Pages;
 use super::fields;
 use super::map::{Layout, Mapped, Place, Run};
-use crate::error::{Error, Result, escape};
+use super::parent::{Below, Kin, Wanted};
+use crate::error::{Error, Hint, Result, escape};
 use crate::io::ReadAt;
 use crate::num::from_u32;
 
@@ -27,6 +28,7 @@ pub(super) const MAGIC: [u8; 4] = *b"QED\0";
 
 const BACKING_FILE: u64 = 1;
 const NEED_CHECK: u64 = 2;
+const BACKING_FILE_RAW: u64 = 4;
 const KNOWN: u64 = 7;
 const ZERO_CLUSTER: u64 = 1;
 /// The longest name of a backing file that is shown.
@@ -54,7 +56,7 @@ const _: () = assert!(size_of::<Header>() == 64);
     clippy::arithmetic_side_effects,
     reason = "open() bounds each factor: the tables lie within the file, and the disk within 2^64"
 )]
-pub(super) fn open(file: Arc<dyn ReadAt>, notes: &mut Vec<String>) -> Result<Arc<dyn ReadAt>> {
+pub(super) fn open(file: Arc<dyn ReadAt>, kin: &Kin<'_>, notes: &mut Vec<String>) -> Result<Arc<dyn ReadAt>> {
     let header: Header = fields::read(&file, 0, "qed.header", "the QED header")?;
     let cluster = u64::from(header.cluster_size.get());
     if !cluster.is_power_of_two() || !(4096..=64 << 20).contains(&cluster) {
@@ -71,9 +73,7 @@ pub(super) fn open(file: Arc<dyn ReadAt>, notes: &mut Vec<String>) -> Result<Arc
         let message = format!("found the features {features:#x}; those up to {KNOWN:#x} are known");
         return Err(Error::unsupported("qed.features", message).at(16));
     }
-    if features & BACKING_FILE != 0 {
-        return Err(refuse_backing(&file, &header));
-    }
+    let below = if features & BACKING_FILE != 0 { Some(backing_file(&file, &header, kin, notes)?) } else { None };
     if features & NEED_CHECK != 0 {
         notes.push("qed: the image was not closed; what its last user had not written is not in it".into());
     }
@@ -91,23 +91,24 @@ pub(super) fn open(file: Arc<dyn ReadAt>, notes: &mut Vec<String>) -> Result<Arc
     }
     fields::table_within(&file, l1, entries, 8, "qed.l1_table", "the L1 table")?;
     let pages = Pages::new(Arc::clone(&file));
-    Ok(Arc::new(Mapped::new(Qed { file, pages, size, cluster, entries, l1 })))
+    Ok(Arc::new(Mapped::new(Qed { file, pages, size, cluster, entries, l1, below })))
 }
 
-fn refuse_backing(file: &dyn ReadAt, header: &Header) -> Error {
+/// The disk of the backing file, out of those that were named.
+fn backing_file(file: &dyn ReadAt, header: &Header, kin: &Kin<'_>, notes: &mut Vec<String>) -> Result<Below> {
     let len = from_u32(header.backing_filename_size.get().min(NAME_MAX));
     let mut name = vec![0; len];
     let at = u64::from(header.backing_filename_offset.get());
-    let name = match fields::fill(file, &mut name, at, "qed.backing_filename", "the name of the backing file") {
-        Ok(()) => escape(&String::from_utf8_lossy(&name)),
-        Err(e) => return e,
-    };
-    let message = format!(
-        "this image lies on top of {name}, which is not followed: an image can name any file, and its maker would get to see it"
-    );
-    Error::unsupported("qed.backing_file", message)
-        .at(56)
-        .with_hint("if you trust the image: qemu-img convert -O raw makes one image of the chain")
+    fields::fill(file, &mut name, at, "qed.backing_filename", "the name of the backing file")?;
+    let name = String::from_utf8_lossy(&name).into_owned();
+    let raw = header.features.get() & BACKING_FILE_RAW != 0;
+    kin.parent(&Wanted::Name { name: name.clone(), raw }, notes)?.ok_or_else(|| {
+        let message = format!(
+            "this image lies on top of {}, which is not followed: an image can name any file, and its maker would get to see it",
+            escape(&name)
+        );
+        Error::unsupported("qed.backing_file", message).at(56).with_hint(Hint::NameParent)
+    })
 }
 
 struct Qed {
@@ -118,6 +119,7 @@ struct Qed {
     /// Entries of a table.
     entries: u64,
     l1: u64,
+    below: Option<Below>,
 }
 
 impl Qed {
@@ -143,6 +145,10 @@ impl Layout for Qed {
         &self.file
     }
 
+    fn below(&self) -> Option<&Below> {
+        self.below.as_ref()
+    }
+
     #[expect(
         clippy::arithmetic_side_effects,
         reason = "open() bounds each factor: the tables lie within the file, and the disk within 2^64"
@@ -154,11 +160,12 @@ impl Layout for Qed {
         if l2 == 0 {
             // All clusters of the table; its length is below 2^64, for both factors are below 2^27 and 2^26.
             let rest = (self.entries - second) * self.cluster - skip;
-            return Ok(Run { len: rest, place: Place::Zero });
+            return Ok(Run { len: rest, place: Place::Below });
         }
         // Both are below the file's length.
         let place = match u64::from_le_bytes(self.pages.entry(self.checked(l2, offset)? + second * 8)?) {
-            0 | ZERO_CLUSTER => Place::Zero,
+            0 => Place::Below,
+            ZERO_CLUSTER => Place::Zero,
             place => Place::Stored(self.checked(place, offset)? + skip),
         };
         Ok(Run { len: self.cluster - skip, place })
@@ -169,8 +176,13 @@ impl Layout for Qed {
 mod tests {
     use super::*;
     use crate::ErrorKind;
+    use crate::format::Options;
 
     const CLUSTER: usize = 4096;
+
+    fn open_alone(file: Arc<dyn ReadAt>) -> Result<Arc<dyn ReadAt>> {
+        open(file, &Kin { options: &Options::default(), chain: &[] }, &mut Vec::new())
+    }
 
     fn header() -> Header {
         let mut header = Header::read_from_bytes(&[0; 64]).unwrap();
@@ -196,12 +208,12 @@ mod tests {
 
     #[test]
     fn clusters_lie_where_the_tables_say() {
-        let disk = open(Arc::new(image(&header(), [4 * 4096, 1, 3 * 4096])), &mut Vec::new()).unwrap();
+        let disk = open_alone(Arc::new(image(&header(), [4 * 4096, 1, 3 * 4096]))).unwrap();
         let mut found = vec![9; 3 * CLUSTER];
         disk.read_exact_at(&mut found, 0).unwrap();
         assert_eq!(found, [[2; CLUSTER], [0; CLUSTER], [1; CLUSTER]].concat());
         for place in [4097, 5 * 4096, u64::MAX] {
-            let disk = open(Arc::new(image(&header(), [place, 0, 0])), &mut Vec::new()).unwrap();
+            let disk = open_alone(Arc::new(image(&header(), [place, 0, 0]))).unwrap();
             assert_eq!(disk.read_exact_at(&mut [0; 1], 0).unwrap_err().rule(), "qed.table");
         }
     }
@@ -211,7 +223,7 @@ mod tests {
         let refused = |change: fn(&mut Header)| {
             let mut header = header();
             change(&mut header);
-            let e = open(Arc::new(image(&header, [0; 3])), &mut Vec::new()).err().unwrap();
+            let e = open_alone(Arc::new(image(&header, [0; 3]))).err().unwrap();
             (e.kind(), e.rule().to_owned())
         };
         assert_eq!(refused(|h| h.cluster_size = 0.into()), (ErrorKind::Corrupt, "qed.cluster_size".into()));

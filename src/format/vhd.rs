@@ -15,20 +15,23 @@
 //!
 //! The disk's size is `current_size`. Virtual PC itself shows a guest no more than the geometry in the footer has room
 //! for, which can be less; what lies between is given here all the same.
-//! Each block begins with a bitmap of the sectors that were ever written. QEMU does not read it, nor does this reader:
-//! what was never written is zero in the block.
+//! Each block begins with a bitmap of the sectors that were ever written, the highest bit of a byte first. In a dynamic
+//! disk QEMU does not read it, nor does this reader: what was never written is zero in the block. In a differencing disk
+//! it says which sectors are here, and which in the parent, the disk with the id that the header names.
 //!
 //! This reader is our own, not the crate vhd (0.1.1): that one reads the whole file into memory to open it, reads from
 //! a cursor, and compares no checksum but the footer's.
 
 use std::sync::Arc;
 
+use uuid::Uuid;
 use zerocopy::byteorder::big_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::cache::Pages;
 use super::fields;
 use super::map::{Layout, Place, Run};
+use super::parent::{Below, Kin, Wanted};
 use crate::error::{Error, Hint, Result, escape};
 use crate::io::{ReadAt, Window};
 
@@ -111,8 +114,15 @@ pub(super) fn ends_as_fixed(file: &dyn ReadAt) -> bool {
     footer.is_some_and(|footer| footer.disk_type.get() == FIXED && footer.current_size.get() == last)
 }
 
+/// The id by which the disks on top of it know a VHD; `None` for any other file.
+pub(super) fn unique_id(file: &dyn ReadAt) -> Option<[u8; 16]> {
+    let at_end = file.len().checked_sub(FOOTER).and_then(|last| Footer::read(file, last).ok().flatten());
+    let footer = at_end.or_else(|| Footer::read(file, 0).ok().flatten());
+    footer.map(|footer| footer.unique_id)
+}
+
 /// Reads the footer, and gives the disk.
-pub(super) fn open(file: Arc<dyn ReadAt>, notes: &mut Vec<String>) -> Result<Arc<dyn ReadAt>> {
+pub(super) fn open(file: Arc<dyn ReadAt>, kin: &Kin<'_>, notes: &mut Vec<String>) -> Result<Arc<dyn ReadAt>> {
     let last = file.len().checked_sub(FOOTER);
     let at_end = last.map_or(Ok(None), |last| Footer::read(&file, last));
     let (footer, at) = match (at_end, last) {
@@ -146,14 +156,20 @@ pub(super) fn open(file: Arc<dyn ReadAt>, notes: &mut Vec<String>) -> Result<Arc
             format!("found {size}; the file holds {at} bytes before its footer"),
         )
         .at(at.saturating_add(48))),
-        DYNAMIC | DIFFERENCING => open_dynamic(file, &footer, at),
+        DYNAMIC | DIFFERENCING => open_dynamic(file, &footer, at, kin, notes),
         other => Err(Error::unsupported("vhd.disk_type", format!("found {other}; 2 (fixed) and 3 (dynamic) are read"))
             .at(at.saturating_add(60))),
     }
 }
 
 #[expect(clippy::arithmetic_side_effects, reason = "factors below 2^32")]
-fn open_dynamic(file: Arc<dyn ReadAt>, footer: &Footer, at: u64) -> Result<Arc<dyn ReadAt>> {
+fn open_dynamic(
+    file: Arc<dyn ReadAt>,
+    footer: &Footer,
+    at: u64,
+    kin: &Kin<'_>,
+    notes: &mut Vec<String>,
+) -> Result<Arc<dyn ReadAt>> {
     let header_offset = footer.data_offset.get();
     let header: DynamicHeader = fields::read(&file, header_offset, "vhd.header", "the dynamic disk header")?;
     let wrong = |rule: &'static str, message: String| Err(Error::corrupt(rule, message).at(header_offset));
@@ -164,19 +180,7 @@ fn open_dynamic(file: Arc<dyn ReadAt>, footer: &Footer, at: u64) -> Result<Arc<d
     if header.checksum.get() != sum {
         return wrong("vhd.checksum", format!("found {:#x}; {sum:#x} is the header's checksum", header.checksum.get()));
     }
-    if footer.disk_type.get() == DIFFERENCING {
-        let name: Vec<u16> = header.parent_unicode_name.iter().map(|c| c.get()).take_while(|c| *c != 0).collect();
-        return Err(Error::unsupported(
-            "vhd.parent",
-            format!(
-                "this is a differencing disk on top of {}, which is not followed; only the image itself is read: an image \
-                 can name any file, and its maker would get to see it",
-                escape(&String::from_utf16_lossy(&name))
-            ),
-        )
-        .at(at.saturating_add(60))
-        .with_hint("if you trust the image: merge it into its parent (Hyper-V's Merge-VHD) and read that"));
-    }
+    let below = if footer.disk_type.get() == DIFFERENCING { Some(parent(&header, at, kin, notes)?) } else { None };
     let block_size = u64::from(header.block_size.get());
     if !block_size.is_power_of_two() || block_size < 512 {
         return wrong("vhd.block_size", format!("found {block_size}; a power of two from 512 on is allowed"));
@@ -192,7 +196,21 @@ fn open_dynamic(file: Arc<dyn ReadAt>, footer: &Footer, at: u64) -> Result<Arc<d
     fields::table_within(&file, table_offset, entries, 4, "vhd.table", "the block allocation table")?;
     let bitmap = (block_size / 512).div_ceil(8).next_multiple_of(512);
     let pages = Pages::new(file.clone());
-    Ok(Arc::new(super::map::Mapped::new(Dynamic { file, pages, size, table_offset, block_size, bitmap })))
+    Ok(Arc::new(super::map::Mapped::new(Dynamic { file, pages, size, table_offset, block_size, bitmap, below })))
+}
+
+/// The parent of a differencing disk, out of the files that were named.
+fn parent(header: &DynamicHeader, at: u64, kin: &Kin<'_>, notes: &mut Vec<String>) -> Result<Below> {
+    kin.parent(&Wanted::Vhd(header.parent_unique_id), notes)?.ok_or_else(|| {
+        let name: Vec<u16> = header.parent_unicode_name.iter().map(|c| c.get()).take_while(|c| *c != 0).collect();
+        let message = format!(
+            "this is a differencing disk on top of {}, with the id {}, which is not followed; only the image itself is \
+             read: an image can name any file, and its maker would get to see it",
+            escape(&String::from_utf16_lossy(&name)),
+            Uuid::from_bytes(header.parent_unique_id)
+        );
+        Error::unsupported("vhd.parent", message).at(at.saturating_add(60)).with_hint(Hint::NameParent)
+    })
 }
 
 struct Dynamic {
@@ -203,6 +221,27 @@ struct Dynamic {
     block_size: u64,
     /// The length in bytes of a block's sector bitmap, which comes before the block's data.
     bitmap: u64,
+    /// The parent of a differencing disk.
+    below: Option<Below>,
+}
+
+impl Dynamic {
+    /// How much from `skip` bytes into the block at byte `at` on is alike, and whether it is in this file; at least a
+    /// sector, and not much more than `wanted`.
+    #[expect(clippy::arithmetic_side_effects, reason = "a block has less than 2^32 bytes, and lies below byte 2^42")]
+    fn sectors(&self, at: u64, skip: u64, wanted: u64) -> Result<(u64, bool)> {
+        let is_here = |sector: u64| {
+            let [bits] = self.pages.entry::<1>(at + sector / 8)?;
+            Ok::<_, Error>(bits >> (7 - sector % 8) & 1 == 1)
+        };
+        let first = skip / 512;
+        let here = is_here(first)?;
+        let mut end = first + 1;
+        while end * 512 < self.block_size && end * 512 - skip < wanted && is_here(end)? == here {
+            end += 1;
+        }
+        Ok((end * 512 - skip, here))
+    }
 }
 
 impl Layout for Dynamic {
@@ -214,18 +253,27 @@ impl Layout for Dynamic {
         &self.file
     }
 
+    fn below(&self) -> Option<&Below> {
+        self.below.as_ref()
+    }
+
     #[expect(
         clippy::arithmetic_side_effects,
         reason = "a block is a power of two, and its entry lies in the table, which is within the file"
     )]
-    fn run_at(&self, offset: u64, _wanted: u64) -> Result<Run> {
+    fn run_at(&self, offset: u64, wanted: u64) -> Result<Run> {
         let (block, skip) = (offset / self.block_size, offset % self.block_size);
         let sector = u32::from_be_bytes(self.pages.entry(self.table_offset + block * 4)?);
-        let place = match sector {
-            UNALLOCATED => Place::Zero,
-            sector => Place::Stored(u64::from(sector) * 512 + self.bitmap + skip),
+        let block = match sector {
+            UNALLOCATED => return Ok(Run { len: self.block_size - skip, place: Place::Below }),
+            sector => u64::from(sector) * 512,
         };
-        Ok(Run { len: self.block_size - skip, place })
+        let stored = Place::Stored(block + self.bitmap + skip);
+        if self.below.is_none() {
+            return Ok(Run { len: self.block_size - skip, place: stored });
+        }
+        let (len, here) = self.sectors(block, skip, wanted)?;
+        Ok(Run { len, place: if here { stored } else { Place::Below } })
     }
 }
 
@@ -233,6 +281,7 @@ impl Layout for Dynamic {
 mod tests {
     use super::*;
     use crate::ErrorKind;
+    use crate::format::Options;
 
     fn footer(disk_type: u32, current_size: u64) -> Vec<u8> {
         let mut footer = Footer::read_from_bytes(&[0; 512]).unwrap();
@@ -245,7 +294,7 @@ mod tests {
     }
 
     fn open_bytes(bytes: Vec<u8>) -> Result<Arc<dyn ReadAt>> {
-        open(Arc::new(bytes), &mut Vec::new())
+        open(Arc::new(bytes), &Kin { options: &Options::default(), chain: &[] }, &mut Vec::new())
     }
 
     #[test]
@@ -280,6 +329,6 @@ mod tests {
         let footer = footer(DIFFERENCING, 1 << 20);
         let e = open_bytes([footer.clone(), header.as_bytes().to_vec(), footer].concat()).err().unwrap();
         assert_eq!((e.kind(), e.rule()), (ErrorKind::Unsupported, "vhd.parent"));
-        assert!(e.to_string().contains("/etc/shadow, which is not followed"), "{e}");
+        assert!(e.to_string().contains("/etc/shadow, with the id 0"), "{e}");
     }
 }

@@ -8,13 +8,17 @@
 //!
 //! An entry of the block allocation table has a block's state in bits 0 to 2 and its place in the file, counted in MiB,
 //! in bits 20 to 63. After every *chunk ratio* entries of blocks comes one of a sector bitmap, which only differencing
-//! disks use.
+//! disks use: of a block in state 7 it says, the lowest bit of a byte first, which sectors are here, and which in the
+//! parent. That is the file whose `data_write_guid` the parent locator, a list of names and values, calls
+//! `parent_linkage`.
 //!
 //! A log that was not played back, because Hyper-V or QEMU crashed, is refused: the tables may be half-written. The header
 //! names a log from the first write on; where the log has no entry of that name, there is nothing to play back.
 //!
 //! This reader is our own, not the crate vhdx (0.1.0): that one opens the file for writing, compares no checksum, and
 //! panics where a rule is broken.
+
+mod locator;
 
 use std::sync::Arc;
 
@@ -25,10 +29,12 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::cache::Pages;
 use super::fields;
 use super::map::{Layout, Mapped, Place, Run};
+use super::parent::{Below, Kin};
 use crate::error::{Error, ErrorKind, Result};
-use crate::io::ReadAt;
-use crate::limits::VHDX_LOG_MAX;
+use crate::io::{Peek, ReadAt};
+use crate::limits::{VHDX_LOCATOR_MAX, VHDX_LOG_MAX};
 use crate::num::from_u32;
+use locator::Locator;
 
 const HEADERS: [u64; 2] = [64 << 10, 128 << 10];
 const REGION_TABLES: [u64; 2] = [192 << 10, 256 << 10];
@@ -104,7 +110,7 @@ pub(super) struct Vhdx {
 }
 
 /// Reads headers, regions and metadata, and gives the disk.
-pub(super) fn open(file: Arc<dyn ReadAt>, notes: &mut Vec<String>) -> Result<Vhdx> {
+pub(super) fn open(file: Arc<dyn ReadAt>, kin: &Kin<'_>, notes: &mut Vec<String>) -> Result<Vhdx> {
     let mut magic = [0; 8];
     fields::fill(&file, &mut magic, 0, "vhdx.signature", "the file type identifier")?;
     if magic != *b"vhdxfile" {
@@ -125,8 +131,18 @@ pub(super) fn open(file: Arc<dyn ReadAt>, notes: &mut Vec<String>) -> Result<Vhd
     }
     let regions = Regions::read(&file, notes)?;
     let metadata = Metadata::read(&file, regions.metadata)?;
-    let disk = metadata.blocks(file, regions.bat)?;
+    let below = metadata.parent.as_ref().map(|parent| parent.find(kin, notes)).transpose()?;
+    let disk = metadata.blocks(file, regions.bat, below)?;
     Ok(Vhdx { sector_size: metadata.sector_size, disk: Arc::new(Mapped::new(disk)) })
+}
+
+/// The identity by which the disks on top of it know a VHDX; `None` for any other file.
+pub(super) fn data_write_guid(file: &Arc<dyn ReadAt>) -> Option<Uuid> {
+    if !Peek::new(file).has(b"vhdxfile", 0) {
+        return None;
+    }
+    let (header, _) = current_header(file, &mut Vec::new()).ok()?;
+    Some(Uuid::from_bytes_le(header.data_write_guid))
 }
 
 /// Whether the log has an entry that the header's `log_guid` may count: entries start at each 4 KiB, with `loge`, and
@@ -259,6 +275,7 @@ struct Metadata {
     block_size: u64,
     size: u64,
     sector_size: u32,
+    parent: Option<Locator>,
 }
 
 impl Metadata {
@@ -270,7 +287,7 @@ impl Metadata {
             let found = format!("the metadata table has {count} entries, or does not begin with metadata");
             return Err(Error::corrupt("vhdx.metadata", found).at(start));
         }
-        let (mut parameters, mut size, mut sector_size) = (None, None, None);
+        let (mut parameters, mut size, mut sector_size, mut locator_at) = (None, None, None, None);
         for n in 0..u64::from(count) {
             let entry_offset = start + 32 + n * 32;
             let item: Item = fields::read(file, entry_offset, "vhdx.metadata", "a metadata entry")?;
@@ -278,7 +295,11 @@ impl Metadata {
             let wanted = match guid {
                 ITEM_FILE_PARAMETERS | ITEM_VIRTUAL_DISK_SIZE => 8,
                 ITEM_LOGICAL_SECTOR_SIZE => 4,
-                ITEM_PHYSICAL_SECTOR_SIZE | ITEM_PAGE_83_DATA | ITEM_PARENT_LOCATOR => continue,
+                ITEM_PARENT_LOCATOR => {
+                    locator_at = Some((u64::from(item.offset.get()), item.length.get()));
+                    continue;
+                }
+                ITEM_PHYSICAL_SECTOR_SIZE | ITEM_PAGE_83_DATA => continue,
                 other if item.flags.get() & ITEM_IS_REQUIRED != 0 => {
                     let what = format!("the image needs metadata item {other}, which is not known");
                     return Err(Error::unsupported("vhdx.metadata", what).at(entry_offset));
@@ -311,15 +332,16 @@ impl Metadata {
             )
             .at(start));
         };
-        if flags.get() & HAS_PARENT != 0 {
-            return Err(Error::unsupported(
-                "vhdx.parent",
-                "this is a differencing disk on top of a parent, which is not followed; only the image itself is read: an \
-                 image can name any file, and its maker would get to see it",
-            )
-            .at(start)
-            .with_hint("if you trust the image: merge it into its parent (Hyper-V's Merge-VHD) and read that"));
-        }
+        let parent = if flags.get() & HAS_PARENT != 0 {
+            let (offset, length) = locator_at.unwrap_or_default();
+            if length > VHDX_LOCATOR_MAX || offset + u64::from(length) > len {
+                let found = format!("the parent locator is said to be {length} bytes at byte {offset} of {len}");
+                return Err(Error::corrupt("vhdx.parent", found).at(start));
+            }
+            Some(Locator::read(file, start + offset, length)?)
+        } else {
+            None
+        };
         let block_size = u64::from(block_size.get());
         if !block_size.is_power_of_two() || !(MIB..=256 * MIB).contains(&block_size) {
             return Err(Error::corrupt(
@@ -332,15 +354,19 @@ impl Metadata {
             let found = format!("found {sector_size}; 512 and 4096 are allowed");
             return Err(Error::corrupt("vhdx.sector_size", found).at(start));
         }
-        Ok(Self { block_size, size, sector_size })
+        Ok(Self { block_size, size, sector_size, parent })
     }
 
     /// The disk's blocks, whose table lies in the region `bat`.
     #[expect(clippy::arithmetic_side_effects, reason = "a block has 2^20 to 2^28 bytes, a sector 512 or 4096")]
-    fn blocks(&self, file: Arc<dyn ReadAt>, (bat, bat_len): (u64, u64)) -> Result<Blocks> {
+    fn blocks(&self, file: Arc<dyn ReadAt>, (bat, bat_len): (u64, u64), below: Option<Below>) -> Result<Blocks> {
         let chunk_ratio = (u64::from(self.sector_size) << 23) / self.block_size;
         let blocks = self.size.div_ceil(self.block_size);
-        let entries = blocks + blocks.saturating_sub(1) / chunk_ratio;
+        // A differencing disk has all bitmaps, the last one, too.
+        let entries = match below {
+            Some(_) => blocks.div_ceil(chunk_ratio) * (chunk_ratio + 1),
+            None => blocks + blocks.saturating_sub(1) / chunk_ratio,
+        };
         if entries > bat_len / 8 {
             return Err(Error::corrupt(
                 "vhdx.size",
@@ -353,7 +379,8 @@ impl Metadata {
             .at(bat));
         }
         let pages = Pages::new(file.clone());
-        Ok(Blocks { file, pages, size: self.size, block_size: self.block_size, chunk_ratio, bat })
+        let sector_size = u64::from(self.sector_size);
+        Ok(Blocks { file, pages, size: self.size, block_size: self.block_size, chunk_ratio, bat, sector_size, below })
     }
 }
 
@@ -364,6 +391,41 @@ struct Blocks {
     block_size: u64,
     chunk_ratio: u64,
     bat: u64,
+    sector_size: u64,
+    /// The parent of a differencing disk.
+    below: Option<Below>,
+}
+
+impl Blocks {
+    /// How much from byte `offset` of the disk on, in a block in state 7, is alike, and whether it is in this file.
+    #[expect(
+        clippy::arithmetic_side_effects,
+        reason = "offset is within the disk, a chunk has 2^23 sectors, and the table of blocks lies within the file"
+    )]
+    fn sectors(&self, offset: u64, wanted: u64) -> Result<(u64, bool)> {
+        let chunk = self.chunk_ratio * self.block_size;
+        let at = self.bat + (offset / chunk * (self.chunk_ratio + 1) + self.chunk_ratio) * 8;
+        let entry = u64::from_le_bytes(self.pages.entry(at)?);
+        if entry & 7 != 6 || entry < MIB {
+            let what =
+                format!("byte {offset} of the disk: the bitmap of its sectors has state {}; 6 is allowed", entry & 7);
+            return Err(Error::corrupt("vhdx.bat", what).at(at));
+        }
+        let bitmap = entry & !(MIB - 1);
+        let is_here = |sector: u64| {
+            let at = bitmap.checked_add(sector / 8).unwrap_or(u64::MAX);
+            let [bits] = self.pages.entry::<1>(at)?;
+            Ok::<_, Error>(bits >> (sector % 8) & 1 == 1)
+        };
+        let (first, skip) = (offset % chunk / self.sector_size, offset % self.sector_size);
+        let block_end = (offset % chunk / self.block_size + 1) * (self.block_size / self.sector_size);
+        let here = is_here(first)?;
+        let mut end = first + 1;
+        while end < block_end && (end - first) * self.sector_size - skip < wanted && is_here(end)? == here {
+            end += 1;
+        }
+        Ok(((end - first) * self.sector_size - skip, here))
+    }
 }
 
 impl Layout for Blocks {
@@ -375,16 +437,27 @@ impl Layout for Blocks {
         &self.file
     }
 
+    fn below(&self) -> Option<&Below> {
+        self.below.as_ref()
+    }
+
     #[expect(clippy::arithmetic_side_effects, reason = "the table of blocks lies within the file")]
-    fn run_at(&self, offset: u64, _wanted: u64) -> Result<Run> {
+    fn run_at(&self, offset: u64, wanted: u64) -> Result<Run> {
         let (block, skip) = (offset / self.block_size, offset % self.block_size);
         let at = self.bat + (block + block / self.chunk_ratio) * 8;
         let entry = u64::from_le_bytes(self.pages.entry(at)?);
+        let mut len = self.block_size - skip;
         let place = match entry & 7 {
-            // Not present, undefined, zero, unmapped, and what drafts of the format had for unmapped: QEMU, too, gives
+            0 => Place::Below,
+            // Undefined, zero, unmapped, and what drafts of the format had for unmapped: QEMU, too, gives
             // zeroes for all of them.
-            0..=3 | 5 => Place::Zero,
-            6 => {
+            1..=3 | 5 => Place::Zero,
+            state @ (6 | 7) if state == 6 || self.below.is_some() => {
+                let (alike, here) = if state == 6 { (len, true) } else { self.sectors(offset, wanted)? };
+                len = alike;
+                if !here {
+                    return Ok(Run { len, place: Place::Below });
+                }
                 let start = entry & !(MIB - 1);
                 let data = start.checked_add(skip).filter(|_| start != 0);
                 Place::Stored(data.ok_or_else(|| {
@@ -400,7 +473,7 @@ impl Layout for Blocks {
                 .at(at));
             }
         };
-        Ok(Run { len: self.block_size - skip, place })
+        Ok(Run { len, place })
     }
 
     fn unpack(&self, _unit: u64) -> Result<Vec<u8>> {

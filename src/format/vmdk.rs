@@ -1,5 +1,5 @@
-//! VMDK images in one file: monolithicSparse and streamOptimized (VMware's Virtual Disk Format 5.0). All numbers are
-//! little-endian, and places and sizes are counted in sectors of 512 bytes.
+//! VMDK images (VMware's Virtual Disk Format 5.0): monolithicSparse and streamOptimized in one file, and descriptors of
+//! several. All numbers are little-endian, and places and sizes are counted in sectors of 512 bytes.
 //!
 //! | bytes | field | bytes | field |
 //! |---|---|---|---|
@@ -15,11 +15,17 @@
 //! written front to back: its real header, which knows where the directory is, comes again as a footer, 1024 bytes
 //! before the end, and each grain has its sector and packed length before it.
 //!
-//! This reader is our own, not the crate imago (0.2.6): of VMDK that one reads flat extents alone, which lie in other
-//! files, and refuses both of these.
+//! The extents of the split kinds are such files of their own, or flat ones; a text file, the [`descriptor`], says in which
+//! order. A snapshot has in its grains what was changed on top of its parent, the VMDK whose CID is its `parentCID`.
+//!
+//! This reader is our own, not the crate imago (0.2.6): of VMDK that one reads flat extents alone, and opens whatever
+//! they are called.
 //!
 //! # Security
-//! A descriptor can name other files, as extents or as the parent. None is opened: see [the module above](super).
+//! A descriptor can name other files, as extents or as the parent. A parent is never opened; for extents see
+//! [`extent_files`].
+
+mod descriptor;
 
 use std::sync::Arc;
 
@@ -28,12 +34,17 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::cache::Pages;
 use super::fields;
+use super::joined::{Joined, Zeroes};
 use super::map::{Layout, Mapped, Place, Run};
+use super::parent::{Below, Kin, Wanted};
 use super::unpack::{Packing, unpack};
-use crate::error::{Error, Result, escape};
-use crate::io::ReadAt;
-use crate::limits::{CONTAINER_UNIT_MAX, VMDK_DESCRIPTOR_MAX};
+use super::{Set, VMDK_DESCRIPTOR};
+use crate::error::{Error, Hint, Result, escape};
+use crate::io::{Peek, ReadAt, Window};
+use crate::limits::CONTAINER_UNIT_MAX;
 use crate::num;
+use descriptor::{Descriptor, Extent, Store, WHY};
+pub(super) use descriptor::{descriptor_of, extent_files};
 
 const SECTOR: u64 = 512;
 const FLAG_SPARE: u32 = 1 << 1;
@@ -68,7 +79,7 @@ struct Header {
 const _: () = assert!(size_of::<Header>() == 512);
 
 impl Header {
-    fn read(file: &Arc<dyn ReadAt>, offset: u64) -> Result<Self> {
+    fn read(file: &dyn ReadAt, offset: u64) -> Result<Self> {
         let header: Self = fields::read(file, offset, "vmdk.header", "the VMDK header")?;
         if header.magic != *b"KDMV" {
             return Err(Error::corrupt("vmdk.magic", "no header with VMDK's magic KDMV is there").at(offset));
@@ -84,33 +95,93 @@ impl Header {
     }
 }
 
-/// Refuses a descriptor file, which holds no bytes of the disk but the names of the files that do.
-pub(super) fn refuse_descriptor(file: &dyn ReadAt) -> Error {
-    let descriptor = match Descriptor::read(file, 0, file.len().min(VMDK_DESCRIPTOR_MAX)) {
-        Ok(descriptor) => descriptor,
-        Err(e) => return e,
+/// Gives the disk whose extents lie in the files behind the descriptor.
+pub(super) fn open_descriptor(file: &dyn ReadAt, kin: &Kin<'_>, notes: &mut Vec<String>) -> Result<Arc<dyn ReadAt>> {
+    let descriptor = Descriptor::read(file, 0, file.len())?;
+    let names = descriptor.files()?;
+    if kin.options.set != Set::Extents || kin.options.segments.len() != names.len() {
+        return Err(descriptor.refuse());
+    }
+    let below = parent(&descriptor, kin, notes)?;
+    let file_of = |name: &str| {
+        let files = names.iter().zip(&kin.options.segments);
+        files.filter(|(own, _)| **own == name).map(|(_, file)| Arc::clone(file)).next()
     };
-    let hint = match descriptor.extents.as_slice() {
-        [Extent { kind, .. }] if kind == "FLAT" || kind == "VMFS" => "give the file it names instead, as a raw one",
-        _ => "if you trust the image: qemu-img convert -O raw IMAGE DISK.raw makes one file of them",
-    };
-    Error::unsupported(
-        "vmdk.descriptor",
-        format!(
-            "this is a VMDK descriptor: the disk's bytes lie in {}, which is not followed; {WHY}",
-            descriptor.names()
-        ),
-    )
-    .at(0)
-    .with_hint(hint)
+    let (mut parts, mut start) = (Vec::new(), 0u64);
+    for extent in &descriptor.extents {
+        let size = extent.size()?;
+        let named = |e: Error| e.within(format_args!("extent {}", escape(&extent.name)));
+        let none = || Error::corrupt("vmdk.extents", "no file was given for it");
+        let part: Arc<dyn ReadAt> = match extent.store()? {
+            Store::Zeroes => Arc::new(Zeroes(size)),
+            Store::Flat { offset } => {
+                let file = file_of(&extent.name).ok_or_else(|| named(none()))?;
+                let (len, end) = (file.len(), offset.checked_add(size));
+                if end.is_none_or(|end| end > len) {
+                    let message =
+                        format!("its {size} bytes from byte {offset} on do not fit the file, which has {len}");
+                    let e = Error::corrupt("container.truncated", message);
+                    return Err(named(e.with_hint("the image file is cut off or damaged: fetch it again")));
+                }
+                Arc::new(Window::new(file, offset, Some(size))?)
+            }
+            Store::Sparse => {
+                let file = file_of(&extent.name).ok_or_else(|| named(none()))?;
+                let below = below.as_ref().map(|below| below.from(start));
+                let disk = open_sparse(file, names.len(), below, notes).map_err(named)?;
+                if disk.size != size {
+                    let found = format!("found {} bytes; the descriptor has {size}", disk.size);
+                    return Err(named(Error::corrupt("vmdk.capacity", found).at(12)));
+                }
+                Arc::new(Mapped::new(disk))
+            }
+        };
+        start = start.checked_add(size).ok_or_else(|| Error::corrupt("vmdk.extents", "their sizes overflow"))?;
+        parts.push(part);
+    }
+    let held = names.len();
+    notes.push(format!("vmdk: a descriptor of {} extents in {held} files", descriptor.extents.len()));
+    Ok(Arc::new(Joined::new(parts)?))
 }
 
-const WHY: &str = "only the image itself is read: an image can name any file, and its maker would get to see it";
-
 /// Reads the header and the embedded descriptor, and gives the disk.
-pub(super) fn open(file: Arc<dyn ReadAt>, notes: &mut Vec<String>) -> Result<Arc<dyn ReadAt>> {
+pub(super) fn open(file: Arc<dyn ReadAt>, kin: &Kin<'_>, notes: &mut Vec<String>) -> Result<Arc<dyn ReadAt>> {
+    let descriptor = embedded(&file, &Header::read(&file, 0)?)?;
+    // An extent of a split disk has no descriptor, or an empty one.
+    if descriptor.extents.is_empty() {
+        let message =
+            format!("this is one extent of a disk that is split into several files, which are not followed; {WHY}");
+        return Err(Error::unsupported("vmdk.descriptor", message)
+            .at(28)
+            .with_hint("give the descriptor, the small text file, which has to lie beside all extents"));
+    }
+    // The one extent is this file, whatever name it had when it was made.
+    if !matches!(descriptor.extents.as_slice(), [Extent { kind, .. }] if kind == "SPARSE") {
+        let message = format!("the disk's bytes lie in {}, which is not followed; {WHY}", descriptor.names());
+        return Err(Error::unsupported("vmdk.extents", message));
+    }
+    let below = parent(&descriptor, kin, notes)?;
+    Ok(Arc::new(Mapped::new(open_sparse(file, 1, below, notes)?)))
+}
+
+/// The parent's disk, where the descriptor wants one.
+fn parent(descriptor: &Descriptor, kin: &Kin<'_>, notes: &mut Vec<String>) -> Result<Option<Below>> {
+    let Some(parent) = &descriptor.parent else { return Ok(None) };
+    let found = match descriptor.parent_cid {
+        Some(cid) => kin.parent(&Wanted::Vmdk(cid), notes)?,
+        None => None,
+    };
+    found.map(Some).ok_or_else(|| {
+        let cid = descriptor.parent_cid.map(|cid| format!(" with the parent CID {cid:08x}")).unwrap_or_default();
+        let parent = escape(parent);
+        let message = format!("this is a snapshot{cid} on top of {parent}, which is not followed; {WHY}");
+        Error::unsupported("vmdk.parent", message).with_hint(Hint::NameParent)
+    })
+}
+
+/// Checks the header of one of `files` sparse files, and reads the place of its directory.
+fn open_sparse(file: Arc<dyn ReadAt>, files: usize, below: Option<Below>, notes: &mut Vec<String>) -> Result<Sparse> {
     let first = Header::read(&file, 0)?;
-    refuse_other_files(&file, &first)?;
     let (header, at) = match first.gd_offset.get() {
         GD_AT_END => {
             let at = file.len().checked_sub(2 * SECTOR).ok_or_else(|| {
@@ -126,110 +197,35 @@ pub(super) fn open(file: Arc<dyn ReadAt>, notes: &mut Vec<String>) -> Result<Arc
     if header.unclean_shutdown != 0 {
         notes.push("vmdk: the image was not closed cleanly".into());
     }
-    let disk = Sparse::new(file, &header, at)?;
+    let disk = Sparse::new(Pages::of_several(Arc::clone(&file), files), file, &header, at)?.over(below);
     if let (Err(e), Some(_)) = (disk.check_directory(), disk.spare) {
         notes.push(format!(
             "vmdk: the grain directory cannot be read, so the spare one is used where it has to be: {e}"
         ));
     }
-    Ok(Arc::new(Mapped::new(disk)))
+    Ok(disk)
 }
 
-/// Refuses an image whose descriptor says that the disk lies, in part, in other files.
-fn refuse_other_files(file: &Arc<dyn ReadAt>, header: &Header) -> Result<()> {
+/// The descriptor in a sparse file; an empty one where it has none.
+fn embedded(file: &dyn ReadAt, header: &Header) -> Result<Descriptor> {
     let sectors = |n: U64| n.get().checked_mul(SECTOR);
     let (Some(offset), Some(size)) = (sectors(header.descriptor_offset), sectors(header.descriptor_size)) else {
         return Err(Error::corrupt("vmdk.descriptor", "its place or its size overflows").at(28));
     };
-    if size > VMDK_DESCRIPTOR_MAX {
-        let found = format!("found {size} bytes; {VMDK_DESCRIPTOR_MAX} are allowed");
-        return Err(Error::limit("vmdk.descriptor", found).at(36));
-    }
-    // An extent of a split disk has no descriptor, or an empty one.
-    let descriptor = match offset {
-        0 => Descriptor::parse(""),
-        offset => Descriptor::read(file, offset, size)?,
+    if offset == 0 { Ok(Descriptor::parse("")) } else { Descriptor::read(file, offset, size) }
+}
+
+/// The CID of a VMDK, by which the images on top of it know it; `None` for any other file.
+pub(super) fn cid(file: &dyn ReadAt) -> Option<u32> {
+    let look = Peek::new(file);
+    let descriptor = if look.has(VMDK_DESCRIPTOR, 0) {
+        Descriptor::read(file, 0, file.len())
+    } else if look.has(b"KDMV", 0) {
+        Header::read(file, 0).and_then(|header| embedded(file, &header))
+    } else {
+        return None;
     };
-    if descriptor.extents.is_empty() {
-        return Err(Error::unsupported(
-            "vmdk.descriptor",
-            format!("this is one extent of a disk that is split into several files, which are not followed; {WHY}"),
-        )
-        .at(28)
-        .with_hint("if you trust the image: qemu-img convert -O raw IMAGE.vmdk DISK.raw makes one file of them"));
-    }
-    if let Some(parent) = &descriptor.parent {
-        return Err(Error::unsupported(
-            "vmdk.parent",
-            format!("this is a snapshot on top of {}, which is not followed; {WHY}", escape(parent)),
-        )
-        .at(offset)
-        .with_hint("if you trust the image: qemu-img convert -O raw IMAGE.vmdk DISK.raw makes one file of both"));
-    }
-    match descriptor.extents.as_slice() {
-        // The one extent is this file, whatever name it had when it was made.
-        [Extent { kind, .. }] if kind == "SPARSE" => Ok(()),
-        _ => Err(Error::unsupported(
-            "vmdk.extents",
-            format!("the disk's bytes lie in {}, which is not followed; {WHY}", descriptor.names()),
-        )
-        .at(offset)),
-    }
-}
-
-/// What a descriptor says of other files.
-struct Descriptor {
-    extents: Vec<Extent>,
-    parent: Option<String>,
-}
-
-struct Extent {
-    kind: String,
-    name: String,
-}
-
-impl Descriptor {
-    fn read(file: &(impl ReadAt + ?Sized), offset: u64, len: u64) -> Result<Self> {
-        let mut bytes = vec![0; num::to_usize(len)?];
-        fields::fill(file, &mut bytes, offset, "vmdk.descriptor", "the descriptor")?;
-        Ok(Self::parse(&String::from_utf8_lossy(bytes.split(|b| *b == 0).next().unwrap_or_default())))
-    }
-
-    /// Lines are `name=value`, or `RW|RDONLY|NOACCESS SECTORS KIND "FILE" [OFFSET]` for an extent.
-    fn parse(text: &str) -> Self {
-        let mut descriptor = Self { extents: Vec::new(), parent: None };
-        let mut has_parent = false;
-        for line in text.lines().map(str::trim) {
-            match line.split_once('=').map(|(name, value)| (name.trim(), value.trim())) {
-                Some(("parentCID", cid)) => has_parent = !cid.eq_ignore_ascii_case("ffffffff"),
-                Some(("parentFileNameHint", name)) => descriptor.parent = Some(name.trim_matches('"').to_owned()),
-                _ => (),
-            }
-            let mut words = line.split_whitespace();
-            if let (Some("RW" | "RDONLY" | "NOACCESS"), Some(_sectors), Some(kind)) =
-                (words.next(), words.next(), words.next())
-            {
-                let name = line.split('"').nth(1).unwrap_or_default().to_owned();
-                descriptor.extents.push(Extent { kind: kind.to_owned(), name });
-            }
-        }
-        if has_parent {
-            descriptor.parent.get_or_insert_with(|| "a parent that it does not name".into());
-        } else {
-            descriptor.parent = None;
-        }
-        descriptor
-    }
-
-    /// The extents' names, fit for a message.
-    fn names(&self) -> String {
-        let names = self.extents.iter().take(3).map(|extent| escape(&extent.name)).collect::<Vec<_>>();
-        match self.extents.len() {
-            0 => "files that it does not name".into(),
-            1..=3 => names.join(", "),
-            n => format!("{} and {} more", names.join(", "), n.saturating_sub(3)),
-        }
-    }
+    descriptor.ok()?.cid
 }
 
 struct Sparse {
@@ -244,6 +240,7 @@ struct Sparse {
     zeroed_grains: bool,
     compressed: bool,
     markers: bool,
+    below: Option<Below>,
 }
 
 impl Sparse {
@@ -252,7 +249,7 @@ impl Sparse {
         clippy::arithmetic_side_effects,
         reason = "a grain is at most 2^30 bytes, and a table has at most 2^9 of them"
     )]
-    fn new(file: Arc<dyn ReadAt>, header: &Header, at: u64) -> Result<Self> {
+    fn new(pages: Pages, file: Arc<dyn ReadAt>, header: &Header, at: u64) -> Result<Self> {
         let flags = header.flags.get();
         if !(1..=3).contains(&header.version.get()) {
             let found = format!("found {}; 1 to 3 are read", header.version.get());
@@ -289,7 +286,7 @@ impl Sparse {
         let fits = |at: &u64| fields::table_within(&file, *at, tables, 4, "vmdk.rgd", "the spare directory").is_ok();
         Ok(Self {
             spare: spare.filter(fits),
-            pages: Pages::new(file.clone()),
+            pages,
             file,
             size,
             grain,
@@ -298,7 +295,13 @@ impl Sparse {
             zeroed_grains: flags & FLAG_ZEROED_GRAINS != 0,
             compressed,
             markers: flags & FLAG_MARKERS != 0,
+            below: None,
         })
+    }
+
+    /// On top of a parent.
+    fn over(self, below: Option<Below>) -> Self {
+        Self { below, ..self }
     }
 }
 
@@ -332,14 +335,14 @@ impl Sparse {
         let left = self.grains_per_table - index;
         let table = u64::from(u32::from_le_bytes(self.pages.entry(directory + table * 4)?)) * SECTOR;
         if table == 0 {
-            return Ok(Run { len: left * self.grain - skip, place: Place::Zero });
+            return Ok(Run { len: left * self.grain - skip, place: Place::Below });
         }
         fields::table_within(&self.file, table, self.grains_per_table, 4, "vmdk.grain_table", "a grain table")?;
         let mut run: Option<Run> = None;
         self.pages.each::<4>(table + index * 4, left, |entry| {
             let sector = u32::from_le_bytes(entry);
             let place = match sector {
-                0 => Place::Zero,
+                0 => Place::Below,
                 GRAIN_ZEROED if self.zeroed_grains => Place::Zero,
                 sector if self.compressed => Place::Packed { unit: u64::from(sector), skip: 0 },
                 sector => Place::Stored(u64::from(sector) * SECTOR),
@@ -348,7 +351,7 @@ impl Sparse {
                 None => run.insert(Run { len: self.grain, place }),
                 Some(run) => {
                     let goes_on = match run.place {
-                        Place::Zero => place == Place::Zero,
+                        Place::Zero | Place::Below => place == run.place,
                         Place::Stored(at) => place == Place::Stored(at + run.len),
                         Place::Packed { .. } => false,
                     };
@@ -363,7 +366,7 @@ impl Sparse {
         })?;
         let Some(Run { len, place }) = run else { return Ok(Run { len: 0, place: Place::Zero }) };
         let place = match place {
-            Place::Zero => Place::Zero,
+            Place::Zero | Place::Below => place,
             Place::Stored(at) => Place::Stored(at + skip),
             Place::Packed { unit, .. } => Place::Packed { unit, skip },
         };
@@ -378,6 +381,10 @@ impl Layout for Sparse {
 
     fn file(&self) -> &dyn ReadAt {
         &self.file
+    }
+
+    fn below(&self) -> Option<&Below> {
+        self.below.as_ref()
     }
 
     fn run_at(&self, offset: u64, wanted: u64) -> Result<Run> {
@@ -417,25 +424,5 @@ impl Layout for Sparse {
 
     fn unit_size(&self) -> u64 {
         self.grain
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn descriptors_tell_extents_and_parents() {
-        let d = Descriptor::parse(
-            "# Disk DescriptorFile\nversion=1\nCID=fffffffe\nparentCID=ffffffff\n\nRW 8192 FLAT \"/etc/shadow\" 0\n",
-        );
-        assert_eq!((d.extents.len(), d.names(), d.parent), (1, "/etc/shadow".into(), None));
-        let d =
-            Descriptor::parse("parentCID=1234abcd\nparentFileNameHint=\"base disk.vmdk\"\nRW 8 SPARSE \"a.vmdk\"\n");
-        assert_eq!(d.parent.as_deref(), Some("base disk.vmdk"));
-        let d = Descriptor::parse("parentCID=1234abcd\n");
-        assert_eq!(d.parent.as_deref(), Some("a parent that it does not name"));
-        let split: String = (0..9).map(|n| format!("RW 8 SPARSE \"s{n}.vmdk\"\n")).collect();
-        assert_eq!(Descriptor::parse(&split).names(), "s0.vmdk, s1.vmdk, s2.vmdk and 6 more");
     }
 }

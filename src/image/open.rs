@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::Image;
 use crate::error::{Condition, Error, Hint, Result, shown};
-use crate::format::{self, Foreign, Format, segment_files};
+use crate::format::{self, Foreign, Format};
 use crate::io::{FileSource, ReadAt};
-use crate::locate::{FindOptions, Found, Member, Place, find, within};
+use crate::locate::{FindOptions, Found, Place, find, with_snapshots, within};
 
 /// What is known of an image before it is opened. All of it can be left out.
 #[derive(Clone, Debug, Default)]
@@ -18,8 +18,11 @@ pub struct OpenOptions {
     pub foreign_header: bool,
     /// The partition of a whole disk, by number, label or UUID; without it the only one with LUKS is taken.
     pub partition: Option<String>,
-    /// The other disks of a set, in any order: members of an md array, physical volumes of LVM.
+    /// The other disks of a set, in any order: members of an md array, physical volumes of LVM; and images that others
+    /// lie on top of. Each has to be used.
     pub with: Vec<PathBuf>,
+    /// The internal snapshot of a qcow2 image, by its id or its name, in place of the disk's last state.
+    pub snapshot: Option<String>,
     /// The volume of LVM, as `LV` or `VG/LV`; without it the only one with LUKS is taken.
     pub volume: Option<String>,
     /// The byte where the LUKS container starts, in place of a partition.
@@ -35,8 +38,8 @@ pub struct OpenOptions {
 }
 
 impl Image {
-    /// Opens a file: detects its format, looks for a partition, and finds the LUKS header. The other files of an EWF set
-    /// are opened, too; no other file is, but the header that was named.
+    /// Opens a file: detects its format, looks for a partition, and finds the LUKS header. The other files of its set are
+    /// opened, too, as [`file_set`](crate::format::file_set) tells them; no other file is, but those that were named.
     ///
     /// ```
     /// use unluks::{Image, Key, OpenOptions, SecretBytes};
@@ -59,27 +62,35 @@ impl Image {
     /// header that is not allowed.
     pub fn open_path(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
         let path = path.as_ref();
-        let file = source(path)?;
+        let image = path;
         let header = options.header.as_deref().map(source).transpose()?;
-        let is_ewf = match options.format {
-            Some(format) => format == Format::Ewf,
-            None => format::detect(&*file).is_ok_and(|format| format == Format::Ewf),
-        };
-        let segments = if is_ewf { segment_files(path) } else { Vec::new() };
-        let segments = segments.iter().map(|path| source(path)).collect::<Result<_>>()?;
-        let with = options.with.iter().map(|path| member(path, options)).collect::<Result<_>>()?;
+        let apart: Vec<&Path> = options.header.iter().chain(&options.with).map(PathBuf::as_path).collect();
+        let (named, _) = format::open_named(path, options.format, &apart)?;
+        let mut with = Vec::new();
+        for path in &options.with {
+            let apart: Vec<&Path> = apart.iter().copied().filter(|other| other != path).chain([image]).collect();
+            let (named, _) = format::open_named(path, None, &apart)?;
+            with.push(named);
+        }
         let find_options = FindOptions {
             name: shown(path),
             with,
             volume: options.volume.clone(),
             foreign_offset: options.foreign_offset,
-            container: format::Options { format: options.format, segments, max_size: options.max_size },
+            container: format::Options {
+                format: options.format,
+                segments: named.segments,
+                set: named.set,
+                max_size: options.max_size,
+                with: Vec::new(),
+                snapshot: options.snapshot.clone(),
+            },
             partition: options.partition.clone(),
             offset: options.offset,
             detached: header.is_some(),
             allow_truncated: options.allow_truncated,
         };
-        let image = find(file, find_options).and_then(|found| Self::open_found(&found, header));
+        let image = find(named.file, find_options).and_then(|found| Self::open_found(&found, header));
         let image = image.map_err(|e| e.within(shown(path)))?;
         match image.foreign_header() {
             Some(e) if !options.foreign_header => Err(e.within(shown(path))),
@@ -95,6 +106,7 @@ impl Image {
     pub fn open_found(found: &Found, header: Option<Arc<dyn ReadAt>>) -> Result<Self> {
         let mut image = Self::open_place(found, header)?;
         image.notes = found.notes.as_slice().into();
+        image.snapshots = found.snapshots.as_slice().into();
         image.layers = found.layers.as_slice().into();
         image.file = match found.place {
             Place::File(_) => None,
@@ -111,7 +123,8 @@ impl Image {
             (Place::Qcow2Luks(luks), None) => Self::open_qcow2(luks, Arc::clone(&found.file)),
             (Place::File(data) | Place::Inside(data), None) => Self::open(Arc::clone(data)).map_err(|e| {
                 let named = if e.is(Condition::NoHeader) { format::name(&**data) } else { None };
-                within(found.format, named.map_or(e, |foreign| no_header(&foreign)))
+                let e = within(found.format, named.map_or(e, |foreign| no_header(&foreign)));
+                with_snapshots(e, &found.snapshots)
             }),
             (Place::File(data) | Place::Inside(data), Some(header)) => Self::open_detached(header, Arc::clone(data))
                 .map_err(|e| {
@@ -136,12 +149,6 @@ fn no_header(foreign: &Foreign) -> Error {
         .at(foreign.at)
         .with_condition(Condition::NoHeader)
         .with_hint([foreign.hint.into(), Hint::NoHeader])
-}
-
-/// A further disk of a set, out of its own file format.
-fn member(path: &Path, options: &OpenOptions) -> Result<Member> {
-    let format = format::Options { max_size: options.max_size, ..format::Options::default() };
-    Member::open(shown(path), source(path)?, format)
 }
 
 fn source(path: &Path) -> Result<Arc<dyn ReadAt>> {

@@ -3,10 +3,16 @@
 use std::path::Path;
 
 use super::Image;
+use crate::format;
 use crate::luks::area;
 use crate::luks::data::DataFile;
-use crate::luks::report::{Container, DataIn, FileInfo, Files, Report};
+use crate::luks::report::{Container, DataIn, FileInfo, Files, Report, Snapshot};
 use crate::volume::integrity_findings;
+
+fn snapshot(snapshot: &format::Snapshot) -> Snapshot {
+    let format::Snapshot { id, name, date, size, .. } = snapshot;
+    Snapshot { id: id.clone(), name: name.clone(), date: *date, size: *size }
+}
 
 impl Image {
     /// All that the header says, what is there of its data, and what was found in the keyslots' areas: what
@@ -31,6 +37,7 @@ impl Image {
         };
         let container = self.file.as_ref().map(|_| Container {
             notes: self.notes.to_vec(),
+            snapshots: self.snapshots.iter().map(snapshot).collect(),
             layers: self.layers.to_vec(),
             size: if self.clusters.is_some() { self.header.len() } else { self.data.len() },
         });

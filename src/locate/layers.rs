@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{FindOptions, Layer, LayerKind, Member, Trail};
+use super::{Layer, LayerKind, Member, Search, Trail};
 use crate::error::{Condition, Error, Hint, Result, escape};
+use crate::format::Named;
 use crate::io::{Peek, ReadAt};
 use crate::storage::lvm::{Label, Volume, VolumeGroup};
 use crate::storage::md::{Array, AssembleOptions, Level, Source, Superblock};
@@ -12,14 +13,13 @@ use crate::storage::{self, starts_as_luks};
 /// How many layers may lie on each other. People have three: a partition, an array, a volume.
 pub(super) const DEPTH_MAX: usize = 8;
 
+/// How many partitions of a table within a partition are looked at. Disks have a dozen.
+const ENTRIES_MAX: usize = 128;
+
 /// What lies one layer below `disk`, or `None` where it is the last.
-pub(super) fn below(
-    disk: &Arc<dyn ReadAt>,
-    options: &FindOptions,
-    trail: &mut Trail,
-) -> Result<Option<Arc<dyn ReadAt>>> {
+pub(super) fn below(disk: &Arc<dyn ReadAt>, search: Search<'_>, trail: &mut Trail) -> Result<Option<Arc<dyn ReadAt>>> {
     if let Some(own) = Superblock::probe(&**disk).ok().flatten() {
-        let array = array(disk, &own, options)?;
+        let array = array(disk, &own, search)?;
         trail.notes.push(format!("{}, {} bytes", array.info(), array.info().size));
         trail.notes.extend(array.info().notes.iter().cloned());
         trail.layers.push(Layer::new(LayerKind::Array, array.info(), array.len()));
@@ -29,7 +29,7 @@ pub(super) fn below(
         return Ok(None);
     }
     match Label::probe(&**disk) {
-        Ok(Some(_)) => volume(disk, options, trail).map(Some),
+        Ok(Some(_)) => volume(disk, search, trail).map(Some),
         _ => Ok(None),
     }
 }
@@ -46,14 +46,16 @@ pub(super) fn part_of(disk: &dyn ReadAt) -> Option<String> {
     label.filter(|_| !starts_as_luks(&Peek::new(disk), 0)).map(|_| "a physical volume of LVM".to_owned())
 }
 
-/// The disks that were named besides, and the partitions of those that have some.
-fn candidates(options: &FindOptions) -> Vec<Source> {
+/// The disks that were named besides, and the partitions of those that have some, each with the file that it is of.
+fn candidates(members: &[Member]) -> Vec<(&Named, Source)> {
     let mut all = Vec::new();
-    for Member { name, disk } in &options.with {
-        all.push(Source { name: name.clone(), disk: Arc::clone(disk) });
+    for Member { named, disk } in members {
+        let name = &named.name;
+        all.push((named, Source { name: name.clone(), disk: Arc::clone(disk) }));
         for entry in storage::list(&**disk, None).ok().flatten().into_iter().flat_map(|table| table.entries) {
             if let Ok(part) = entry.open(Arc::clone(disk)) {
-                all.push(Source { name: format!("{name}, partition {}", entry.number), disk: Arc::new(part) });
+                let source = Source { name: format!("{name}, partition {}", entry.number), disk: Arc::new(part) };
+                all.push((named, source));
             }
         }
     }
@@ -61,34 +63,48 @@ fn candidates(options: &FindOptions) -> Vec<Source> {
 }
 
 /// The array that `disk` is a member of, with those of the named disks that are members of it, too.
-pub(super) fn array(disk: &Arc<dyn ReadAt>, own: &Superblock, options: &FindOptions) -> Result<Array> {
-    let first = Source { name: options.name.clone(), disk: Arc::clone(disk) };
-    let is_md = |source: &Source| Superblock::probe(&*source.disk).ok().flatten();
-    let others =
-        candidates(options).into_iter().filter(|source| is_md(source).is_some_and(|md| md.set_uuid == own.set_uuid));
-    Array::assemble(std::iter::once(first).chain(others).collect(), &AssembleOptions::default())
+pub(super) fn array(disk: &Arc<dyn ReadAt>, own: &Superblock, search: Search<'_>) -> Result<Array> {
+    let first = Source { name: search.options.name.clone(), disk: Arc::clone(disk) };
+    let mut members = vec![first];
+    for (named, source) in candidates(search.members) {
+        // The member itself is among them where it is a partition of the disk, or all of it.
+        let md = Superblock::probe(&*source.disk).ok().flatten();
+        if md.is_some_and(|md| md.set_uuid == own.set_uuid && md != *own) {
+            named.mark_used();
+            members.push(source);
+        }
+    }
+    Array::assemble(members, &AssembleOptions::default())
 }
 
 /// The volume group that `disk` is a physical volume of, with those of the named disks that belong to it, too.
-pub(super) fn group(disk: &Arc<dyn ReadAt>, options: &FindOptions) -> Result<VolumeGroup> {
+pub(super) fn group(disk: &Arc<dyn ReadAt>, search: Search<'_>) -> Result<VolumeGroup> {
     let own = Label::probe(&**disk)?;
     let group_of = |label: &Label| label.group().map(|(_, uuid)| uuid.to_owned());
     let group = own.as_ref().and_then(group_of);
     let mut devices = vec![Arc::clone(disk)];
-    for other in candidates(options) {
+    let mut files: Vec<Option<&Named>> = vec![None];
+    for (named, other) in candidates(search.members) {
         let label = Label::probe(&*other.disk).ok().flatten();
         // One without metadata of its own may be of this group: assembling knows by its UUID.
         let fits = |label: &Label| group_of(label).is_none_or(|other| group.as_ref().is_none_or(|own| *own == other));
         if label.is_some_and(|label| fits(&label)) {
             devices.push(other.disk);
+            files.push(Some(named));
         }
     }
-    VolumeGroup::assemble(devices)
+    let group = VolumeGroup::assemble(devices)?;
+    // The group's metadata say which devices are of it.
+    for device in group.physical.iter().filter_map(|physical| physical.device) {
+        files.get(device).copied().flatten().iter().for_each(|named| named.mark_used());
+    }
+    Ok(group)
 }
 
 /// The volume that was named, or the only one that leads to LUKS.
-fn volume(disk: &Arc<dyn ReadAt>, options: &FindOptions, trail: &mut Trail) -> Result<Arc<dyn ReadAt>> {
-    let group = group(disk, options)?;
+fn volume(disk: &Arc<dyn ReadAt>, search: Search<'_>, trail: &mut Trail) -> Result<Arc<dyn ReadAt>> {
+    let options = search.options;
+    let group = group(disk, search)?;
     trail.notes.push(format!("LVM volume group {}", escape(&group.name)));
     trail.notes.extend(group.notes.iter().cloned());
     let mut take = |volume: &Volume, opened: Arc<dyn ReadAt>| {
@@ -133,13 +149,23 @@ fn volume(disk: &Arc<dyn ReadAt>, options: &FindOptions, trail: &mut Trail) -> R
 
 /// Whether a disk is a LUKS container, or may lead to one.
 fn is_on_the_way(disk: &Arc<dyn ReadAt>) -> bool {
-    let look = Peek::new(disk);
-    starts_as_luks(&look, 0)
-        || Superblock::probe(&**disk).is_ok_and(|md| md.is_some())
-        || Label::probe(&**disk).is_ok_and(|label| label.is_some())
+    starts_as_luks(&Peek::new(disk), 0) || is_lower(disk)
 }
 
-/// The partitions of a table that may lead to LUKS through an array or a volume group.
+/// Whether a disk may lead to LUKS through an array, a volume group or a partition table of its own.
 pub(super) fn is_lower(disk: &dyn ReadAt) -> bool {
+    is_member(disk) || is_nested(disk)
+}
+
+fn is_member(disk: &dyn ReadAt) -> bool {
     Superblock::probe(disk).is_ok_and(|md| md.is_some()) || Label::probe(disk).is_ok_and(|label| label.is_some())
+}
+
+/// Whether a part of a disk is a whole disk, as a virtual machine's is, with a partition that leads to LUKS.
+pub(super) fn is_nested(disk: &dyn ReadAt) -> bool {
+    let look = Peek::new(disk);
+    let Ok(Some(table)) = storage::list(disk, None) else { return false };
+    let leads =
+        |entry: &storage::Entry| entry.starts_as_luks(&look) || entry.open(disk).is_ok_and(|part| is_member(&part));
+    table.entries.iter().take(ENTRIES_MAX).any(leads)
 }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{FindOptions, Layer, LayerKind, layers};
+use super::{FindOptions, Layer, LayerKind, Search, layers, members};
 use crate::error::{Error, Result, escape};
 use crate::io::{Peek, ReadAt};
 use crate::limits::LAYER_WAYS_MAX;
@@ -58,16 +58,21 @@ pub struct Ways {
 
 /// All containers that lie at the beginning of something: of `disk`, of a partition, an array, a volume. `sector_size` is
 /// that of [`storage::list`]; of the options, the members count and the name.
-pub fn ways(disk: &Arc<dyn ReadAt>, sector_size: Option<u32>, options: &FindOptions) -> Ways {
+///
+/// # Errors
+/// Where a file of [`FindOptions::with`] cannot be opened, as [`crate::format::open`].
+pub fn ways(disk: &Arc<dyn ReadAt>, sector_size: Option<u32>, options: &FindOptions) -> Result<Ways> {
     let traced = Arc::new(Traced { disk: Arc::clone(disk), last: AtomicU64::new(u64::MAX) });
     let (mut all, base): (Ways, Arc<dyn ReadAt>) = (Ways::default(), Arc::clone(&traced) as _);
-    all.walk(&base, sector_size, options, &Step { base: Some((0, disk.len())), ..Step::default() });
+    let members = members(&base, options)?;
+    let search = Search { options, members: &members };
+    all.walk(&base, sector_size, search, &Step { base: Some((0, disk.len())), ..Step::default() });
     for way in &mut all.found {
         traced.last.store(u64::MAX, Ordering::Relaxed);
         let read = way.disk.read_exact_at(&mut [0; 512], 0);
         way.start = Some(traced.last.load(Ordering::Relaxed)).filter(|start| read.is_ok() && *start != u64::MAX);
     }
-    all
+    Ok(all)
 }
 
 /// A disk that knows where it was read last.
@@ -112,19 +117,19 @@ impl Step {
 }
 
 impl Ways {
-    fn walk(&mut self, disk: &Arc<dyn ReadAt>, sector_size: Option<u32>, options: &FindOptions, step: &Step) {
+    fn walk(&mut self, disk: &Arc<dyn ReadAt>, sector_size: Option<u32>, search: Search<'_>, step: &Step) {
         if self.looked_at >= LAYER_WAYS_MAX || step.layers.len() > layers::DEPTH_MAX {
             self.more = true;
             return;
         }
         self.looked_at = self.looked_at.saturating_add(1);
         if let Some(own) = Superblock::probe(&**disk).ok().flatten() {
-            match layers::array(disk, &own, options) {
+            match layers::array(disk, &own, search) {
                 Ok(array) => {
                     self.parts.extend(step.part(array.info(), None));
                     let next = step.on(Layer::new(LayerKind::Array, array.info(), array.len()));
                     let array: Arc<dyn ReadAt> = Arc::new(array);
-                    self.walk(&array, None, options, &next);
+                    self.walk(&array, None, search, &next);
                 }
                 Err(e) => self.parts.extend(step.part(format_args!("an md {} array", own.level), Some(e))),
             }
@@ -136,7 +141,7 @@ impl Ways {
             return;
         }
         if let Ok(Some(_)) = Label::probe(&**disk) {
-            self.volumes(disk, options, step);
+            self.volumes(disk, search, step);
             return;
         }
         let entries = storage::list(&**disk, sector_size).ok().flatten().map_or_else(Vec::new, |table| table.entries);
@@ -148,12 +153,12 @@ impl Ways {
                 next.partition = Some(entry.number);
             }
             let part: Arc<dyn ReadAt> = Arc::new(part);
-            self.walk(&part, None, options, &next);
+            self.walk(&part, None, search, &next);
         }
     }
 
-    fn volumes(&mut self, disk: &Arc<dyn ReadAt>, options: &FindOptions, step: &Step) {
-        let group = match layers::group(disk, options) {
+    fn volumes(&mut self, disk: &Arc<dyn ReadAt>, search: Search<'_>, step: &Step) {
+        let group = match layers::group(disk, search) {
             Ok(group) => group,
             Err(e) => {
                 self.parts.extend(step.part("a volume group of LVM", Some(e)));
@@ -168,7 +173,7 @@ impl Ways {
                     let mut next = step.on(Layer::new(LayerKind::Volume, &name, opened.len()));
                     next.volume = Some(name);
                     let opened: Arc<dyn ReadAt> = Arc::new(opened);
-                    self.walk(&opened, None, options, &next);
+                    self.walk(&opened, None, search, &next);
                 }
                 Err(e) => {
                     self.parts.extend(step.part(format_args!("LVM volume {}", escape(&name)), Some(e)));

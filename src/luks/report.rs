@@ -121,10 +121,25 @@ impl FileInfo {
 pub struct Container {
     /// What was found and chosen on the way, one line each.
     pub notes: Vec<String>,
+    /// The internal snapshots of a qcow2 image.
+    pub snapshots: Vec<Snapshot>,
     /// Bytes of the LUKS data, or of the header that a qcow2 image holds.
     pub size: u64,
     /// What lies on what, from the file down to what holds the LUKS data.
     pub layers: Vec<Layer>,
+}
+
+/// An internal snapshot of a qcow2 image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Snapshot {
+    /// Its id, as the image has it.
+    pub id: String,
+    /// Its name, as the image has it.
+    pub name: String,
+    /// When it was made, in seconds since 1970.
+    pub date: u32,
+    /// Bytes of the disk then, where the snapshot says it.
+    pub size: Option<u64>,
 }
 
 /// The files that a report is about.

@@ -44,7 +44,7 @@ pub struct Disk<'a> {
 /// # let path = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/openstack-volume.img"));
 /// let disk: Arc<dyn unluks::ReadAt> = Arc::new(unluks::FileSource::open(path)?);
 /// let scan = unluks::scan::run(&*disk, Default::default(), &Default::default())?;
-/// let ways = &ways(&disk, None, &Default::default());
+/// let ways = &ways(&disk, None, &Default::default())?;
 /// let disk = Disk { path, disk: &*disk, format: unluks::format::Format::Raw, sector_size: None, ways };
 /// let report = Report::new(&scan, disk);
 /// assert_eq!(report.containers[0].offset, Some(0));

@@ -18,7 +18,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::{Entry, Kind, Scheme, Table, shorten};
 use crate::error::Result;
-use crate::io::{ReadAt, Window};
+use crate::io::{Peek, ReadAt, Window};
 use crate::limits::MBR_LOGICAL_MAX;
 
 const EXTENDED: [u8; 3] = [0x05, 0x0f, 0x85];
@@ -86,6 +86,60 @@ impl Sector {
     }
 }
 
+/// The partitions of the disk whose first sector is `mbr`, which counts in the first of `sector_sizes`, or in the second
+/// where only that agrees with what lies on the disk. A disk behind a bridge of USB, or one with sectors of 4096 bytes
+/// that was copied, counts so, and nothing in the table says it.
+pub(super) fn list_by_contents(disk: &dyn ReadAt, mbr: &Sector, sector_sizes: &[u32]) -> Table {
+    let mut tables = sector_sizes.iter().map(|size| list(disk, mbr, *size));
+    let (Some(first), second) = (tables.next(), tables.next()) else { return list(disk, mbr, 512) };
+    let Some(mut second) = second else { return first };
+    let look = Peek::new(disk);
+    if first.entries.iter().any(|entry| begins_as_known(&look, entry.start)) {
+        return first;
+    }
+    let known = second.entries.iter().find(|entry| begins_as_known(&look, entry.start));
+    let why = if let Some(entry) = known {
+        format!("partition {} begins as one at byte {}", entry.number, entry.start)
+    } else if second.sector_size > first.sector_size && fills(&second, disk) {
+        "its partitions end where the image does".to_owned()
+    } else {
+        return first;
+    };
+    second.notes.push(format!("mbr: the table counts in units of {} bytes: {why}", second.sector_size));
+    second
+}
+
+/// Whether the last partition ends with the disk, as programs make it that give it all that is left.
+fn fills(table: &Table, disk: &dyn ReadAt) -> bool {
+    const SLACK: u64 = 1 << 20;
+    let end = table.entries.iter().map(|entry| entry.start.saturating_add(entry.len)).max();
+    end.and_then(|end| disk.len().checked_sub(end)).is_some_and(|rest| rest < SLACK)
+}
+
+/// Whether what is usually in a partition begins at byte `at`: LUKS, a member of an array, a physical volume, a file
+/// system, swap, or a table of its own.
+fn begins_as_known(look: &Peek<'_>, at: u64) -> bool {
+    const KNOWN: [(u64, &[u8]); 15] = [
+        (0, b"LUKS\xba\xbe"),
+        (0, b"SKUL\xba\xbe"),
+        (0x4000, b"SKUL\xba\xbe"),
+        (0, b"LABELONE"),
+        (512, b"LABELONE"),
+        (1024, b"LABELONE"),
+        (1536, b"LABELONE"),
+        (0, &[0xfc, 0x4e, 0x2b, 0xa9]),
+        (4096, &[0xfc, 0x4e, 0x2b, 0xa9]),
+        // ext2 to 4; the two bytes alone are little, so the state behind them counts, too.
+        (1080, &[0x53, 0xef, 1, 0]),
+        (0, b"XFSB"),
+        (65_600, b"_BHRfS_M"),
+        (4086, b"SWAPSPACE2"),
+        (3, b"NTFS    "),
+        (510, &[0x55, 0xaa]),
+    ];
+    KNOWN.iter().any(|(offset, magic)| at.checked_add(*offset).is_some_and(|at| look.has(magic, at)))
+}
+
 /// The partitions of the disk whose first sector is `mbr`.
 pub(super) fn list(disk: &dyn ReadAt, mbr: &Sector, sector_size: u32) -> Table {
     let table = Table { scheme: Scheme::Mbr, sector_size, entries: Vec::new(), notes: Vec::new() };
@@ -144,6 +198,14 @@ impl Lister<'_> {
             seen.push(at);
             let link = match Sector::read(self.disk, at * self.sector) {
                 Ok(Some(link)) => link,
+                _ if at * self.sector >= self.disk.len() => {
+                    let (byte, end) = (at * self.sector, self.disk.len());
+                    self.table.notes.push(format!(
+                        "mbr: the chain of logical partitions is broken off: its next table lies at byte {byte}, beyond the \
+                         image's end at byte {end}"
+                    ));
+                    return;
+                }
                 broken => {
                     let why = broken.err().map_or(String::new(), |e| format!(", which cannot be read: {e}"));
                     let note = format!("mbr: the chain of logical partitions is broken off at sector {at}{why}");
@@ -218,7 +280,36 @@ mod tests {
         assert_eq!(looped.entries.iter().map(|e| e.number).collect::<Vec<_>>(), [5, 6]);
         assert!(looped.notes[0].contains("does not end"), "{:?}", looped.notes);
         put(&mut disk, 30, 1, 0x05, u32::MAX, u32::MAX);
-        assert!(table(&disk).notes[0].contains("broken off"));
+        let note = &table(&disk).notes[0];
+        assert!(note.contains("broken off") && note.contains("beyond the image's end at byte 51200"), "{note}");
+    }
+
+    #[test]
+    fn units_of_4096_bytes_are_told_by_what_lies_there() {
+        let by = |disk: &[u8], sizes: &[u32]| {
+            let disk = disk.to_vec();
+            let table = list_by_contents(&disk, &Sector::read(&disk, 0).unwrap().unwrap(), sizes);
+            (table.sector_size, table.entries.iter().map(|e| (e.start, e.len)).collect::<Vec<_>>(), table.notes)
+        };
+        let mut disk = vec![0; 2 << 20];
+        put(&mut disk, 0, 0, 0x83, 16, 64);
+        put(&mut disk, 0, 1, 0x83, 128, 64);
+        assert_eq!(by(&disk, &[512, 4096]).0, 512, "nothing tells");
+        let mut large = disk.clone();
+        large[128 * 4096..][..6].copy_from_slice(b"LUKS\xba\xbe");
+        let (size, found, notes) = by(&large, &[512, 4096]);
+        assert_eq!((size, found), (4096, vec![(65_536, 262_144), (524_288, 262_144)]));
+        assert!(notes[0].contains("units of 4096 bytes: partition 2"), "{notes:?}");
+        // What lies where 512 bytes lead counts first.
+        large[16 * 512 + 1080..][..4].copy_from_slice(&[0x53, 0xef, 1, 0]);
+        assert_eq!(by(&large, &[512, 4096]).0, 512);
+        let mut small = disk.clone();
+        small[128 * 512..][..6].copy_from_slice(b"LUKS\xba\xbe");
+        assert_eq!((by(&small, &[512, 4096]).0, by(&small, &[4096, 512]).0), (512, 512));
+        put(&mut disk, 0, 1, 0x83, 128, 384);
+        let (size, _, notes) = by(&disk, &[512, 4096]);
+        assert_eq!(size, 4096);
+        assert!(notes[0].contains("end where the image does"), "{notes:?}");
     }
 
     #[test]

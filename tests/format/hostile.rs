@@ -129,6 +129,10 @@ fn mutated_images() {
         (Format::Qcow2, "qcow2", "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10", false, &[112]),
         (Format::Vhd, "vpc", "subformat=dynamic", false, &[512, 1536]),
         (Format::Vhdx, "vhdx", "", false, &[64 * K, 192 * K, 256 * K, 2048 * K, 2112 * K, 3072 * K]),
+        (Format::Vdi, "vdi", "", false, &[256, 300, 512]),
+        (Format::Parallels, "parallels", "", false, &[0, 64]),
+        (Format::Qed, "qed", "cluster_size=4k,table_size=1", false, &[0, 4 * K, 8 * K, 12 * K]),
+        (Format::Qcow, "qcow", "", false, &[0, 48, 4 * K, 8 * K]),
         (Format::Vmdk, "vmdk", "subformat=monolithicSparse", false, &[512, 10752, 11264, 13 * K]),
         (Format::Vmdk, "vmdk", "subformat=streamOptimized", false, &[512, 10752, 11264, 64 * K]),
     ] {
@@ -152,6 +156,73 @@ fn mutated_images() {
     let tables = [find(b"table\0"), find(b"volume\0"), find(b"sectors\0")].concat();
     assert_eq!(tables.len(), 3);
     mutations("ewf", &bytes, Format::Ewf, &tables, Some(&disk));
+}
+
+#[test]
+fn mutated_lists_of_runs() {
+    const BLOCK: u32 = 512;
+    let chunk = |kind: u16, blocks: u32, body: &[u8]| {
+        let total = 12 + u32::try_from(body.len()).unwrap();
+        [
+            kind.to_le_bytes().to_vec(),
+            vec![0; 2],
+            blocks.to_le_bytes().to_vec(),
+            total.to_le_bytes().to_vec(),
+            body.to_vec(),
+        ]
+        .concat()
+    };
+    let mut android = b"\x3a\xff\x26\xed\x01\0\0\0\x1c\0\x0c\0".to_vec();
+    android.extend([BLOCK, 23, 12, 0].iter().flat_map(|n| n.to_le_bytes()));
+    for n in 0..4u8 {
+        android.extend(chunk(0xcac2, 3, &[n; 4]));
+        android.extend(chunk(0xcac3, 2, &[]));
+        android.extend(if n < 3 { chunk(0xcac1, 1, &[n; 512]) } else { chunk(0xcac4, 0, &[0; 4]) });
+    }
+    mutations("android", &android, Format::AndroidSparse, &[0, 28, 40], None);
+
+    let n = |n: u64| n.to_le_bytes().to_vec();
+    let record = |tag: u8, data: &[u8]| [vec![tag], n(u64::try_from(data.len()).unwrap()), data.to_vec()].concat();
+    let mut rbd = b"rbd diff v2\n".to_vec();
+    rbd.extend(record(b's', &n(64 << 10)));
+    for at in 0..16 {
+        rbd.extend(record(b'w', &[n(at * 4000), n(50), vec![7; 50]].concat()));
+        rbd.extend(record(b'z', &[n(at * 4000 + 20), n(1000)].concat()));
+    }
+    rbd.push(b'e');
+    mutations("rbd", &rbd, Format::Rbd, &[0, 12, 200, 600], None);
+}
+
+#[test]
+fn mutated_descriptors() {
+    let mut rng = Rng(77);
+    let extents: String =
+        (0..9).map(|n| format!("RW {} FLAT \"f{}.vmdk\" {}\nRW 5 ZERO\n", 8 + n, n % 3, n * 8)).collect();
+    let good = format!("# Disk DescriptorFile\nCID=12345678\nparentCID=ffffffff\n{extents}").into_bytes();
+    let files: Vec<Arc<dyn ReadAt>> = (0..3).map(|_| Arc::new(vec![1u8; 64 << 10]) as Arc<dyn ReadAt>).collect();
+    let (mut opened, mut failed) = (0, 0);
+    for n in 0..MUTATIONS {
+        let mutated = mutate(&mut rng, &good, &[60, 100, 200]);
+        let options = Options {
+            format: Some(Format::Vmdk),
+            segments: files.clone(),
+            set: unluks::format::Set::Extents,
+            ..Options::default()
+        };
+        match open(Arc::new(mutated), options) {
+            Ok(image) => {
+                let disk = crate::support::disk_of(image);
+                let mut found = vec![0; usize::try_from(disk.len().min(READ_MAX)).unwrap()];
+                disk.read_exact_at(&mut found, 0).unwrap();
+                opened += 1;
+            }
+            Err(e) => {
+                assert!(!e.rule().is_empty(), "mutation {n}: {e}");
+                failed += 1;
+            }
+        }
+    }
+    assert!(opened > 0 && failed > MUTATIONS / 20, "{opened} opened, {failed} failed");
 }
 
 #[test]

@@ -8,4 +8,5 @@ mod formats;
 mod hostile;
 mod partitions;
 mod refused;
+mod sets;
 mod support;

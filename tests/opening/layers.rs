@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use unluks::error::{Condition, Hint};
-use unluks::locate::{FindOptions, Found, LayerKind, Member, find, ways};
+use unluks::format::Named;
+use unluks::locate::{FindOptions, Found, LayerKind, find, ways};
 use unluks::{Error, ErrorKind, Image, ReadAt, Result};
 
 use crate::support::{Golden, PARTITION, in_mbr, in_qcow2};
@@ -178,6 +179,23 @@ fn raid5(data: &[u8]) -> Vec<Vec<u8>> {
     members
 }
 
+/// A disk with an MBR partition for each.
+fn in_partitions(parts: &[Vec<u8>]) -> Vec<u8> {
+    let mut disk = vec![0; 512];
+    for (n, part) in parts.iter().enumerate() {
+        let sectors = |bytes: usize| u32::try_from(bytes / 512).unwrap().to_le_bytes();
+        let start = disk.len().next_multiple_of(1 << 20);
+        disk.resize(start, 0);
+        disk.extend_from_slice(part);
+        disk.resize(disk.len().next_multiple_of(512), 0);
+        let len = disk.len() - start;
+        put(&mut disk, 450 + n * 16, &[0x8e]);
+        put(&mut disk, 454 + n * 16, &[sectors(start), sectors(len)].concat());
+    }
+    put(&mut disk, 510, &[0x55, 0xaa]);
+    disk
+}
+
 fn golden() -> Golden {
     Golden::read("l1-aes-xts-512-sha256")
 }
@@ -185,8 +203,7 @@ fn golden() -> Golden {
 /// What is found from the first disk, with the others beside it.
 fn find_in(mut disks: Vec<Vec<u8>>, options: FindOptions) -> Result<Found> {
     let first = Arc::new(disks.remove(0));
-    let member =
-        |(n, disk): (usize, Vec<u8>)| Member { name: format!("other {n}"), disk: Arc::new(disk) as Arc<dyn ReadAt> };
+    let member = |(n, disk): (usize, Vec<u8>)| Named::new(format!("other {n}"), Arc::new(disk));
     let with = disks.into_iter().enumerate().map(member).collect();
     find(first, FindOptions { name: "first".into(), with, ..options })
 }
@@ -227,15 +244,19 @@ fn every_order_of_layers_leads_to_the_container_and_to_its_end() {
             &["qcow2", "MBR partition 1", "LVM volume vg/crypt"],
         ),
         ("stripes in qcow2 images", raid0(luks).iter().map(|disk| in_qcow2(disk)).collect(), &["qcow2", "RAID0"]),
+        (
+            "a group in two partitions",
+            one(in_partitions(&group("vg", 2, &[("crypt", luks)]))),
+            &["LVM volume vg/crypt"],
+        ),
         ("a mirror in a volume", one(lvm(&raid1(luks).remove(0))), &["LVM volume vg/crypt", "RAID1"]),
     ];
     for (name, disks, layers) in cases {
         // The members that are in image files of their own go the same way as the first.
         let mut disks = disks;
         let first = disks.remove(0);
-        let with = disks.into_iter().enumerate().map(|(n, disk)| {
-            Member::open(format!("other {n}"), Arc::new(disk), unluks::format::Options::default()).unwrap()
-        });
+        let named = |(n, disk): (usize, Vec<u8>)| Named::new(format!("other {n}"), Arc::new(disk));
+        let with = disks.into_iter().enumerate().map(named);
         let options = FindOptions { name: "first".into(), with: with.collect(), ..FindOptions::default() };
         let found = find(Arc::new(first), options).unwrap_or_else(|e| panic!("{name}: {e}"));
         let len = usize::try_from(found.place.source().len()).unwrap();
@@ -260,7 +281,7 @@ fn all_that_a_disk_leads_to_is_found_with_its_way() {
     let inner = group("vg", 1, &[("one", &luks), ("plain", &[7; 9000]), ("two", &luks)]).remove(0);
     let array = raid1(&inner).remove(0);
     let disk: Arc<dyn ReadAt> = Arc::new(in_mbr(&array));
-    let all = ways(&disk, None, &FindOptions::default());
+    let all = ways(&disk, None, &FindOptions::default()).unwrap();
     assert!(!all.more && all.parts.iter().all(|part| part.error.is_none()));
     let told: Vec<_> = all.found.iter().map(|way| (way.partition, way.volume.as_deref())).collect();
     assert_eq!(told, [(Some(1), Some("vg/one")), (Some(1), Some("vg/two"))]);
@@ -277,7 +298,7 @@ fn all_that_a_disk_leads_to_is_found_with_its_way() {
     }
     // One of three: named as what is missing, and nothing is found.
     let alone: Arc<dyn ReadAt> = Arc::new(in_mbr(&raid5(&luks).remove(0)));
-    let none = ways(&alone, None, &FindOptions::default());
+    let none = ways(&alone, None, &FindOptions::default()).unwrap();
     assert!(none.found.is_empty());
     let [part] = none.parts.as_slice() else { panic!("{} parts", none.parts.len()) };
     assert!(part.start == PARTITION && part.error.as_ref().unwrap().is(Condition::MissingMember), "{}", part.of);
@@ -316,9 +337,12 @@ fn what_is_missing_of_a_set_is_named() {
     let alone = refused(raid5(&luks).split_off(2), FindOptions::default());
     assert_eq!((alone.kind(), alone.rule()), (ErrorKind::InvalidInput, "md.members"), "{alone}");
     assert!(alone.to_string().contains("missing") && matches!(alone.hint(), Some(Hint::NameMembers)), "{alone}");
-    // A member of another array does not stand in.
+    // A member of another array, or of none, does not stand in, and what fits nothing is named.
     let strangers = vec![raid5(&luks).remove(0), raid0(&luks).remove(1)];
     assert_eq!(refused(strangers, FindOptions::default()).rule(), "md.members");
+    let e = refused(vec![luks.clone(), raid0(&luks).remove(1)], FindOptions::default());
+    assert_eq!((e.kind(), e.rule()), (ErrorKind::InvalidInput, "with"), "{e}");
+    assert!(e.to_string().contains("other 0 fits nothing"), "{e}");
     let e = refused(group("vg", 2, &[("crypt", &luks)]).split_off(1), FindOptions::default());
     assert!(e.to_string().contains("missing"), "{e}");
 }

@@ -588,3 +588,23 @@ fn what_cannot_come_back_has_no_plan() {
     fs::write(short.path("image.raw"), "short").unwrap();
     short.assert_no_plan(4, &["data.size"]);
 }
+
+#[test]
+fn an_image_that_was_cut_into_pieces_is_compared_as_one() {
+    let backup = Backup::new();
+    let image = fs::read(backup.path("image.raw")).unwrap();
+    fs::remove_file(backup.path("image.raw")).unwrap();
+    let len = image.len() / 2 + 1;
+    for (n, piece) in image.chunks(len).enumerate() {
+        fs::write(backup.path(&format!("image.raw.{n:03}")), piece).unwrap();
+    }
+    let run = backup.decrypt(&[]);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    assert!(run.stderr.contains("the image is as it was fetched: sha512"), "{}", run.stderr);
+    assert_eq!(crate::common::sha256_file(&backup.path("plain")), PLAINTEXT_SHA256);
+    fs::remove_file(backup.path("plain")).unwrap();
+    let mut damaged = image[len..].to_vec();
+    damaged[100] ^= 1;
+    fs::write(backup.path("image.raw.001"), damaged).unwrap();
+    backup.assert_refused(&[], 4, &["sha512"]);
+}

@@ -26,7 +26,7 @@ static VALIDATOR: LazyLock<jsonschema::Validator> =
     LazyLock::new(|| jsonschema::draft202012::new(&SCHEMA).unwrap_or_else(|e| panic!("the schema is wrong: {e}")));
 
 /// A report that a run printed, after the schema had its say.
-fn report(run: &Run) -> Value {
+pub fn report(run: &Run) -> Value {
     assert_eq!(run.code, Some(0), "{}", run.stderr);
     assert_eq!(run.stderr, "");
     let report: Value = serde_json::from_slice(&run.stdout).unwrap();

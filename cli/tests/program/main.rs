@@ -33,6 +33,7 @@ mod secrets;
 #[cfg(all(feature = "nbd", feature = "peer-tests"))]
 #[allow(clippy::as_conversions)]
 mod serve;
+mod sets;
 mod stack;
 #[cfg(feature = "nbd")]
 #[path = "../../../fuzz/src/lib.rs"]

@@ -3,12 +3,14 @@
 //! An extension is its type (4 bytes), the length of its data (4 bytes), and the data, padded to a multiple of 8 bytes.
 
 use super::{FEATURE_DATA_FILE, Header, HeaderV3};
-use crate::error::{Error, Result, escape};
+use crate::error::{Error, Hint, Result, escape};
 use crate::format::cache::Pages;
+use crate::format::parent::{Below, Kin, Wanted};
 
 const EXTENSION_END: u32 = 0;
 const EXTENSION_CRYPT_HEADER: u32 = 0x0537_be77;
 const EXTENSION_DATA_FILE: u32 = 0x4441_5441;
+const EXTENSION_BACKING_FORMAT: u32 = 0xe279_2aca;
 const EXTENSION_FEATURE_NAMES: u32 = 0x6803_f857;
 
 /// What the reader wants of the header extensions.
@@ -18,6 +20,7 @@ pub(super) struct Extensions {
     pub(super) crypt_header: Option<(u64, u64)>,
     /// Offset of the name, and its length.
     data_file: Option<(u64, u64)>,
+    backing_format: Option<(u64, u64)>,
     feature_names: Option<(u64, u64)>,
 }
 
@@ -64,6 +67,7 @@ impl Extensions {
                     let wrong = format!("header extension 0x0537be77 has {len} bytes; 16 are allowed");
                     return Err(Error::corrupt("qcow2.crypt_header", wrong).at(at));
                 }
+                EXTENSION_BACKING_FORMAT => found.backing_format.replace((data, len)),
                 EXTENSION_DATA_FILE => found.data_file.replace((data, len)),
                 EXTENSION_FEATURE_NAMES => found.feature_names.replace((data, len)),
                 _ => None,
@@ -92,33 +96,44 @@ impl Extensions {
         None
     }
 
-    /// Refuses images whose bytes lie, all or in part, in files that they name.
-    pub(super) fn refuse_other_files(&self, pages: &Pages, header: &Header, v3: &HeaderV3) -> Result<()> {
-        const WHY: &str =
-            "only the image itself is read: an image can name any file, and its maker would get to see it";
-        let name = |offset: u64, len: u64| {
-            let bytes: Vec<u8> =
-                (0..len.min(1023)).map_while(|n| pages.entry::<1>(offset.checked_add(n)?).ok()).flatten().collect();
-            escape(&String::from_utf8_lossy(&bytes))
-        };
-        if v3.incompatible_features.get() & FEATURE_DATA_FILE != 0 || self.data_file.is_some() {
-            let named = self.data_file.map(|(offset, len)| format!(", {},", name(offset, len))).unwrap_or_default();
-            return Err(Error::unsupported(
-                "qcow2.data_file",
-                format!("the disk's bytes lie in an external data file{named} which is not followed; {WHY}"),
-            )
+    /// Refuses images whose bytes lie in a file that they name.
+    pub(super) fn refuse_data_file(&self, pages: &Pages, v3: &HeaderV3) -> Result<()> {
+        if v3.incompatible_features.get() & FEATURE_DATA_FILE == 0 && self.data_file.is_none() {
+            return Ok(());
+        }
+        let named = self.data_file.map(|(at, len)| format!(", {},", escape(&text(pages, at, len)))).unwrap_or_default();
+        let message = format!("the disk's bytes lie in an external data file{named} which is not followed; {WHY}");
+        Err(Error::unsupported("qcow2.data_file", message)
             .at(72)
-            .with_hint("if you trust the image: qemu-img convert -O raw IMAGE DISK.raw makes one file of both"));
-        }
-        if let offset @ 1.. = header.backing_file_offset.get() {
-            let named = name(offset, u64::from(header.backing_file_size.get()));
-            return Err(Error::unsupported(
-                "qcow2.backing_file",
-                format!("the image builds on a backing file, {named}, which is not followed; {WHY}"),
-            )
-            .at(8)
-            .with_hint("if you trust the image: qemu-img convert -O raw IMAGE DISK.raw makes one file of both"));
-        }
-        Ok(())
+            .with_hint("if you trust the image: qemu-img convert -O raw IMAGE DISK.raw makes one file of both"))
     }
+
+    /// The disk of the backing file, out of those that were named; `None` where the image has none.
+    pub(super) fn backing_file(
+        &self,
+        pages: &Pages,
+        header: &Header,
+        kin: &Kin<'_>,
+        notes: &mut Vec<String>,
+    ) -> Result<Option<Below>> {
+        let offset @ 1.. = header.backing_file_offset.get() else { return Ok(None) };
+        let name = text(pages, offset, u64::from(header.backing_file_size.get()));
+        let format = self.backing_format.map(|(at, len)| text(pages, at, len));
+        // A guest writes the first bytes of a raw disk: what they look like does not count then.
+        let raw = format.is_some_and(|format| format == "raw");
+        let found = kin.parent(&Wanted::Name { name: name.clone(), raw }, notes)?;
+        found.map(Some).ok_or_else(|| {
+            let name = escape(&name);
+            let message = format!("the image builds on a backing file, {name}, which is not followed; {WHY}");
+            Error::unsupported("qcow2.backing_file", message).at(8).with_hint(Hint::NameParent)
+        })
+    }
+}
+
+const WHY: &str = "only the image itself is read: an image can name any file, and its maker would get to see it";
+
+/// At most QEMU's longest name of a file.
+fn text(pages: &Pages, offset: u64, len: u64) -> String {
+    let bytes = (0..len.min(1023)).map_while(|n| pages.entry::<1>(offset.checked_add(n)?).ok()).flatten();
+    String::from_utf8_lossy(&bytes.collect::<Vec<u8>>()).into_owned()
 }

@@ -1,0 +1,194 @@
+//! Images that hold what was changed on top of another one, their parent.
+//!
+//! # Security
+//! An image says what its parent is called, or which identity it has. That is only compared with the files that the user
+//! named: nothing is ever opened by an image's word.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use uuid::Uuid;
+
+use super::{Contents, Format, Opened, Options, Set, open_below, vhd, vhdx, vmdk};
+use crate::error::{Error, Result, escape};
+use crate::io::{Extent, ReadAt};
+use crate::limits::CONTAINER_PARENTS_MAX;
+use crate::num::at_most;
+
+/// A file that was named besides the image: a parent, or a further disk of a set.
+#[derive(Clone)]
+pub struct Named {
+    /// What messages call it; its last component is compared with the name that an image has for its parent.
+    pub name: String,
+    /// The file, byte for byte; the first of a set.
+    pub file: Arc<dyn ReadAt>,
+    /// The files behind it.
+    pub segments: Vec<Arc<dyn ReadAt>>,
+    /// What those are.
+    pub set: Set,
+    used: Arc<AtomicBool>,
+}
+
+impl Named {
+    /// A file of its own.
+    pub fn new(name: impl Into<String>, file: Arc<dyn ReadAt>) -> Self {
+        Self { name: name.into(), file, segments: Vec::new(), set: Set::Segments, used: Arc::default() }
+    }
+
+    /// Whether an image, an array or a volume group that was opened since is made of it.
+    pub fn is_used(&self) -> bool {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn mark_used(&self) {
+        self.used.store(true, Ordering::Relaxed);
+    }
+
+    /// Opens it as one of `options.with`; `chain` has the number that it has there, behind those on top of it.
+    fn open(&self, options: &Options, format: Option<Format>, chain: &[usize]) -> Result<Opened> {
+        let options = Options {
+            format,
+            segments: self.segments.clone(),
+            set: self.set,
+            max_size: options.max_size,
+            with: options.with.clone(),
+            snapshot: None,
+        };
+        open_below(Arc::clone(&self.file), options, chain)
+    }
+
+    fn last_component(&self) -> &str {
+        last_component(&self.name)
+    }
+}
+
+/// Opens the file number `n` of `options.with`, which may lie on top of others of them.
+///
+/// # Errors
+/// As [`super::open`]; [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for one that encrypts its clusters.
+pub(crate) fn open_disk(options: &Options, n: usize) -> Result<Option<Arc<dyn ReadAt>>> {
+    let Some(named) = options.with.get(n) else { return Ok(None) };
+    let opened = named.open(options, None, &[n]).map_err(|e| e.within(&named.name))?;
+    match opened.contents {
+        Contents::Disk(disk) => Ok(Some(disk)),
+        Contents::Qcow2Luks(_) => {
+            Err(Error::invalid("it encrypts its clusters itself, and is no part of a set").within(&named.name))
+        }
+    }
+}
+
+fn last_component(name: &str) -> &str {
+    name.rsplit(['/', '\\']).next().unwrap_or(name)
+}
+
+/// What an image says of its parent.
+pub(super) enum Wanted {
+    /// What it is called, and whether it is raw whatever it looks like.
+    Name { name: String, raw: bool },
+    /// VHD's unique id.
+    Vhd([u8; 16]),
+    /// VHDX's data_write_guid; one of these.
+    Vhdx(Vec<Uuid>),
+    /// VMDK's CID.
+    Vmdk(u32),
+}
+
+/// The files that an image may have as its parent.
+pub(super) struct Kin<'a> {
+    pub options: &'a Options,
+    /// Which of them are above this image in its chain.
+    pub chain: &'a [usize],
+}
+
+impl Kin<'_> {
+    fn free(&self) -> impl Iterator<Item = (usize, &Named)> {
+        self.options.with.iter().enumerate().filter(|(n, _)| !self.chain.contains(n))
+    }
+
+    /// The parent that `wanted` describes, opened; `None` where no file that was named is it.
+    pub(super) fn parent(&self, wanted: &Wanted, notes: &mut Vec<String>) -> Result<Option<Below>> {
+        let Some((n, format)) = self.find(wanted, notes)? else { return Ok(None) };
+        if self.chain.len() >= CONTAINER_PARENTS_MAX {
+            let message = format!("more than {CONTAINER_PARENTS_MAX} images lie on top of each other");
+            return Err(Error::limit("container.parents", message));
+        }
+        let Some(named) = self.options.with.get(n) else { return Ok(None) };
+        let chain: Vec<usize> = self.chain.iter().copied().chain([n]).collect();
+        let opened = named.open(self.options, format, &chain);
+        let opened = opened.map_err(|e| e.within(format_args!("the parent {}", named.name)))?;
+        let Contents::Disk(disk) = opened.contents else {
+            let message =
+                format!("the parent {} encrypts its clusters itself, and is no parent of this image", named.name);
+            return Err(Error::unsupported("container.parent", message));
+        };
+        named.mark_used();
+        notes.push(format!("on top of {}, a {} image with a disk of {} bytes", named.name, opened.format, disk.len()));
+        notes.extend(opened.notes);
+        Ok(Some(Below { disk, start: 0 }))
+    }
+
+    /// The number of the parent among the files, and its format where that is known.
+    fn find(&self, wanted: &Wanted, notes: &mut Vec<String>) -> Result<Option<(usize, Option<Format>)>> {
+        let by = |fits: &dyn Fn(&Named) -> bool| self.free().find(|(_, named)| fits(named)).map(|(n, _)| n);
+        Ok(match wanted {
+            Wanted::Name { name, raw } => {
+                let format = raw.then_some(Format::Raw);
+                if let Some(n) = by(&|named| named.last_component() == last_component(name)) {
+                    return Ok(Some((n, format)));
+                }
+                let mut rest = self.free().filter(|(_, named)| !named.is_used());
+                let (Some((n, only)), None) = (rest.next(), rest.next()) else { return Ok(None) };
+                notes.push(format!(
+                    "{} is taken for the parent, which the image calls {}: nothing proves that it is",
+                    only.name,
+                    escape(name)
+                ));
+                Some((n, format))
+            }
+            Wanted::Vhd(id) => by(&|named| vhd::unique_id(&named.file) == Some(*id)).map(|n| (n, Some(Format::Vhd))),
+            Wanted::Vhdx(ids) => by(&|named| vhdx::data_write_guid(&named.file).is_some_and(|id| ids.contains(&id)))
+                .map(|n| (n, Some(Format::Vhdx))),
+            Wanted::Vmdk(cid) => by(&|named| vmdk::cid(&named.file) == Some(*cid)).map(|n| (n, Some(Format::Vmdk))),
+        })
+    }
+}
+
+/// What a disk has where the image on top of it says nothing: the bytes of the parent, and zeroes behind its end.
+#[derive(Clone)]
+pub(super) struct Below {
+    disk: Arc<dyn ReadAt>,
+    start: u64,
+}
+
+impl Below {
+    /// The same from `start` on, for a part of the disk.
+    pub(super) fn from(&self, start: u64) -> Self {
+        Self { disk: Arc::clone(&self.disk), start: self.start.saturating_add(start) }
+    }
+
+    /// Fills `buf` from byte `offset` of the disk on.
+    pub(super) fn read(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        let at = self.start.saturating_add(offset);
+        let held = at_most(self.disk.len().saturating_sub(at), buf.len());
+        let (here, behind) = buf.split_at_mut(held);
+        behind.fill(0);
+        if here.is_empty() { Ok(()) } else { self.disk.read_exact_at(here, at).map_err(|e| e.within("the parent")) }
+    }
+
+    /// What lies at byte `offset` of the disk, `len` bytes of it at most.
+    pub(super) fn extent(&self, offset: u64, len: u64) -> Result<Extent> {
+        let at = self.start.saturating_add(offset);
+        if at >= self.disk.len() {
+            return Ok(Extent { len, zero: true });
+        }
+        let extent = self.disk.extent_at(at)?;
+        Ok(Extent { len: extent.len.min(len), ..extent })
+    }
+
+    pub(super) fn will_need(&self, offset: u64, len: u64) {
+        let at = self.start.saturating_add(offset);
+        if at < self.disk.len() {
+            self.disk.will_need(at, len);
+        }
+    }
+}

@@ -1,0 +1,492 @@
+//! Images that were cut into pieces of equal length (`split`, FTK Imager, `dd`, 7-Zip), which are read as one.
+//!
+//! | pieces are called | by |
+//! |---|---|
+//! | `X.001`, `X.002` … `X.999`, `X.1000` | FTK Imager, 7-Zip, `split -d -a 3 --numeric-suffixes=1` |
+//! | `X.000`, `X.00`, `X.01`, `X.0001` | the same with other widths and starts |
+//! | `X.aa` … `X.yz`, `X.zaaa` | `split` with a prefix that ends in a dot; it widens names where they run out |
+//! | `xaa`, `part-aa`, `x00` | `split` with any other prefix |
+//!
+//! No image names these files: the names follow from the one that was given. What else may be called so, copies of a
+//! disk with a number or a date behind them, is told by how it begins: a piece does not begin as the first one does.
+//! The pieces but the last are of one length.
+//!
+//! # Security
+//! Only regular files in the directory of the file that was given are taken, and only those whose names follow.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use super::{Format, foreign, known};
+use crate::error::{Error, Result, shown};
+use crate::io::{FileSource, Peek};
+use crate::limits::SPLIT_PIECES_MAX;
+
+/// Letters that are no pieces lie further from the last one than this: `.gz` beside `.aa` is no gap.
+const LETTERS_GAP: usize = 26;
+
+/// The pieces of an image.
+pub(super) struct Pieces {
+    /// All of them in their order, the first one first.
+    pub all: Vec<PathBuf>,
+    /// What the user should know of them.
+    pub note: Option<String>,
+}
+
+/// The pieces of the image that `given` is one of; `None` where it is an image of its own.
+///
+/// `apart` are files that were named for something else, and are no pieces.
+pub(super) fn pieces(given: &Path, apart: &[&Path]) -> Result<Option<Pieces>> {
+    let Some(name) = given.file_name().and_then(|name| name.to_str()) else { return Ok(None) };
+    if !given.metadata().is_ok_and(|meta| meta.is_file()) {
+        return Ok(None);
+    }
+    for series in Series::of(name) {
+        if let Some(pieces) = series.pieces(given, apart)? {
+            return Ok(Some(pieces));
+        }
+    }
+    Ok(None)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Digits {
+    Decimal,
+    Letters,
+}
+
+impl Digits {
+    fn range(self) -> (char, char) {
+        if self == Self::Decimal { ('0', '9') } else { ('a', 'z') }
+    }
+
+    fn holds(self, text: &str) -> bool {
+        let (first, last) = self.range();
+        text.chars().all(|c| (first..=last).contains(&c))
+    }
+}
+
+/// A way to take a name for that of a piece.
+#[derive(Debug, PartialEq, Eq)]
+struct Series {
+    stem: String,
+    suffix: String,
+    /// How long the first piece's suffix is.
+    width: usize,
+    digits: Digits,
+}
+
+impl Series {
+    /// The ways to take `name`, the likeliest first.
+    fn of(name: &str) -> Vec<Self> {
+        let run = |digits: Digits| name.chars().rev().take_while(|c| digits.holds(c.encode_utf8(&mut [0; 4]))).count();
+        let (count, digits) = match run(Digits::Decimal) {
+            0 => (run(Digits::Letters), Digits::Letters),
+            count => (count, Digits::Decimal),
+        };
+        let cut = |width: usize| name.split_at(name.len().saturating_sub(width));
+        let way = |of: usize, width: usize| {
+            let (stem, suffix) = cut(of);
+            Self { stem: stem.into(), suffix: suffix.into(), width, digits }
+        };
+        let mut ways = Vec::new();
+        let (before, suffix) = cut(count);
+        if before.len() > 1 && before.ends_with('.') {
+            let most = if digits == Digits::Decimal { 6 } else { 4 };
+            if (2..=most).contains(&count) {
+                ways.push(way(count, count));
+                // Names that ran out were widened: by one digit, or by two as split does it.
+                let widened =
+                    if digits == Digits::Decimal { !suffix.starts_with('0') } else { suffix.starts_with('z') };
+                ways.extend([1, 2].iter().filter(|_| widened).filter_map(|less| {
+                    let width = count.checked_sub(*less).filter(|width| *width >= 2)?;
+                    Some(way(count, width))
+                }));
+            }
+            return ways;
+        }
+        for width in [2, 3, 4].into_iter().filter(|width| *width <= count && *width < name.len()) {
+            ways.push(way(width, width));
+        }
+        ways
+    }
+
+    fn is_dotted(&self) -> bool {
+        self.stem.ends_with('.')
+    }
+
+    fn zeroes(&self) -> String {
+        self.digits.range().0.to_string().repeat(self.width)
+    }
+
+    /// The suffixes that may be the first one's: all zeroes, or 1 where numbers count from there.
+    fn firsts(&self) -> Vec<String> {
+        let zeroes = self.zeroes();
+        match self.digits {
+            Digits::Decimal if self.is_dotted() => {
+                let one = format!("{:0width$}", 1, width = self.width);
+                vec![zeroes, one]
+            }
+            _ => vec![zeroes],
+        }
+    }
+
+    fn pieces(&self, given: &Path, apart: &[&Path]) -> Result<Option<Pieces>> {
+        let path = |suffix: &str| given.with_file_name(format!("{}{suffix}", self.stem));
+        let is_there = |suffix: &str| path(suffix).metadata().is_ok_and(|meta| meta.is_file());
+        let first = self.firsts().into_iter().find(|suffix| is_there(suffix));
+        if first.is_none() && self.digits == Digits::Letters {
+            return Ok(None);
+        }
+        let there = self.there(given, apart)?;
+        let Some(first) = first else { return self.without_first(given, &there) };
+        let own = Beginning::of(&path(&first))?;
+        let is_own = |suffix: &str| Ok::<_, Error>(own.is_some() && Beginning::of(&path(suffix))? == own);
+        if self.suffix != first && is_own(&self.suffix)? {
+            return Ok(None);
+        }
+        let chain = self.chain(&first, &there)?;
+        if let Some(second) = chain.get(1)
+            && is_own(second)?
+        {
+            let note = format!(
+                "{} begins as {} does, so they are taken for two images and not for pieces of one",
+                shown(&path(second)),
+                shown(&path(&first))
+            );
+            let is_first = self.suffix == first;
+            return Ok(is_first.then(|| Pieces { all: vec![given.to_owned()], note: Some(note) }));
+        }
+        if let Some((missing, further)) = self.gap(&chain, &there)
+            && !is_own(&further)?
+        {
+            let message = format!(
+                "{}, a piece of the image, is missing, for {} is there",
+                shown(&path(&missing)),
+                shown(&path(&further))
+            );
+            return Err(Error::invalid(message).with_rule("split.missing").with_hint(OF_ITS_OWN));
+        }
+        if !chain.contains(&self.suffix) {
+            return Ok(None);
+        }
+        let all: Vec<PathBuf> = chain.iter().map(|suffix| path(suffix)).collect();
+        let note = match all.as_slice() {
+            [_] if !self.is_dotted() || self.digits == Digits::Letters => return Ok(None),
+            [one] => {
+                let next = self.after(&self.suffix).into_iter().next().map(|next| path(&next));
+                let next = next.map(|next| format!(" ({} is not there)", shown(&next))).unwrap_or_default();
+                format!("{} is taken for all of the image: no further pieces lie beside it{next}", shown(one))
+            }
+            all => {
+                let (len, last) = check_lengths(all)?;
+                let from = if self.suffix == first { "" } else { ", read from the first on" };
+                format!(
+                    "an image in {} pieces of {len} bytes, the last one of {last}{from}: {} to {}",
+                    all.len(),
+                    all.first().map(|path| shown(path)).unwrap_or_default(),
+                    all.last().map(|path| shown(path)).unwrap_or_default()
+                )
+            }
+        };
+        Ok(Some(Pieces { all, note: Some(note) }))
+    }
+
+    /// The suffixes of files in the directory that may be of this series.
+    fn there(&self, given: &Path, apart: &[&Path]) -> Result<BTreeSet<String>> {
+        let dir = crate::files::folder(given);
+        let listing = |e| Error::io(format!("listing {}", shown(&dir)), e);
+        let apart: Vec<PathBuf> = apart.iter().filter_map(|path| path.canonicalize().ok()).collect();
+        let mut there = BTreeSet::new();
+        for entry in std::fs::read_dir(&dir).map_err(listing)? {
+            let entry = entry.map_err(listing)?;
+            let name = entry.file_name();
+            let Some(suffix) = name.to_str().and_then(|name| name.strip_prefix(&self.stem)) else { continue };
+            if suffix.len() < self.width || suffix.len() > 8 || !self.digits.holds(suffix) {
+                continue;
+            }
+            let path = entry.path();
+            let is_apart = || path.canonicalize().is_ok_and(|path| apart.contains(&path));
+            if path.metadata().is_ok_and(|meta| meta.is_file()) && !is_apart() {
+                there.insert(suffix.to_owned());
+            }
+        }
+        Ok(there)
+    }
+
+    /// A numbered file whose first piece is not there: it may be an image all the same.
+    fn without_first(&self, given: &Path, there: &BTreeSet<String>) -> Result<Option<Pieces>> {
+        let has_neighbour = self.after(&self.suffix).iter().any(|next| there.contains(next))
+            || there.iter().any(|other| self.after(other).contains(&self.suffix));
+        let looks_cut = self.is_dotted() && (self.suffix.starts_with('0') || has_neighbour);
+        if !looks_cut || Beginning::of(given)?.is_some() {
+            return Ok(None);
+        }
+        let firsts: Vec<String> = self.firsts().iter().map(|suffix| format!("{}{suffix}", self.stem)).collect();
+        let firsts =
+            firsts.iter().rev().map(|name| shown(&given.with_file_name(name))).collect::<Vec<_>>().join(" or ");
+        let message = format!("this is called as a piece of an image, and the first one, {firsts}, is missing");
+        Err(Error::invalid(message).with_rule("split.missing").with_hint(OF_ITS_OWN))
+    }
+
+    /// The suffixes from the first on, as far as they follow each other.
+    fn chain(&self, first: &str, there: &BTreeSet<String>) -> Result<Vec<String>> {
+        let mut chain = vec![first.to_owned()];
+        while let Some(next) =
+            chain.last().and_then(|last| self.after(last).into_iter().find(|next| there.contains(next)))
+        {
+            if chain.len() >= SPLIT_PIECES_MAX {
+                let message = format!("found more than {SPLIT_PIECES_MAX} pieces; so many are allowed");
+                return Err(Error::limit("split.pieces", message));
+            }
+            chain.push(next);
+        }
+        Ok(chain)
+    }
+
+    /// The suffix that is missing behind the chain, and one that is there behind that.
+    fn gap(&self, chain: &[String], there: &BTreeSet<String>) -> Option<(String, String)> {
+        let last = chain.last()?;
+        let missing = self.after(last).into_iter().next()?;
+        let mut behind = there.iter().filter(|other| other.len() == last.len() && *other > last);
+        let further = behind.next()?;
+        if self.digits == Digits::Letters {
+            let mut at = missing.clone();
+            let mut steps = (0..LETTERS_GAP).map_while(|_| {
+                at = self.after(&at).into_iter().next()?;
+                Some(at.clone())
+            });
+            steps.any(|step| step == *further).then(|| (missing, further.clone()))
+        } else {
+            Some((missing, further.clone()))
+        }
+    }
+
+    /// What may follow `suffix`: the next number, and what split goes on with before numbers run out.
+    fn after(&self, suffix: &str) -> Vec<String> {
+        let (first, last) = self.digits.range();
+        let mut ways = Vec::new();
+        let mut chars: Vec<char> = suffix.chars().collect();
+        let carried = chars.iter().rev().take_while(|c| **c == last).count();
+        let kept = chars.len().saturating_sub(carried);
+        chars.iter_mut().skip(kept).for_each(|c| *c = first);
+        if let Some(c) = kept.checked_sub(1).and_then(|at| chars.get_mut(at)) {
+            *c = char::from_u32(u32::from(*c).saturating_add(1)).unwrap_or(last);
+            ways.push(chars.iter().collect());
+        } else if self.digits == Digits::Decimal {
+            ways.push(format!("1{}", "0".repeat(suffix.len())));
+        }
+        // A leading 9 or z is kept for longer names: 89 is followed by 9000, yz by zaaa.
+        let leading = suffix.chars().take_while(|c| *c == last).count();
+        let mut rest = suffix.chars().skip(leading);
+        let before_last = char::from_u32(u32::from(last).saturating_sub(1));
+        if rest.next() == before_last && before_last.is_some() && rest.all(|c| c == last) {
+            let nines = leading.saturating_add(1);
+            let zeroes = suffix.len().saturating_add(2).saturating_sub(nines);
+            ways.push(last.to_string().repeat(nines) + &first.to_string().repeat(zeroes));
+        }
+        ways
+    }
+}
+
+const OF_ITS_OWN: &str = "if it is an image of its own, give it under a name without a number";
+
+/// The length of all pieces but the last, and that of the last.
+fn check_lengths(all: &[PathBuf]) -> Result<(u64, u64)> {
+    let len_of = |path: &PathBuf| {
+        let meta = path.metadata().map_err(|e| Error::io(format!("looking at {}", shown(path)), e));
+        meta.map(|meta| meta.len())
+    };
+    let [first, .., last] = all else { return Ok((0, 0)) };
+    let len = len_of(first)?;
+    for path in all {
+        let found = len_of(path)?;
+        let is_last = path == last;
+        if found == len || is_last && (1..len).contains(&found) {
+            continue;
+        }
+        let allowed = if is_last { format!("1 to {len}") } else { len.to_string() };
+        let message = format!(
+            "{}, a piece of the image, has {found} bytes; {allowed} are allowed, for the first has {len}",
+            shown(path)
+        );
+        return Err(Error::corrupt("split.length", message).with_hint(OF_ITS_OWN));
+    }
+    Ok((len, len_of(last)?))
+}
+
+/// What a file begins as.
+#[derive(Debug, PartialEq, Eq)]
+enum Beginning {
+    Luks,
+    Format(Format),
+    Foreign(&'static str),
+    Table,
+    Md,
+    Lvm,
+}
+
+impl Beginning {
+    /// `None` where the file begins as nothing that is known, as the middle of an image does.
+    fn of(path: &Path) -> Result<Option<Self>> {
+        let file = FileSource::open(path)?;
+        let look = Peek::new(&file);
+        let luks = [b"LUKS\xba\xbe", b"SKUL\xba\xbe"];
+        if luks.iter().any(|magic| look.has(*magic, 0)) {
+            return Ok(Some(Self::Luks));
+        }
+        if let Some(format) = known(&look) {
+            return Ok(Some(Self::Format(format)));
+        }
+        if let Some(foreign) = foreign::unread(&look) {
+            return Ok(Some(Self::Foreign(foreign.name)));
+        }
+        // The magic of md's superblocks at the start, and that of LVM's labels.
+        let md = 0xa92b_4efc_u32.to_le_bytes();
+        if look.has(&md, 0) || look.has(&md, 4096) {
+            return Ok(Some(Self::Md));
+        }
+        if [0, 512, 1024, 1536].iter().any(|at| look.has(b"LABELONE", *at)) {
+            return Ok(Some(Self::Lvm));
+        }
+        let sector: [u8; 512] = look.bytes(0).unwrap_or([0; 512]);
+        let (entries, _) = sector.get(446..510).unwrap_or_default().as_chunks::<16>();
+        let is_table = sector.ends_with(&[0x55, 0xaa])
+            && entries.iter().all(|entry| matches!(entry[0], 0 | 0x80))
+            && entries.iter().any(|entry| entry[12..] != [0; 4]);
+        Ok(is_table.then_some(Self::Table))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+
+    fn series(name: &str) -> Series {
+        Series::of(name).into_iter().next().unwrap()
+    }
+
+    #[test]
+    fn numbers_follow_as_the_programs_count() {
+        for (name, follow) in [
+            ("x.001", ["002", "-"]),
+            ("x.009", ["010", "-"]),
+            ("x.999", ["1000", "-"]),
+            ("x.89", ["90", "9000"]),
+            ("x.9899", ["9900", "990000"]),
+            ("x.az", ["ba", "-"]),
+            ("x.yz", ["za", "zaaa"]),
+            ("x.zyzz", ["zzaa", "zzaaaa"]),
+        ] {
+            let series = series(name);
+            let mut found = series.after(&series.suffix);
+            found.resize(2, "-".into());
+            assert_eq!(found, follow, "{name}");
+        }
+        assert!(series("x.zz").after("zz").is_empty());
+    }
+
+    #[test]
+    fn what_is_no_piece_has_no_series() {
+        for name in ["disk", "disk.raw2x", "disk.1", "7", ".001", "disk.img.1234567"] {
+            let ways = Series::of(name);
+            assert!(ways.iter().all(|way| !way.is_dotted()), "{name}: {ways:?}");
+        }
+        assert_eq!(Series::of("x.1000").iter().map(|way| way.width).collect::<Vec<_>>(), [4, 3, 2]);
+        assert_eq!(Series::of("xaa").iter().map(|way| way.stem.as_str()).collect::<Vec<_>>(), ["x"]);
+    }
+
+    struct Dir(tempfile::TempDir);
+
+    impl Dir {
+        fn new(files: &[(&str, &[u8])]) -> Self {
+            let dir = Self(tempfile::tempdir().unwrap());
+            files.iter().for_each(|(name, bytes)| std::fs::write(dir.path(name), bytes).unwrap());
+            dir
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.0.path().join(name)
+        }
+
+        /// The names of the pieces; `-` for an image of its own.
+        fn names(&self, given: &str) -> String {
+            let Some(pieces) = pieces(&self.path(given), &[]).unwrap() else { return "-".into() };
+            let names = pieces.all.iter().map(|path| path.file_name().unwrap().to_str().unwrap().to_owned());
+            names.collect::<Vec<_>>().join(" ")
+        }
+
+        fn refused(&self, given: &str) -> (ErrorKind, String) {
+            let e = pieces(&self.path(given), &[]).err().unwrap();
+            (e.kind(), e.to_string())
+        }
+    }
+
+    #[test]
+    fn any_piece_leads_to_all_of_them() {
+        for names in [
+            ["e.001", "e.002", "e.003"],
+            ["e.000", "e.001", "e.002"],
+            ["e.00", "e.01", "e.02"],
+            ["e.0001", "e.0002", "e.0003"],
+            ["e.aa", "e.ab", "e.ac"],
+            ["part-aa", "part-ab", "part-ac"],
+            ["xaa", "xab", "xac"],
+            ["x00", "x01", "x02"],
+        ] {
+            let dir =
+                Dir::new(&[(names[0], b"LUKS\xba\xbe.."), (names[1], &[2; 8]), (names[2], b"last"), ("e.txt", b"")]);
+            for given in names {
+                assert_eq!(dir.names(given), names.join(" "), "{given}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_gap_is_named() {
+        for (names, missing) in [
+            (["e.001", "e.002", "e.004"], "e.003"),
+            (["e.001", "e.003", "e.004"], "e.002"),
+            (["e.aa", "e.ab", "e.ad"], "e.ac"),
+            (["e.aa", "e.ac", "e.ad"], "e.ab"),
+            (["e.002", "e.003", "e.004"], "e.001"),
+            (["xaa", "xab", "xad"], "xac"),
+        ] {
+            let dir = Dir::new(&names.map(|name| (name, b"abcd".as_slice())));
+            for given in names {
+                let (kind, said) = dir.refused(given);
+                assert_eq!(kind, ErrorKind::InvalidInput);
+                assert!(said.contains(missing), "{given}: {said}");
+            }
+        }
+        assert!(Dir::new(&[("e.002", b"abcd")]).refused("e.002").1.contains("e.001"));
+    }
+
+    #[test]
+    fn a_piece_of_another_length_is_named() {
+        for (lengths, wrong) in
+            [([4, 3, 4], "e.002 "), ([4, 4, 5], "e.003 "), ([4, 4, 0], "e.003 "), ([4, 8, 4], "e.002 ")]
+        {
+            let [a, b, c] = lengths.map(|len| vec![1; len]);
+            let dir = Dir::new(&[("e.001", &a), ("e.002", &b), ("e.003", &c)]);
+            let (kind, said) = dir.refused("e.001");
+            assert_eq!(kind, ErrorKind::Corrupt);
+            assert!(said.contains(wrong.trim()) && said.contains("are allowed, for the first has 4"), "{said}");
+        }
+    }
+
+    #[test]
+    fn images_of_their_own_stay_so() {
+        let luks: &[u8] = b"LUKS\xba\xbe..";
+        let dir = Dir::new(&[("disk.01", luks), ("disk.02", luks), ("disk.31", luks)]);
+        assert_eq!(["disk.01", "disk.02", "disk.31"].map(|name| dir.names(name)), ["disk.01", "-", "-"]);
+        let dir = Dir::new(&[("disk.02", luks), ("disk.2024", b"data"), ("disk.aa", luks), ("disk.gz", b"data")]);
+        let found = ["disk.02", "disk.2024", "disk.aa", "disk.gz"].map(|name| dir.names(name));
+        assert_eq!(found, ["-", "-", "-", "-"]);
+        let dir = Dir::new(&[("disk.001", luks), ("disk.002", b"data....")]);
+        let apart = dir.path("disk.002");
+        assert_eq!(pieces(&dir.path("disk.001"), &[&apart]).unwrap().unwrap().all.len(), 1);
+        assert_eq!(dir.names("disk.001"), "disk.001 disk.002");
+    }
+}
