@@ -51,6 +51,7 @@ use crate::limits;
 
 /// A container format that is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Format {
     /// No container: the file is the disk.
     Raw,
@@ -160,6 +161,7 @@ impl Options {
 }
 
 /// An opened container.
+#[non_exhaustive]
 pub struct Opened {
     /// The format that was named or detected.
     pub format: Format,

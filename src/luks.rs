@@ -16,7 +16,7 @@ mod fingerprint;
 mod json;
 pub mod metadata;
 #[cfg(feature = "unlock")]
-pub mod reencrypt;
+pub(crate) mod reencrypt;
 #[cfg(feature = "serde")]
 pub mod report;
 #[cfg(feature = "unlock")]
