@@ -3,7 +3,7 @@
 #[cfg(feature = "unlock")]
 pub(crate) mod aead;
 #[cfg(feature = "unlock")]
-pub(crate) mod af;
+pub mod af;
 #[cfg(feature = "unlock")]
 pub mod cipher;
 pub mod hash;
