@@ -10,10 +10,10 @@
 
 mod buffer;
 pub mod hash;
-pub mod journal;
+mod journal;
 pub mod output;
 mod room;
-pub mod target;
+mod target;
 
 use std::io::Write;
 use std::num::NonZeroUsize;
@@ -27,6 +27,9 @@ use crate::progress::Progress;
 use crate::volume::{Missing, Volume};
 use buffer::{Chunk, Pool};
 use hash::Hashers;
+
+pub use journal::Identity;
+pub use target::{Direct, Sparse};
 
 /// Bytes that a worker reads, decrypts and writes at a time: they fit the second-level cache of one core.
 pub const CHUNK: usize = 512 << 10;

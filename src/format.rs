@@ -64,6 +64,7 @@ use parent::Kin;
 
 /// A container format that is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Format {
     /// No container: the file is the disk.
     Raw,
@@ -179,6 +180,7 @@ impl Options {
 }
 
 /// An opened container.
+#[non_exhaustive]
 pub struct Opened {
     /// The format that was named or detected.
     pub format: Format,

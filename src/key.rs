@@ -14,6 +14,7 @@ use crate::secret::{Passphrase, SecretBytes};
 
 /// How a passphrase was made from the saved bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum KeyRule {
     /// The bytes as they are.
     AsIs,
@@ -50,6 +51,7 @@ impl KeyRule {
 }
 
 /// A passphrase to try, and where it comes from.
+#[non_exhaustive]
 pub struct Candidate {
     /// How it was made.
     pub rule: KeyRule,

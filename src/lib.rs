@@ -63,6 +63,7 @@ pub mod locate;
 pub mod luks;
 #[cfg(feature = "nbd")]
 pub mod nbd;
+#[doc(hidden)]
 pub mod num;
 pub mod progress;
 #[cfg(feature = "unlock")]

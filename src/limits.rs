@@ -190,11 +190,27 @@ pub struct Limits {
     pub kdf_time: Duration,
 }
 
+/// Bytes of memory that the machine has.
+#[cfg(feature = "unlock")]
+pub(crate) fn memory() -> u64 {
+    let info = rustix::system::sysinfo();
+    // On machines of 32 bits these fields are narrower.
+    #[allow(clippy::useless_conversion)]
+    let total = u64::from(info.totalram);
+    total.saturating_mul(info.mem_unit.into())
+}
+
 impl Limits {
     /// 4 GiB: what cryptsetup itself caps Argon2 at (`DEFAULT_LUKS2_MEMORY_KB` may be set up to it).
     pub const KDF_MEMORY: u64 = 4 << 30;
     /// Ten minutes: three hundred times what cryptsetup aims at when it makes a keyslot.
     pub const KDF_TIME: Duration = Duration::from_secs(600);
+
+    /// The defaults on this machine.
+    #[cfg(feature = "unlock")]
+    pub fn for_this_machine() -> Self {
+        Self::for_memory(memory())
+    }
 
     /// The defaults on a machine with `memory` bytes: no key derivation takes more than three quarters of it.
     pub fn for_memory(memory: u64) -> Self {

@@ -17,7 +17,7 @@ mod json;
 pub mod layer;
 pub mod metadata;
 #[cfg(feature = "unlock")]
-pub mod reencrypt;
+pub(crate) mod reencrypt;
 #[cfg(feature = "serde")]
 pub mod report;
 #[cfg(feature = "unlock")]

@@ -43,6 +43,7 @@ pub struct Options {
 
 /// What was found on a disk.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Scan {
     /// The containers, in the order of their starts.
     pub containers: Vec<Container>,
@@ -64,6 +65,7 @@ impl Scan {
 /// A part of the disk that could not be read.
 #[derive(Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
 pub struct Unreadable {
     /// How many bytes in all.
     pub bytes: u64,
@@ -76,6 +78,7 @@ pub struct Unreadable {
 
 /// A LUKS container, or what is left of one.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Container {
     /// Where it starts on the disk, in bytes. `None` where only a secondary copy was found that does not tell.
     pub start: Option<u64>,
@@ -87,6 +90,7 @@ pub struct Container {
 
 /// What a header calls itself. [`Container::open`] gives all that it says.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Opened {
     /// The on-disk format.
     pub version: Version,
@@ -132,6 +136,7 @@ impl Container {
 
 /// A header copy on the disk.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Copy {
     /// Where it lies on the disk, in bytes.
     pub offset: u64,

@@ -21,6 +21,7 @@ use crate::io::{Peek, ReadAt, Window};
 
 /// Which kind of table a disk has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Scheme {
     /// A GUID partition table (UEFI specification, chapter 5).
     Gpt,
@@ -88,6 +89,7 @@ impl fmt::Display for Kind {
 
 /// One partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Entry {
     /// Its number, as Linux numbers it.
     pub number: u32,
@@ -149,6 +151,7 @@ impl fmt::Display for Entry {
 
 /// A disk's partition table.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Table {
     /// Which kind it is.
     pub scheme: Scheme,

@@ -61,6 +61,7 @@ pub struct Volume {
 
 /// Bytes that a data file lacks at its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Missing {
     /// How many.
     pub bytes: u64,

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use unluks::decrypt::output::OutputOptions;
-use unluks::decrypt::target::{Direct, Sparse};
+use unluks::decrypt::{Direct, Sparse};
 use unluks::format::Format;
 use unluks::volume::BadSectorPolicy;
 

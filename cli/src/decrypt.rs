@@ -7,9 +7,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use unluks::decrypt::hash::{Hashed, Wanted};
-use unluks::decrypt::journal::Identity;
 use unluks::decrypt::output::{self, Checked, Destination, Hashes, Written};
-use unluks::decrypt::{Job, Options};
+use unluks::decrypt::{Identity, Job, Options};
 use unluks::error::Condition;
 use unluks::locate::Place;
 use unluks::luks::findings::{Severity, findings};

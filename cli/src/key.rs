@@ -138,7 +138,7 @@ fn prompt() -> Result<SecretBytes> {
 }
 
 pub fn limits(args: &LimitArgs) -> Limits {
-    let mut limits = Limits::for_memory(unluks::decrypt::target::memory());
+    let mut limits = Limits::for_this_machine();
     limits.kdf_memory = args.max_kdf_memory.unwrap_or(limits.kdf_memory);
     limits.kdf_time = args.max_kdf_time.unwrap_or(limits.kdf_time);
     limits

@@ -1,4 +1,6 @@
 //! Text as any POSIX shell takes it, that no terminal obeys.
+//!
+//! Not the crate `shlex`: it lets control characters through, and these words go to a terminal, too.
 
 use std::fmt::Write;
 use std::os::unix::ffi::OsStrExt;

@@ -26,6 +26,7 @@ pub struct PlanOptions {
 
 /// What is to be made, in this order.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Plan {
     /// The secret's attributes; `None` where the image is not encrypted. Its id is that of the old one.
     pub secret: Option<SecretInfo>,
@@ -43,6 +44,7 @@ pub struct Plan {
 
 /// Something that stands in the way, or comes back different.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Note {
     /// A stable code.
     pub rule: &'static str,

@@ -7,6 +7,7 @@ use crate::error::{Error, Result, escape};
 /// A hash function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum Hash {
     Sha1,
     Sha224,

@@ -31,6 +31,7 @@ const KERNEL_HASHES: &[(&str, Hash)] = &[("wp512", Hash::Whirlpool), ("rmd160", 
 
 /// A block cipher, or the primitives of a wide-block mode.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum CipherName {
     /// `cipher_null`: the data is stored as it is.
     Null,
@@ -56,6 +57,7 @@ pub enum CipherName {
 
 /// How a block cipher is applied to a sector.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Mode {
     /// XTS (IEEE 1619); the key is two keys of equal length.
     Xts,
@@ -73,6 +75,7 @@ pub enum Mode {
 
 /// How the IV of a sector is made from its number, which counts units of 512 bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum IvMode {
     /// The mode takes no IV.
     None,

@@ -24,6 +24,7 @@ const WAITING: usize = 2;
 /// A hash that examiners and checksum files use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum Algorithm {
     Md5,
     Sha1,

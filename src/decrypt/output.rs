@@ -509,6 +509,7 @@ fn note(journal: &mut Journal, target: &Target, step: u64) -> Result<()> {
 
 /// An output that is whole, and has no name yet. Dropped, it is removed.
 #[must_use]
+#[non_exhaustive]
 pub struct Written {
     /// Bytes of plaintext.
     pub bytes: u64,

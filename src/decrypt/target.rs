@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use super::{Sink, journal, lock, room};
 use crate::error::{Error, Result, shown};
 use crate::files::{self, Existing, Temp};
+use crate::limits::memory;
 use crate::num::to_u64;
 
 /// Zero plaintext becomes a hole in runs of at least this many bytes.
@@ -366,15 +367,6 @@ fn open_direct(temp: &Temp) -> Option<File> {
     let direct = OpenOptions::new().write(true).custom_flags(flags).open(temp.name()).ok()?;
     let id = |file: &File| file.metadata().ok().map(|m| (m.dev(), m.ino()));
     (id(&direct)? == id(temp.file())?).then_some(direct)
-}
-
-/// Bytes of memory that the machine has.
-pub fn memory() -> u64 {
-    let info = rustix::system::sysinfo();
-    // On machines of 32 bits these fields are narrower.
-    #[allow(clippy::useless_conversion)]
-    let total = u64::from(info.totalram);
-    total.saturating_mul(info.mem_unit.into())
 }
 
 #[cfg(test)]

@@ -56,6 +56,7 @@ impl State {
 /// What [`assess`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
 pub struct Data {
     /// How much of it is there.
     pub state: State,

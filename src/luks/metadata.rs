@@ -26,6 +26,7 @@ impl Version {
 
 /// A parsed and validated LUKS header.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Metadata {
     /// The on-disk format.
     pub version: Version,
@@ -87,6 +88,7 @@ impl fmt::Display for Role {
 
 /// One copy of the header, and whether it is good.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct HeaderCopy {
     /// Which copy it is.
     pub role: Role,
@@ -117,6 +119,7 @@ pub struct HeaderCopy {
 /// Something that the two header copies say differently.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
 pub struct Difference {
     /// The field of the binary header, or the path in the JSON area, such as `keyslots.0.kdf.time`.
     pub field: String,
@@ -128,6 +131,7 @@ pub struct Difference {
 
 /// A LUKS1 keyslot that is disabled. cryptsetup zeroes iterations and salt when it disables one.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DisabledKeyslot {
     /// Where its key material would lie.
     pub area: Area,
@@ -148,6 +152,7 @@ impl DisabledKeyslot {
 
 /// A keyslot.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Keyslot {
     /// What it holds.
     pub kind: KeyslotKind,
@@ -171,6 +176,7 @@ pub struct Area {
 
 /// What a keyslot holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum KeyslotKind {
     /// A volume key, split by the anti-forensic splitter and encrypted with a key that a KDF gives.
     Luks2(Luks2Keyslot),
@@ -185,6 +191,7 @@ pub enum KeyslotKind {
 
 /// The parameters of a keyslot that holds a volume key.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Luks2Keyslot {
     /// How the passphrase becomes the area key.
     pub kdf: Kdf,
@@ -200,6 +207,7 @@ pub struct Luks2Keyslot {
 
 /// A key derivation function and its parameters, as stored. Unlocking checks the ranges.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Kdf {
     /// PBKDF2 with HMAC.
     Pbkdf2 {
@@ -275,6 +283,7 @@ impl fmt::Debug for Bytes {
 /// The state of a reencryption, as its keyslot holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
 pub struct ReencryptKeyslot {
     /// `encrypt`, `reencrypt` or `decrypt`.
     pub mode: String,
@@ -344,6 +353,7 @@ impl Priority {
 
 /// A part of the data.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Segment {
     /// What it is.
     pub kind: SegmentKind,
@@ -369,6 +379,7 @@ impl Segment {
 
 /// What a segment is.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SegmentKind {
     /// Data encrypted by dm-crypt.
     Crypt(CryptSegment),
@@ -383,6 +394,7 @@ pub enum SegmentKind {
 
 /// The parameters of a segment that dm-crypt encrypted.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct CryptSegment {
     /// The cipher, as dm-crypt spells it.
     pub encryption: String,
@@ -397,6 +409,7 @@ pub struct CryptSegment {
 /// The dm-integrity layer of a segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
 pub struct Integrity {
     /// The integrity algorithm, such as `hmac(sha256)` or `aead`.
     #[cfg_attr(feature = "serde", serde(rename = "type"))]
@@ -411,6 +424,7 @@ pub struct Integrity {
 
 /// A digest: it proves that a volume key is the right one for its keyslots and segments.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Digest {
     /// How it is made.
     pub kind: DigestKind,
@@ -422,6 +436,7 @@ pub struct Digest {
 
 /// How a digest is made.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum DigestKind {
     /// PBKDF2 of the volume key.
     Pbkdf2 {
@@ -449,6 +464,7 @@ pub enum DigestKind {
 /// A token: how some other program gets at a passphrase.
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
 pub struct Token {
     /// Its type, such as `luks2-keyring`.
     #[cfg_attr(feature = "serde", serde(rename = "type"))]

@@ -242,7 +242,8 @@ fn report(read: Read, role: Role) -> (HeaderCopy, Option<Good>) {
 ///
 /// What is wrong with the copy, also that it cannot be read, is its [`HeaderCopy::error`]. It costs a read of `hdr_size`
 /// bytes at most.
-pub fn read_one(source: &(impl ReadAt + ?Sized), role: Role, offset: u64) -> HeaderCopy {
+#[cfg(feature = "unlock")]
+pub(crate) fn read_one(source: &(impl ReadAt + ?Sized), role: Role, offset: u64) -> HeaderCopy {
     report(read_copy(source, role, offset), role).0
 }
 

@@ -236,7 +236,7 @@ impl Text {
         }
         self.head("Tokens")?;
         for t in &r.tokens {
-            let Numbered { id, item: Token { kind, keyslots, json: content } } = t;
+            let Numbered { id, item: Token { kind, keyslots, json: content, .. } } = t;
             writeln!(self.out, "  {HEAD}{id}{HEAD:#}  {}, for {}", escape(kind), list("keyslot", keyslots))?;
             self.members(Some(content), &["type", "keyslots"])?;
         }

@@ -89,6 +89,7 @@ impl KeyedHeader {
 
 /// A keyslot that opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Opened {
     /// The keyslot.
     pub keyslot: u32,
