@@ -22,6 +22,7 @@
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 
 mod android;
+mod below;
 mod cache;
 mod ewf;
 mod fields;

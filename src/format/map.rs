@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
+use super::below::Below;
 use super::cache::Cache;
-use super::parent::Below;
 use crate::error::{Error, Result};
 use crate::io::{Extent, ReadAt, check_range};
 use crate::num::{to_u64, to_usize};

@@ -7,13 +7,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use uuid::Uuid;
-
-use super::{Contents, Format, Opened, Options, Set, open_below, vhd, vhdx, vmdk};
+use super::below::Below;
+use super::{Contents, Format, Opened, Options, Set, open_below};
 use crate::error::{Error, Result, escape};
-use crate::io::{Extent, ReadAt};
+use crate::io::ReadAt;
 use crate::limits::CONTAINER_PARENTS_MAX;
-use crate::num::at_most;
 
 /// A file that was named besides the image: a parent, or a further disk of a set.
 #[derive(Clone)]
@@ -82,15 +80,11 @@ fn last_component(name: &str) -> &str {
 }
 
 /// What an image says of its parent.
-pub(super) enum Wanted {
+pub(super) enum Wanted<'a> {
     /// What it is called, and whether it is raw whatever it looks like.
-    Name { name: String, raw: bool },
-    /// VHD's unique id.
-    Vhd([u8; 16]),
-    /// VHDX's data_write_guid; one of these.
-    Vhdx(Vec<Uuid>),
-    /// VMDK's CID.
-    Vmdk(u32),
+    Name { name: &'a str, raw: bool },
+    /// What a file of the format has to have.
+    Proven { format: Format, by: &'a dyn Fn(&Arc<dyn ReadAt>) -> bool },
 }
 
 /// The files that an image may have as its parent.
@@ -106,7 +100,7 @@ impl Kin<'_> {
     }
 
     /// The parent that `wanted` describes, opened; `None` where no file that was named is it.
-    pub(super) fn parent(&self, wanted: &Wanted, notes: &mut Vec<String>) -> Result<Option<Below>> {
+    pub(super) fn parent(&self, wanted: &Wanted<'_>, notes: &mut Vec<String>) -> Result<Option<Below>> {
         let Some((n, format)) = self.find(wanted, notes)? else { return Ok(None) };
         if self.chain.len() >= CONTAINER_PARENTS_MAX {
             let message = format!("more than {CONTAINER_PARENTS_MAX} images lie on top of each other");
@@ -124,11 +118,11 @@ impl Kin<'_> {
         named.mark_used();
         notes.push(format!("on top of {}, a {} image with a disk of {} bytes", named.name, opened.format, disk.len()));
         notes.extend(opened.notes);
-        Ok(Some(Below { disk, start: 0 }))
+        Ok(Some(Below::new(disk)))
     }
 
     /// The number of the parent among the files, and its format where that is known.
-    fn find(&self, wanted: &Wanted, notes: &mut Vec<String>) -> Result<Option<(usize, Option<Format>)>> {
+    fn find(&self, wanted: &Wanted<'_>, notes: &mut Vec<String>) -> Result<Option<(usize, Option<Format>)>> {
         let by = |fits: &dyn Fn(&Named) -> bool| self.free().find(|(_, named)| fits(named)).map(|(n, _)| n);
         Ok(match wanted {
             Wanted::Name { name, raw } => {
@@ -145,50 +139,7 @@ impl Kin<'_> {
                 ));
                 Some((n, format))
             }
-            Wanted::Vhd(id) => by(&|named| vhd::unique_id(&named.file) == Some(*id)).map(|n| (n, Some(Format::Vhd))),
-            Wanted::Vhdx(ids) => by(&|named| vhdx::data_write_guid(&named.file).is_some_and(|id| ids.contains(&id)))
-                .map(|n| (n, Some(Format::Vhdx))),
-            Wanted::Vmdk(cid) => by(&|named| vmdk::cid(&named.file) == Some(*cid)).map(|n| (n, Some(Format::Vmdk))),
+            Wanted::Proven { format, by: fits } => by(&|named| fits(&named.file)).map(|n| (n, Some(*format))),
         })
-    }
-}
-
-/// What a disk has where the image on top of it says nothing: the bytes of the parent, and zeroes behind its end.
-#[derive(Clone)]
-pub(super) struct Below {
-    disk: Arc<dyn ReadAt>,
-    start: u64,
-}
-
-impl Below {
-    /// The same from `start` on, for a part of the disk.
-    pub(super) fn from(&self, start: u64) -> Self {
-        Self { disk: Arc::clone(&self.disk), start: self.start.saturating_add(start) }
-    }
-
-    /// Fills `buf` from byte `offset` of the disk on.
-    pub(super) fn read(&self, buf: &mut [u8], offset: u64) -> Result<()> {
-        let at = self.start.saturating_add(offset);
-        let held = at_most(self.disk.len().saturating_sub(at), buf.len());
-        let (here, behind) = buf.split_at_mut(held);
-        behind.fill(0);
-        if here.is_empty() { Ok(()) } else { self.disk.read_exact_at(here, at).map_err(|e| e.within("the parent")) }
-    }
-
-    /// What lies at byte `offset` of the disk, `len` bytes of it at most.
-    pub(super) fn extent(&self, offset: u64, len: u64) -> Result<Extent> {
-        let at = self.start.saturating_add(offset);
-        if at >= self.disk.len() {
-            return Ok(Extent { len, zero: true });
-        }
-        let extent = self.disk.extent_at(at)?;
-        Ok(Extent { len: extent.len.min(len), ..extent })
-    }
-
-    pub(super) fn will_need(&self, offset: u64, len: u64) {
-        let at = self.start.saturating_add(offset);
-        if at < self.disk.len() {
-            self.disk.will_need(at, len);
-        }
     }
 }

@@ -15,10 +15,11 @@ use std::sync::Arc;
 use zerocopy::byteorder::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use super::below::Below;
 use super::cache::Pages;
 use super::fields;
 use super::map::{Layout, Mapped, Place, Run};
-use super::parent::{Below, Kin, Wanted};
+use super::parent::{Kin, Wanted};
 use crate::error::{Error, Hint, Result, escape};
 use crate::io::ReadAt;
 use crate::num::from_u32;
@@ -102,7 +103,7 @@ fn backing_file(file: &dyn ReadAt, header: &Header, kin: &Kin<'_>, notes: &mut V
     fields::fill(file, &mut name, at, "qed.backing_filename", "the name of the backing file")?;
     let name = String::from_utf8_lossy(&name).into_owned();
     let raw = header.features.get() & BACKING_FILE_RAW != 0;
-    kin.parent(&Wanted::Name { name: name.clone(), raw }, notes)?.ok_or_else(|| {
+    kin.parent(&Wanted::Name { name: &name, raw }, notes)?.ok_or_else(|| {
         let message = format!(
             "this image lies on top of {}, which is not followed: an image can name any file, and its maker would get to see it",
             escape(&name)

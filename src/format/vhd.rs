@@ -28,10 +28,12 @@ use uuid::Uuid;
 use zerocopy::byteorder::big_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use super::Format;
+use super::below::Below;
 use super::cache::Pages;
 use super::fields;
 use super::map::{Layout, Place, Run};
-use super::parent::{Below, Kin, Wanted};
+use super::parent::{Kin, Wanted};
 use crate::error::{Error, Hint, Result, escape};
 use crate::io::{ReadAt, Window};
 
@@ -201,7 +203,8 @@ fn open_dynamic(
 
 /// The parent of a differencing disk, out of the files that were named.
 fn parent(header: &DynamicHeader, at: u64, kin: &Kin<'_>, notes: &mut Vec<String>) -> Result<Below> {
-    kin.parent(&Wanted::Vhd(header.parent_unique_id), notes)?.ok_or_else(|| {
+    let by = |file: &Arc<dyn ReadAt>| unique_id(file) == Some(header.parent_unique_id);
+    kin.parent(&Wanted::Proven { format: Format::Vhd, by: &by }, notes)?.ok_or_else(|| {
         let name: Vec<u16> = header.parent_unicode_name.iter().map(|c| c.get()).take_while(|c| *c != 0).collect();
         let message = format!(
             "this is a differencing disk on top of {}, with the id {}, which is not followed; only the image itself is \

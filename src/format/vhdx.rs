@@ -26,10 +26,11 @@ use uuid::{Uuid, uuid};
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use super::below::Below;
 use super::cache::Pages;
 use super::fields;
 use super::map::{Layout, Mapped, Place, Run};
-use super::parent::{Below, Kin};
+use super::parent::Kin;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::{Peek, ReadAt};
 use crate::limits::{VHDX_LOCATOR_MAX, VHDX_LOG_MAX};

@@ -32,13 +32,14 @@ use std::sync::Arc;
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use super::below::Below;
 use super::cache::Pages;
 use super::fields;
 use super::joined::{Joined, Zeroes};
 use super::map::{Layout, Mapped, Place, Run};
-use super::parent::{Below, Kin, Wanted};
+use super::parent::{Kin, Wanted};
 use super::unpack::{Packing, unpack};
-use super::{Set, VMDK_DESCRIPTOR};
+use super::{Format, Set, VMDK_DESCRIPTOR};
 use crate::error::{Error, Hint, Result, escape};
 use crate::io::{Peek, ReadAt, Window};
 use crate::limits::CONTAINER_UNIT_MAX;
@@ -168,7 +169,10 @@ pub(super) fn open(file: Arc<dyn ReadAt>, kin: &Kin<'_>, notes: &mut Vec<String>
 fn parent(descriptor: &Descriptor, kin: &Kin<'_>, notes: &mut Vec<String>) -> Result<Option<Below>> {
     let Some(parent) = &descriptor.parent else { return Ok(None) };
     let found = match descriptor.parent_cid {
-        Some(cid) => kin.parent(&Wanted::Vmdk(cid), notes)?,
+        Some(wanted) => {
+            let by = |file: &Arc<dyn ReadAt>| cid(file) == Some(wanted);
+            kin.parent(&Wanted::Proven { format: Format::Vmdk, by: &by }, notes)?
+        }
         None => None,
     };
     found.map(Some).ok_or_else(|| {

@@ -131,7 +131,7 @@ fn mutated_images() {
         (Format::Vhdx, "vhdx", "", false, &[64 * K, 192 * K, 256 * K, 2048 * K, 2112 * K, 3072 * K]),
         (Format::Vdi, "vdi", "", false, &[256, 300, 512]),
         (Format::Parallels, "parallels", "", false, &[0, 64]),
-        (Format::Qed, "qed", "cluster_size=4k,table_size=1", false, &[0, 4 * K, 8 * K, 12 * K]),
+        (Format::Qed, "qed", "cluster_size=4k", false, &[0, 4 * K, 20 * K]),
         (Format::Qcow, "qcow", "", false, &[0, 48, 4 * K, 8 * K]),
         (Format::Vmdk, "vmdk", "subformat=monolithicSparse", false, &[512, 10752, 11264, 13 * K]),
         (Format::Vmdk, "vmdk", "subformat=streamOptimized", false, &[512, 10752, 11264, 64 * K]),

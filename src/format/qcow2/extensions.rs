@@ -4,8 +4,9 @@
 
 use super::{FEATURE_DATA_FILE, Header, HeaderV3};
 use crate::error::{Error, Hint, Result, escape};
+use crate::format::below::Below;
 use crate::format::cache::Pages;
-use crate::format::parent::{Below, Kin, Wanted};
+use crate::format::parent::{Kin, Wanted};
 
 const EXTENSION_END: u32 = 0;
 const EXTENSION_CRYPT_HEADER: u32 = 0x0537_be77;
@@ -121,7 +122,7 @@ impl Extensions {
         let format = self.backing_format.map(|(at, len)| text(pages, at, len));
         // A guest writes the first bytes of a raw disk: what they look like does not count then.
         let raw = format.is_some_and(|format| format == "raw");
-        let found = kin.parent(&Wanted::Name { name: name.clone(), raw }, notes)?;
+        let found = kin.parent(&Wanted::Name { name: &name, raw }, notes)?;
         found.map(Some).ok_or_else(|| {
             let name = escape(&name);
             let message = format!("the image builds on a backing file, {name}, which is not followed; {WHY}");

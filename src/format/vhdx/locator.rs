@@ -8,13 +8,17 @@
 //!
 //! Keys and values are UTF-16; their offsets count from the locator's start, their lengths are in bytes.
 
+use std::sync::Arc;
+
 use uuid::Uuid;
 use zerocopy::FromBytes;
 use zerocopy::byteorder::little_endian::{U16, U32};
 
+use super::data_write_guid;
 use crate::error::{Error, Hint, Result, escape};
-use crate::format::fields;
-use crate::format::parent::{Below, Kin, Wanted};
+use crate::format::below::Below;
+use crate::format::parent::{Kin, Wanted};
+use crate::format::{Format, fields};
 use crate::io::ReadAt;
 use crate::num::to_usize;
 
@@ -59,7 +63,8 @@ impl Locator {
 
     /// The parent, out of the files that were named.
     pub(super) fn find(&self, kin: &Kin<'_>, notes: &mut Vec<String>) -> Result<Below> {
-        kin.parent(&Wanted::Vhdx(self.linkage.clone()), notes)?.ok_or_else(|| {
+        let by = |file: &Arc<dyn ReadAt>| data_write_guid(file).is_some_and(|id| self.linkage.contains(&id));
+        kin.parent(&Wanted::Proven { format: Format::Vhdx, by: &by }, notes)?.ok_or_else(|| {
             let name = if self.path.is_empty() { "a parent".into() } else { escape(&self.path) };
             let ids: Vec<String> = self.linkage.iter().map(Uuid::to_string).collect();
             let id = if ids.is_empty() { String::new() } else { format!(" with the data write GUID {}", ids.join(" or ")) };
