@@ -14,7 +14,7 @@ use unluks::{Error, Result, json};
 
 use crate::args::ScanArgs;
 use crate::progress::ProgressView;
-use crate::source::{Disk, WithinFile, shown};
+use crate::source::{self, Disk, WithinFile};
 
 pub fn run(args: &ScanArgs) -> Result<ExitCode> {
     let disk = Disk::open(&args.source())?;
@@ -41,7 +41,7 @@ pub fn run(args: &ScanArgs) -> Result<ExitCode> {
             writeln!(err, "warning: {} bytes could not be read, the first at byte {}: {}", u.bytes, u.first, u.error);
     }
     let Disk { disk, format, sector_size, with, .. } = &disk;
-    let options = FindOptions { name: shown(&args.image), with: with.clone(), ..FindOptions::default() };
+    let options = FindOptions { name: source::shown(&args.image), with: with.clone(), ..FindOptions::default() };
     let ways = &ways(disk, *sector_size, &options).map_err(|e| e.within_file(&args.image))?;
     if ways.more && !args.quiet {
         let _ = writeln!(err, "warning: not all partitions and volumes were looked at: there are too many");

@@ -218,6 +218,7 @@ fn whole(file: &Arc<dyn ReadAt>) -> Found {
         file: Arc::clone(file),
         place: Place::File(Arc::clone(file)),
         format: Format::Raw,
+        snapshots: Vec::new(),
         notes: Vec::new(),
         layers: Vec::new(),
     }
