@@ -25,6 +25,11 @@ pub const STRIPES: u32 = 4000;
 pub const REENCRYPT_BLOCK_MAX: u64 = 1 << 20;
 /// The largest passphrase or key file, as cryptsetup reads it (`DEFAULT_KEYFILE_SIZE_MAXKB`).
 pub const KEYFILE_SIZE_MAX: usize = 8 << 20;
+/// A saved key is taken for text up to this size: the longest volume key as hex in a table is not a tenth of it.
+pub const KEY_TEXT_MAX: usize = 64 << 10;
+/// How many forms of a saved key are tried, the likeliest first: each costs a key derivation for each keyslot. The most
+/// that a text of several lines gives is fewer.
+pub const KEY_FORMS_MAX: usize = 64;
 /// The most lanes Argon2 may ask for: one thread each. cryptsetup writes 4 at most.
 pub const ARGON2_LANES_MAX: u32 = 64;
 /// The largest disk that a container may declare: VHDX's own limit, and larger than any volume of OpenStack. A few

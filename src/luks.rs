@@ -18,6 +18,8 @@ pub mod metadata;
 #[cfg(feature = "unlock")]
 pub mod reencrypt;
 #[cfg(feature = "unlock")]
+pub mod token;
+#[cfg(feature = "unlock")]
 pub mod unlock;
 pub mod v1;
 pub mod v2;

@@ -236,10 +236,11 @@ pub struct KeyArgs {
     /// Take this many bytes of --key-file
     #[arg(long, value_name = "BYTES", requires = "key_file", value_parser = size)]
     pub keyfile_size: Option<u64>,
-    /// A passphrase: the file's first line, without its newline
+    /// A passphrase: the file's first line, without its newline, LF or CRLF
     #[arg(long, value_name = "FILE", group = "key_source")]
     pub passphrase_file: Option<PathBuf>,
-    /// A key saved nobody knows how: tries it as it is, hexlified, without its newline, un-hexed, base64-decoded
+    /// A key saved nobody knows how: tries it as it is, hexlified, without its newline, un-hexed, base64-decoded, as a
+    /// recovery key, in other encodings, out of JSON or a table, and says which it was
     #[arg(long, value_name = "FILE", group = "key_source")]
     pub key: Option<PathBuf>,
     /// The volume key itself, in place of a passphrase
@@ -263,7 +264,7 @@ pub struct LimitArgs {
     /// The most memory that a key derivation may take [default: 4GiB, or three quarters of the machine's]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub max_kdf_memory: Option<u64>,
-    /// The time that all key derivations together may take, as estimated before they start [default: 10m]
+    /// The time that all key derivations together may take; each is estimated before it starts [default: 10m]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub max_kdf_time: Option<Duration>,
 }

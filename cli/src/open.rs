@@ -7,7 +7,7 @@ use unluks::{Error, Image, ReadAt, Result, UnlockedImage, Volume};
 
 use crate::args::{KeyArgs, LimitArgs, SourceArgs};
 use crate::backup::{self, InBackup};
-use crate::key;
+use crate::key::{self, Saying};
 use crate::source::{Source, is_dash};
 
 /// An image whose header was read and validated, with the files and the backup that it comes from.
@@ -77,7 +77,8 @@ impl Opened {
         }
         let material = key::read(key, self.stdin_is_image, self.backup.as_ref())?;
         let options = key::options(self.allow_foreign_segments, key, limits);
-        let unlocked = key::unlock(&self.image, material, &options, quiet).map_err(|e| self.source.named(e))?;
+        let unlocked = key::unlock(&self.image, material, &options, &Saying { image: self.source.shown(), quiet })
+            .map_err(|e| self.source.named(e))?;
         for passed_over in unlocked.passed_over().iter().filter(|_| !quiet) {
             let _ = writeln!(anstream::stderr(), "warning: a keyslot was passed over: {passed_over}");
         }

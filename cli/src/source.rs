@@ -137,6 +137,11 @@ impl Source {
         Ok(Self { name: args.image.clone(), header_name, file, segments, found, header, pipe, inputs })
     }
 
+    /// The image's name, as errors have it.
+    pub fn shown(&self) -> String {
+        shown(&self.name)
+    }
+
     /// The image's name in front of an error of it.
     pub fn named(&self, e: Error) -> Error {
         e.within_file(&self.name)

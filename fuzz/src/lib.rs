@@ -368,10 +368,11 @@ pub fn key_guess(data: &[u8]) -> bool {
     let key = Key::guess(&saved).unwrap();
     let candidates = key.candidates();
     assert_eq!(candidates[0].passphrase.expose(), data);
-    assert!(candidates.len() <= 8);
+    assert!(candidates.len() <= unluks::limits::KEY_FORMS_MAX);
     for (n, c) in candidates.iter().enumerate() {
         assert!(candidates[..n].iter().all(|d| d.passphrase.expose() != c.passphrase.expose()), "tried twice");
     }
+    let _ = unluks::key::Seen::of(&saved);
     let payload = Key::barbican(&saved).unwrap();
     let hex: String = data.iter().map(|b| format!("{b:02x}")).collect();
     assert_eq!(payload.candidates()[0].passphrase.expose(), hex.as_bytes());
