@@ -2,6 +2,7 @@
 
 mod foreign;
 mod open;
+mod plain;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use crate::secret::VolumeKey;
 use crate::volume::{Volume, VolumeOptions};
 
 pub use open::OpenOptions;
+pub use plain::PlainOptions;
 
 /// A LUKS image whose header was read and validated.
 ///

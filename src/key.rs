@@ -8,16 +8,20 @@ mod codec;
 mod fill;
 mod guess;
 mod payload;
+mod plain;
 mod qnap;
 mod recovery;
 mod rule;
 mod seen;
 mod text;
+mod volume;
 
 use std::io::Read;
 
+pub use plain::{PlainHash, raw_key};
 pub use rule::{KeyRule, Step};
 pub use seen::Seen;
+pub use volume::{DmTable, VolumeKeyForm, volume_key_forms};
 
 use crate::error::{Error, Hint, Result};
 use crate::limits::KEYFILE_SIZE_MAX;

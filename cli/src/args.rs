@@ -2,6 +2,7 @@
 
 #[cfg(feature = "openstack")]
 pub mod fetch;
+pub mod plain;
 #[cfg(feature = "nbd")]
 pub mod serve;
 
@@ -31,6 +32,7 @@ pub enum Command {
     Inspect(InspectArgs),
     Decrypt(DecryptArgs),
     Scan(ScanArgs),
+    TestKey(TestKeyArgs),
     RestorePlan(RestorePlanArgs),
     #[cfg(feature = "nbd")]
     Serve(ServeCommand),
@@ -69,6 +71,8 @@ pub struct DecryptArgs {
     #[command(flatten)]
     pub limits: LimitArgs,
     #[command(flatten)]
+    pub plain: plain::PlainArgs,
+    #[command(flatten)]
     pub part: PartArgs,
     #[command(flatten)]
     pub out: OutArgs,
@@ -101,6 +105,55 @@ pub struct ScanArgs {
     pub progress: ProgressKind,
 }
 
+/// Says whether a key opens images, keyslot by keyslot, and reads none of their data; exits with 3 where one stays closed
+#[derive(Args)]
+pub struct TestKeyArgs {
+    /// The images, or directories of backups by unluks fetch
+    #[arg(value_name = "IMAGE", required = true)]
+    pub images: Vec<PathBuf>,
+    /// Take the header from this file
+    #[arg(long, value_name = "FILE")]
+    pub header: Option<PathBuf>,
+    /// The partition, by number, label or UUID
+    #[arg(long, value_name = "N|LABEL|UUID", conflicts_with = "offset")]
+    pub partition: Option<String>,
+    /// The volume of LVM
+    #[arg(long, value_name = "VG/LV", conflicts_with = "offset")]
+    pub volume: Option<String>,
+    /// Where the LUKS container starts
+    #[arg(long, value_name = "BYTES", value_parser = size)]
+    pub offset: Option<u64>,
+    /// Print a line of JSON for each image
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub key: KeyArgs,
+    #[command(flatten)]
+    pub limits: LimitArgs,
+}
+
+impl TestKeyArgs {
+    /// One of the images as a source.
+    pub fn source(&self, image: &std::path::Path) -> SourceArgs {
+        SourceArgs {
+            image: image.to_owned(),
+            header: self.header.clone(),
+            force_header: false,
+            format: None,
+            max_size: None,
+            partition: self.partition.clone(),
+            with: Vec::new(),
+            volume: self.volume.clone(),
+            offset: self.offset,
+            force_offset: false,
+            // No data is read.
+            allow_truncated: true,
+            allow_foreign_segments: false,
+            headerless: false,
+        }
+    }
+}
+
 impl ScanArgs {
     /// The whole disk as a source.
     pub fn source(&self) -> SourceArgs {
@@ -118,6 +171,7 @@ impl ScanArgs {
             force_offset: false,
             allow_truncated: false,
             allow_foreign_segments: false,
+            headerless: false,
         }
     }
 
@@ -172,6 +226,8 @@ pub struct ServeCommand {
     pub key: KeyArgs,
     #[command(flatten)]
     pub limits: LimitArgs,
+    #[command(flatten)]
+    pub plain: plain::PlainArgs,
     #[command(flatten, next_help_heading = "Server")]
     pub serve: serve::ServeArgs,
 }
@@ -216,6 +272,9 @@ pub struct SourceArgs {
     /// Take data that cryptsetup would not: segments that are not encrypted, or several, without a reencryption
     #[arg(long)]
     pub allow_foreign_segments: bool,
+    /// No header is looked for: there is none.
+    #[arg(skip)]
+    pub headerless: bool,
 }
 
 /// Where the key is. In each of these, FILE may be - for the standard input, or /dev/fd/N.
@@ -243,7 +302,7 @@ pub struct KeyArgs {
     /// recovery key, in other encodings, out of JSON or a table, and says which it was
     #[arg(long, value_name = "FILE", group = "key_source")]
     pub key: Option<PathBuf>,
-    /// The volume key itself, in place of a passphrase
+    /// The volume key itself, in place of a passphrase: raw, hex, luksDump's text, or a line of dmsetup table --showkeys
     #[arg(long, value_name = "FILE", group = "key_source")]
     pub volume_key_file: Option<PathBuf>,
     /// One more passphrase, taken like --key-file: an unfinished reencryption may want two

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use unluks::files::{Inputs, Role};
-use unluks::key::{Seen, read_first_line, read_key_file};
+use unluks::key::{Seen, VolumeKeyForm, read_first_line, read_key_file, volume_key_forms};
 use unluks::luks::unlock::{UnlockOptions, cost};
-use unluks::{Error, ErrorKind, Image, Key, Limits, Result, SecretBytes, UnlockedImage, VolumeKey};
+use unluks::{Error, ErrorKind, Image, Key, Limits, Passphrase, Result, SecretBytes, UnlockedImage, VolumeKey};
 
 use crate::args::{KeyArgs, LimitArgs};
 use crate::backup::InBackup;
@@ -24,7 +24,8 @@ pub enum Material {
     Ask {
         also: Option<Key>,
     },
-    VolumeKey(VolumeKey),
+    /// The volume keys that a file may stand for.
+    VolumeKey(Vec<VolumeKeyForm>),
 }
 
 /// Passphrases, and what is known of them.
@@ -122,7 +123,7 @@ fn read_first(args: &KeyArgs, stdin_is_image: bool, backup: Option<&InBackup>) -
         return Ok(Material::Passphrases(Passphrases { key, guessed: true, seen }));
     }
     if let Some(path) = &args.volume_key_file {
-        return Ok(Material::VolumeKey(VolumeKey(all(path)?)));
+        return volume_key_forms(all(path)?.expose()).map(Material::VolumeKey).map_err(|e| e.within(shown(path)));
     }
     if let Some(key) = backup.map(InBackup::key).transpose()?.flatten() {
         return Ok(plain(key, None));
@@ -158,18 +159,15 @@ pub struct Saying {
 }
 
 /// Opens the image, and says on the standard error how.
-pub fn unlock(image: &Image, material: Material, options: &UnlockOptions, saying: &Saying) -> Result<UnlockedImage> {
+pub fn unlock(image: &Image, material: &Material, options: &UnlockOptions, saying: &Saying) -> Result<UnlockedImage> {
     let mut err = anstream::stderr();
     match material {
-        Material::VolumeKey(key) => image.unlock_with_volume_key(key, options),
-        Material::Passphrases(passphrases) => unlock_with(image, &passphrases, options, saying.quiet),
+        Material::VolumeKey(forms) => unlock_with_volume_key(image, forms, options, saying.quiet),
+        Material::Passphrases(passphrases) => unlock_with(image, passphrases, options, saying.quiet),
         Material::Ask { also } => {
             for attempt in 1.. {
-                let mut key = Key::line(prompt::ask(&saying.image)?)?;
-                if let Some(also) = &also {
-                    key = key.and(also.try_clone()?);
-                }
-                let passphrases = Passphrases { key, guessed: false, seen: None };
+                let also = also.as_ref().map(Key::try_clone).transpose()?;
+                let passphrases = ask_once(&saying.image, also)?;
                 match unlock_with(image, &passphrases, options, saying.quiet) {
                     Err(e) if e.kind() == ErrorKind::WrongKey && attempt < ATTEMPTS => {
                         let _ = writeln!(err, "{}", crate::hint::line(&e));
@@ -180,6 +178,84 @@ pub fn unlock(image: &Image, material: Material, options: &UnlockOptions, saying
             Err(Error::invalid("nobody was asked"))
         }
     }
+}
+
+/// A passphrase that is typed, with these behind it.
+pub fn ask_once(image: &str, also: Option<Key>) -> Result<Passphrases> {
+    let typed = Key::line(prompt::ask(image)?)?;
+    let key = match also {
+        Some(also) => typed.and(also),
+        None => typed,
+    };
+    Ok(Passphrases { key, guessed: false, seen: None })
+}
+
+fn unlock_with_volume_key(
+    image: &Image,
+    forms: &[VolumeKeyForm],
+    options: &UnlockOptions,
+    quiet: bool,
+) -> Result<UnlockedImage> {
+    let mut wrong = None;
+    for form in forms {
+        match image.unlock_with_volume_key(VolumeKey::copy_of(form.key.expose())?, options) {
+            Ok(unlocked) => {
+                if !quiet {
+                    let _ = writeln!(anstream::stderr(), "opened with the volume key: {}", form.rule);
+                }
+                return Ok(unlocked);
+            }
+            // The last form is the one that the file has the shape of.
+            Err(e) if e.kind() == ErrorKind::WrongKey => wrong = Some(e),
+            Err(e) => return Err(e),
+        }
+    }
+    Err(wrong.unwrap_or_else(|| Error::invalid("no volume key was given")))
+}
+
+/// A key for data without keyslots.
+pub enum Saved {
+    /// It is to be hashed.
+    Passphrase(Passphrase),
+    /// Its first bytes are the key.
+    KeyFile(SecretBytes),
+    /// It is the volume key, in some form.
+    VolumeKey(SecretBytes),
+    /// Nobody knows how it was saved.
+    Unknown,
+}
+
+/// Reads the key for data without keyslots, as cryptsetup takes it for such: a key file through the standard input is
+/// hashed like a passphrase, another one is not.
+pub fn saved(args: &KeyArgs, stdin_is_image: bool, image: &str) -> Result<Saved> {
+    let all = |path: &Path| with_file(path, |f| read_key_file(f, 0, None));
+    if let Some(path) = &args.barbican_key {
+        let key = Key::barbican(&all(path)?)?;
+        let hex = key.candidates().first().ok_or_else(|| Error::invalid("the key is empty"))?;
+        return Passphrase::copy_of(hex.passphrase.expose()).map(Saved::Passphrase);
+    }
+    if let Some(path) = &args.key_file {
+        let size = args.keyfile_size.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+        let key = with_file(path, |f| read_key_file(f, args.keyfile_offset.unwrap_or(0), size))?;
+        return Ok(if is_dash(path) { Saved::Passphrase(Passphrase(key)) } else { Saved::KeyFile(key) });
+    }
+    if let Some(path) = &args.volume_key_file {
+        return all(path).map(Saved::VolumeKey);
+    }
+    if args.key.is_some() {
+        return Ok(Saved::Unknown);
+    }
+    let line = match &args.passphrase_file {
+        Some(path) => with_file(path, read_first_line)?,
+        None if std::io::stdin().is_terminal() || stdin_is_image => prompt::ask(image)?,
+        None => read_first_line(&mut stdin()?)?,
+    };
+    // Nothing would tell which of two is right: CR is what Windows puts before LF.
+    let line = match line.expose().strip_suffix(b"\r") {
+        Some(text) => SecretBytes::copy_of(text)?,
+        None => line,
+    };
+    Ok(Saved::Passphrase(Passphrase(line)))
 }
 
 fn unlock_with(image: &Image, given: &Passphrases, options: &UnlockOptions, quiet: bool) -> Result<UnlockedImage> {

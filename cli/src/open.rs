@@ -3,11 +3,13 @@
 use std::io::Write;
 
 use unluks::volume::VolumeOptions;
-use unluks::{Error, Image, ReadAt, Result, UnlockedImage, Volume};
+use unluks::{Error, Image, ReadAt, Result, UnlockedImage, Volume, VolumeKey};
 
+use crate::args::plain::{Kind, PlainArgs};
 use crate::args::{KeyArgs, LimitArgs, SourceArgs};
 use crate::backup::{self, InBackup};
 use crate::key::{self, Saying};
+use crate::plain;
 use crate::source::{Source, is_dash};
 
 /// An image whose header was read and validated, with the files and the backup that it comes from.
@@ -15,6 +17,8 @@ pub struct Opened {
     pub source: Source,
     pub backup: Option<InBackup>,
     pub image: Image,
+    /// The key of data without a header, which nothing proves.
+    unproven: Option<VolumeKey>,
     stdin_is_image: bool,
     force_header: bool,
     allow_truncated: bool,
@@ -30,7 +34,37 @@ impl Opened {
             backup.keep_from_outputs(&mut source);
         }
         let image = source.image().map_err(|e| backup::explain(backup.as_ref(), e))?;
-        Ok(Self {
+        Ok(Self::of(args, source, backup, image, None))
+    }
+
+    /// Opens the image, or data without a header where that is what the command line says it is.
+    pub fn open_as(args: &mut SourceArgs, plain: &PlainArgs, key: &KeyArgs, quiet: bool) -> Result<Self> {
+        if plain.kind == Kind::Luks {
+            return match plain.given() {
+                Some(flag) => Err(Error::invalid(format!("{flag} is for --type plain: a header says it"))),
+                None => Self::open(args),
+            };
+        }
+        if args.header.is_some() {
+            return Err(Error::invalid("--header gives a header, and --type plain is for data without one"));
+        }
+        args.headerless = true;
+        let source = Source::open(args)?;
+        let plain::Plain { image, key, notes } = plain::open(&source, plain, key, is_dash(&args.image))?;
+        for note in notes.iter().filter(|_| !quiet) {
+            let _ = writeln!(anstream::stderr(), "{note}");
+        }
+        Ok(Self::of(args, source, None, image, Some(key)))
+    }
+
+    fn of(
+        args: &SourceArgs,
+        source: Source,
+        backup: Option<InBackup>,
+        image: Image,
+        unproven: Option<VolumeKey>,
+    ) -> Self {
+        Self {
             stdin_is_image: is_dash(&args.image),
             force_header: args.force_header,
             allow_truncated: args.allow_truncated,
@@ -38,7 +72,8 @@ impl Opened {
             source,
             backup,
             image,
-        })
+            unproven,
+        }
     }
 
     /// Why the plaintext would be wrong, or not all of it: a foreign header, an image that is not as long as it was.
@@ -75,9 +110,13 @@ impl Opened {
         if let Some(doubt) = self.doubts().into_iter().next() {
             return Err(doubt);
         }
-        let material = key::read(key, self.stdin_is_image, self.backup.as_ref())?;
         let options = key::options(self.allow_foreign_segments, key, limits);
-        let unlocked = key::unlock(&self.image, material, &options, &Saying { image: self.source.shown(), quiet })
+        if let Some(key) = &self.unproven {
+            let key = VolumeKey::copy_of(key.expose())?;
+            return self.image.unlock_unproven(key, &options).map_err(|e| self.source.named(e));
+        }
+        let material = key::read(key, self.stdin_is_image, self.backup.as_ref())?;
+        let unlocked = key::unlock(&self.image, &material, &options, &Saying { image: self.source.shown(), quiet })
             .map_err(|e| self.source.named(e))?;
         for passed_over in unlocked.passed_over().iter().filter(|_| !quiet) {
             let _ = writeln!(anstream::stderr(), "warning: a keyslot was passed over: {passed_over}");

@@ -19,6 +19,7 @@ pub struct Source {
     /// The name that errors of the image have in front of them, and that of its header.
     name: PathBuf,
     header_name: PathBuf,
+    has_offset: bool,
     /// The image file, byte for byte; the first of a set.
     pub file: Arc<dyn ReadAt>,
     /// The other files of a set.
@@ -134,7 +135,13 @@ impl Source {
             }
         };
         let header_name = args.header.clone().unwrap_or_else(|| args.image.clone());
-        Ok(Self { name: args.image.clone(), header_name, file, segments, found, header, pipe, inputs })
+        let has_offset = args.offset.is_some();
+        Ok(Self { name: args.image.clone(), header_name, has_offset, file, segments, found, header, pipe, inputs })
+    }
+
+    /// Whether the place of the data was named as a byte.
+    pub fn has_offset(&self) -> bool {
+        self.has_offset
     }
 
     /// The image's name, as errors have it.
@@ -216,7 +223,7 @@ fn options(args: &SourceArgs, segments: &[SegmentFile], with: Vec<Member>) -> Fi
         container: format::Options { format: args.format, segments, max_size: args.max_size },
         partition: args.partition.clone(),
         offset: args.offset,
-        detached: args.header.is_some(),
+        detached: args.header.is_some() || args.headerless,
         allow_truncated: args.allow_truncated,
     }
 }

@@ -25,6 +25,7 @@ mod mutations;
 mod nbd_support;
 mod no_threads;
 mod opening;
+mod plain;
 mod readme;
 mod reencryption;
 mod scan;
@@ -38,4 +39,5 @@ mod stack;
 #[path = "../../../fuzz/src/lib.rs"]
 #[allow(dead_code)]
 mod targets;
+mod test_key;
 mod whole_disk;
