@@ -9,6 +9,8 @@ pub const LUKS2_HDR_SIZE_MAX: u64 = 0x40_0000;
 pub const LUKS2_HDR_SIZE_MIN: u64 = 0x4000;
 /// LUKS2: the largest keyslots area (`LUKS2_MAX_KEYSLOTS_SIZE`).
 pub const LUKS2_KEYSLOTS_SIZE_MAX: u64 = 128 << 20;
+/// The largest header, with its keyslots, that is copied: the largest of LUKS2. LUKS1's keyslots may lie anywhere.
+pub const HEADER_BACKUP_MAX: u64 = 136 << 20;
 /// How deep JSON may nest: json-c's own default, so that what cryptsetup reads is read.
 pub const JSON_DEPTH_MAX: usize = 32;
 /// How many values the JSON area may hold: a 4 MiB area of `[0,0,…` would otherwise become a hundred times its size.

@@ -33,6 +33,7 @@ pub enum Command {
     Decrypt(DecryptArgs),
     Scan(ScanArgs),
     TestKey(TestKeyArgs),
+    Header(HeaderArgs),
     RestorePlan(RestorePlanArgs),
     #[cfg(feature = "nbd")]
     Serve(ServeCommand),
@@ -103,6 +104,30 @@ pub struct ScanArgs {
     /// How progress is shown on the standard error: auto is a bar on a terminal, and nothing elsewhere
     #[arg(long, value_enum, default_value = "auto", value_name = "HOW")]
     pub progress: ProgressKind,
+}
+
+/// Writes a copy of the header, which cryptsetup takes as a backup, or the volume key that a passphrase opens
+#[derive(Args)]
+#[command(group = clap::ArgGroup::new("header_output").args(["output", "dump_volume_key"]).required(true).multiple(true))]
+pub struct HeaderArgs {
+    #[command(flatten)]
+    pub source: SourceArgs,
+    /// Write header and keyslots to this file, as they are
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Write the volume key to this file: whoever has it reads the data, whatever becomes of the passphrases
+    #[arg(long, value_name = "FILE")]
+    pub dump_volume_key: Option<PathBuf>,
+    /// Replace a file that is there
+    #[arg(long)]
+    pub force: bool,
+    /// Say nothing but errors
+    #[arg(short, long)]
+    pub quiet: bool,
+    #[command(flatten)]
+    pub key: KeyArgs,
+    #[command(flatten)]
+    pub limits: LimitArgs,
 }
 
 /// Says whether a key opens images, keyslot by keyslot, and reads none of their data; exits with 3 where one stays closed

@@ -131,6 +131,7 @@ pub fn warn(quiet: bool, image: &Image, volume: &Volume) {
     // A pipe has no plaintext yet.
     if image.is_plain() {
         crate::plain::warn(Some(volume).filter(|v| !v.is_open_ended()));
+        return warn_of_volume(volume);
     }
     let mut err = anstream::stderr();
     for f in findings(image.metadata(), None).iter().filter(|f| f.severity == Severity::Critical) {
@@ -144,6 +145,11 @@ pub fn warn(quiet: bool, image: &Image, volume: &Volume) {
             let _ = writeln!(err, "warning: the {role} header {how}, so the {used} one is used: {e}");
         }
     }
+    warn_of_volume(volume);
+}
+
+fn warn_of_volume(volume: &Volume) {
+    let mut err = anstream::stderr();
     for note in volume.notes() {
         let _ = writeln!(err, "warning: {note}");
     }

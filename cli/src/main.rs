@@ -6,6 +6,7 @@ mod decrypt;
 #[cfg(feature = "openstack")]
 mod fetch;
 mod hashes;
+mod header;
 mod hint;
 mod inspect;
 mod key;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         Command::Decrypt(args) => decrypt::run(args),
         Command::Scan(args) => scan::run(args),
         Command::TestKey(args) => test_key::run(args),
+        Command::Header(args) => header::run(args),
         #[cfg(feature = "openstack")]
         Command::Fetch(args) => fetch::run(&args.what),
         Command::RestorePlan(args) => restore_plan::run(args),

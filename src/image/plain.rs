@@ -58,7 +58,8 @@ impl Image {
             requirements: Vec::new(),
             json: None,
         };
-        Self { header: Arc::clone(&data), data, clusters: None, metadata: Arc::new(metadata) }
+        // There is none, and the data may start with its first byte, as behind a detached one.
+        Self { header: Arc::new(Vec::new()), data, clusters: None, metadata: Arc::new(metadata) }
     }
 
     /// Whether there is no header: nothing proves a key, and nothing but the caller says where the data is.

@@ -159,7 +159,8 @@ impl Forms {
             self.add(view, rank, &[Step::Base64Decoded, Step::Hexlified], hex);
             self.add(view, rank, &[Step::Base64Decoded], raw);
         }
-        if let Some(hash) = qnap::passphrase(text.as_bytes())? {
+        let is_line = text::without_newline(text.as_bytes()).len() == text.len();
+        if let Some(hash) = qnap::passphrase(text.as_bytes())?.filter(|_| is_line) {
             self.add(view, Rank::Seldom, &[Step::Qnap], hash);
         }
         Ok(())

@@ -10,6 +10,7 @@ mod docs;
 #[cfg(feature = "nbd")]
 mod fuzz_corpus;
 mod golden;
+mod header;
 mod inspect;
 mod integrity;
 mod keyslot_area;

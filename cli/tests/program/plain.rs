@@ -82,6 +82,7 @@ fn opens(run: &Run, wanted: &[u8]) {
     assert_eq!(run.code, Some(0), "{}", run.stderr);
     assert!(run.stdout == wanted, "{}", run.stderr);
     assert!(run.stderr.contains("nothing proves the key"), "{}", run.stderr);
+    assert!(!run.stderr.contains("keyslot"), "{}", run.stderr);
     assert!(run.stderr.contains(" s, which nothing proves\n"), "{}", run.stderr);
 }
 
@@ -132,6 +133,20 @@ fn raw_keys_places_and_sizes_are_taken() {
     let files = Files::new(&image, &[&key[..], b"more"].concat());
     let place = ["--offset", "512", "--iv-offset", "5", "--cipher", "aes-xts-plain64"];
     opens(&files.decrypt("--key-file", &[&place[..], &["--key-size", "512"]].concat()), &plaintext());
+    // Not one byte of it can be resumed or left to be resumed: nothing would tell that the key is the same.
+    let out = text(&files.path("out"));
+    let args = [
+        "decrypt",
+        &text(&files.path("image")),
+        "--type",
+        "plain",
+        "-o",
+        &out,
+        "--key-file",
+        &text(&files.path("key")),
+    ];
+    let run = unluks(&[&args[..], &place, &["--key-size", "512"]].concat());
+    assert_eq!((run.code, fs::read(&out).unwrap()), (Some(0), plaintext()), "{}", run.stderr);
     fs::write(files.path("key"), hex::encode(&key)).unwrap();
     opens(&files.decrypt("--volume-key-file", &place), &plaintext());
     let line = format!("x: 0 1 crypt aes-xts-plain64 {} 5 8:3 1\n", hex::encode(&key));
@@ -178,11 +193,9 @@ fn a_volume_key_opens_with_a_header_and_without_it() {
     let sectors = (u64::try_from(image.len()).unwrap() - offset) / 512;
     let dump = format!("MK bits: 512\nMK dump:\t{}\n", rows.join("\n\t\t"));
     let table = format!("0 {sectors} crypt aes-xts-plain64 {hex} 0 8:3 {} 1 allow_discards\n", offset / 512);
-    for (saved, rule) in [
-        (hex.clone(), "un-hexed"),
-        (dump, "the key of luksDump's text"),
-        (table.clone(), "the key of dmsetup's table"),
-    ] {
+    for (saved, rule) in
+        [(hex.clone(), "un-hexed"), (dump, "the key of luksDump's text"), (table.clone(), "the key of dmsetup's table")]
+    {
         fs::write(&golden.key, saved).unwrap();
         let run = unluks(&["decrypt", &text(&golden.image), "-o", "-", "--volume-key-file", &text(&golden.key)]);
         assert_eq!(run.code, Some(0), "{}", run.stderr);

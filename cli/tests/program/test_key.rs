@@ -48,6 +48,7 @@ fn several_images_are_tested_with_one_key() {
     let gone = text(&a.path("gone"));
     let run = unluks_with_stdin(&["test-key", &images[1], &gone, &images[0], "--json"], b"second\n");
     assert_eq!(run.code, Some(1), "{}", run.stderr);
-    let opens: Vec<_> = stdout(&run).lines().map(|l| serde_json::from_str::<Value>(l).unwrap()["opens"].clone()).collect();
+    let opens: Vec<_> =
+        stdout(&run).lines().map(|l| serde_json::from_str::<Value>(l).unwrap()["opens"].clone()).collect();
     assert_eq!(opens, [json!(false), json!(false), json!(true)]);
 }
