@@ -157,11 +157,18 @@ impl Forms {
             }
             let hex = codec::hexlify(raw.expose())?;
             self.add(view, rank, &[Step::Base64Decoded, Step::Hexlified], hex);
+            // The other alphabet, padding that was lost, and lines that were folded.
+            let (base64, url) = (codec::base64(raw.expose())?, codec::base64_url(raw.expose())?);
+            self.add(view, Rank::Text, &[Step::Base64Decoded, Step::Base64Encoded], base64);
+            self.add(view, Rank::Text, &[Step::Base64Decoded, Step::Base64UrlEncoded], url);
             self.add(view, rank, &[Step::Base64Decoded], raw);
         }
         let is_line = text::without_newline(text.as_bytes()).len() == text.len();
         if let Some(hash) = qnap::passphrase(text.as_bytes())?.filter(|_| is_line) {
             self.add(view, Rank::Seldom, &[Step::Qnap], hash);
+        }
+        if is_line {
+            self.add(view, Rank::Seldom, &[Step::ToUtf16], text::to_utf16(text)?);
         }
         Ok(())
     }

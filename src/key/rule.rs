@@ -48,6 +48,8 @@ pub enum Step {
     Nfc,
     /// Unicode's decomposed form, NFD, as macOS writes it.
     Nfd,
+    /// UTF-8 became UTF-16, little-endian, without a mark.
+    ToUtf16,
     /// UTF-8 became Latin-1.
     ToLatin1,
     /// Latin-1 became UTF-8.
@@ -89,6 +91,7 @@ impl Step {
             Self::Base64UrlEncoded => "as base64 for URLs",
             Self::Nfc => "in Unicode's form NFC",
             Self::Nfd => "in Unicode's form NFD",
+            Self::ToUtf16 => "as UTF-16",
             Self::ToLatin1 => "as Latin-1",
             Self::FromLatin1 => "Latin-1 as UTF-8",
             Self::ToWindows1252 => "as Windows-1252",

@@ -60,6 +60,11 @@ pub(super) fn utf16(bytes: &[u8]) -> Result<Option<SecretBytes>> {
     Ok(None)
 }
 
+/// The text as UTF-16, little-endian, without a mark.
+pub(super) fn to_utf16(text: &str) -> Result<SecretBytes> {
+    fill::bytes(text.encode_utf16().flat_map(u16::to_le_bytes))
+}
+
 fn is_text(c: char) -> bool {
     // The byte order mark the wrong way round is no letter.
     c != '\u{fffe}' && (!c.is_control() || matches!(c, '\t' | '\r' | '\n'))

@@ -39,6 +39,9 @@ fn hex_is_taken_in_each_writing() {
     opens("ab0f\n", "AB0F", "hex in upper case");
     opens("q w8S\nNA==", raw, "base64-decoded");
     opens("qw8SNA", "ab0f1234", "base64-decoded, then hexlified");
+    // The other alphabet, and padding that was lost.
+    opens("q_8=", "q/8=", "base64-decoded, then as base64");
+    opens("q/8", "q_8=", "base64-decoded, then as base64 for URLs");
     // Base64 of hex text.
     opens("QUIwRjEyMzQ=", "ab0f1234", "base64-decoded, then hex in lower case");
     opens("QUIwRjEyMzQ=", raw, "base64-decoded, then un-hexed");
@@ -59,6 +62,7 @@ fn the_same_text_is_found_in_other_bytes() {
     opens(nfd, &latin1, "as Latin-1");
     opens("5€\n", b"5\x80", "without the trailing newline, then as Windows-1252");
     opens(b"5\x80", "5€", "Windows-1252 as UTF-8");
+    opens("Gr\n", [b'G', 0, b'r', 0], "without the trailing newline, then as UTF-16");
     // UTF-8 that was taken for Latin-1 and made UTF-8 once more.
     opens("GrÃ¼n", "Grün", "as Latin-1");
     opens("  pass word \n\n", "pass word", "without the white space around it");
