@@ -12,7 +12,7 @@ use crate::args::TestKeyArgs;
 use crate::hint;
 use crate::key::{self, Material, Saying};
 use crate::open::Opened;
-use crate::source::shown;
+use crate::source::{is_dash, shown};
 
 /// What is said of an image. Its names are those of `--json`.
 #[derive(Serialize)]
@@ -57,7 +57,7 @@ impl Answer {
 }
 
 pub fn run(args: &TestKeyArgs) -> Result<ExitCode> {
-    key::check(&args.key, false)?;
+    key::check(&args.key, stdin_is_image(args))?;
     // The key is read once, and asked for once.
     let mut shared = None;
     let (mut all_open, mut worst) = (true, None);
@@ -88,14 +88,14 @@ fn test(args: &TestKeyArgs, image: &std::path::Path, shared: &mut Option<Materia
     let opened = Opened::open(&mut args.source(image))?;
     let own = match &opened.backup {
         // A backup's own key is of no other image.
-        Some(_) => Some(asked(key::read(&args.key, false, opened.backup.as_ref())?, image)?),
+        Some(_) => Some(asked(key::read(&args.key, stdin_is_image(args), opened.backup.as_ref())?, image)?),
         None => None,
     };
     let material = match &own {
         Some(own) => own,
         None => match shared {
             Some(shared) => shared,
-            none => none.insert(asked(key::read(&args.key, false, None)?, image)?),
+            none => none.insert(asked(key::read(&args.key, stdin_is_image(args), None)?, image)?),
         },
     };
     let options = key::options(false, &args.key, &args.limits);
@@ -135,6 +135,10 @@ fn answer(image: &std::path::Path, keyslots: Vec<Slot>, unlocked: Result<()>) ->
         Ok(()) => (Report { image: shown(image), opens: true, keyslots, error: None }, None),
         Err(e) => (closed(shown(image), keyslots, &e), Some(e)),
     }
+}
+
+fn stdin_is_image(args: &TestKeyArgs) -> bool {
+    args.images.iter().any(|image| is_dash(image))
 }
 
 /// What was typed, where somebody has to be asked.
