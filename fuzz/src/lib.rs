@@ -14,7 +14,7 @@ use unluks::crypto::af;
 use unluks::crypto::cipher::SectorCipher;
 use unluks::crypto::hash::Hash;
 use unluks::crypto::spec::CipherSpec;
-use unluks::key::{read_first_line, read_key_file};
+use unluks::key::{Step, read_first_line, read_key_file};
 use unluks::luks::data::DataFile;
 use unluks::luks::findings::findings;
 use unluks::luks::metadata::{KeyslotKind, Role, SegmentKind, Version};
@@ -385,7 +385,12 @@ pub fn key_guess(data: &[u8]) -> bool {
         Ok(line) => assert_eq!(line.expose(), data.split(|b| *b == b'\n').next().unwrap()),
         Err(e) => check_error(&e),
     }
-    candidates.len() > 2
+    // The others are forms of any bytes or of any text.
+    let tells = |step: &Step| {
+        use Step::{Base64Encoded, Base64UrlEncoded, Hexlified, Qnap, ToUtf16, UpperHexlified, WithNewline};
+        !matches!(step, Hexlified | UpperHexlified | Base64Encoded | Base64UrlEncoded | WithNewline | Qnap | ToUtf16)
+    };
+    candidates.iter().any(|c| c.rule.steps().first().is_some_and(tells))
 }
 
 /// What a run may cost: so little that each is quick.
