@@ -2,6 +2,7 @@
 
 mod foreign;
 mod open;
+mod plain;
 #[cfg(feature = "serde")]
 mod report;
 
@@ -19,6 +20,7 @@ use crate::secret::VolumeKey;
 use crate::volume::{Volume, VolumeOptions};
 
 pub use open::OpenOptions;
+pub use plain::PlainOptions;
 
 /// A LUKS image whose header was read and validated.
 ///
@@ -71,17 +73,8 @@ impl Image {
     /// # Errors
     /// As [`crate::open`].
     pub fn open_detached(header: Arc<dyn ReadAt>, data: Arc<dyn ReadAt>) -> Result<Self> {
-        let metadata = Arc::new(crate::luks::open(&*header)?);
-        Ok(Self {
-            header,
-            data,
-            clusters: None,
-            file: None,
-            notes: Arc::default(),
-            layers: Arc::default(),
-            snapshots: Arc::default(),
-            metadata,
-        })
+        let metadata = crate::luks::open(&*header)?;
+        Ok(Self::new(header, data, metadata))
     }
 
     /// Opens a qcow2 image that encrypts its clusters itself.
@@ -89,18 +82,23 @@ impl Image {
     /// # Errors
     /// As [`crate::open`].
     pub fn open_qcow2(luks: &Qcow2Luks, file: Arc<dyn ReadAt>) -> Result<Self> {
-        let metadata = Arc::new(crate::luks::open(&*luks.header)?);
-        let (header, clusters) = (Arc::clone(&luks.header), Some(Arc::clone(&luks.clusters)));
-        Ok(Self {
+        let metadata = crate::luks::open(&*luks.header)?;
+        let image = Self::new(Arc::clone(&luks.header), Arc::clone(&file), metadata);
+        Ok(Self { clusters: Some(Arc::clone(&luks.clusters)), file: Some(file), ..image })
+    }
+
+    /// A header and its data, of which nothing more is known.
+    fn new(header: Arc<dyn ReadAt>, data: Arc<dyn ReadAt>, metadata: Metadata) -> Self {
+        Self {
             header,
-            data: Arc::clone(&file),
-            clusters,
-            file: Some(file),
+            data,
+            clusters: None,
+            file: None,
             notes: Arc::default(),
             layers: Arc::default(),
             snapshots: Arc::default(),
-            metadata,
-        })
+            metadata: Arc::new(metadata),
+        }
     }
 
     /// What the header says.
@@ -111,6 +109,11 @@ impl Image {
     /// What was found and chosen on the way from the file to the container, one line each.
     pub fn notes(&self) -> &[String] {
         &self.notes
+    }
+
+    /// What begins with the header; empty where there is none.
+    pub fn header(&self) -> &Arc<dyn ReadAt> {
+        &self.header
     }
 
     /// The file that holds the data.

@@ -4,51 +4,28 @@
 //! os-brick's `encryptors/luks.py`); a secret of the type `passphrase` is taken as it is. Nobody can see from a file
 //! how it was saved, so [`Key::guess`] tries what people do, in the order of likelihood.
 
+mod codec;
+mod fill;
+mod guess;
+mod payload;
+mod plain;
+mod qnap;
+mod recovery;
+mod rule;
+mod seen;
+mod text;
+mod volume;
+
 use std::io::Read;
 
-use base64::Engine;
+pub use plain::{PlainHash, raw_key};
+pub use rule::{KeyRule, Step};
+pub use seen::Seen;
+pub use volume::{DmTable, VolumeKeyForm, volume_key_forms};
 
 use crate::error::{Error, Hint, Result};
 use crate::limits::KEYFILE_SIZE_MAX;
 use crate::secret::{Passphrase, SecretBytes};
-
-/// How a passphrase was made from the saved bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum KeyRule {
-    /// The bytes as they are.
-    AsIs,
-    /// The lower-case hex of the bytes.
-    Hexlified,
-    /// The bytes without one newline at the end.
-    WithoutNewline,
-    /// The lower-case hex of the bytes without one newline at the end.
-    HexlifiedWithoutNewline,
-    /// The bytes, which are hex, in lower case.
-    LowerCasedHex,
-    /// What the bytes, which are hex, stand for.
-    UnHexed,
-    /// What the bytes, which are Base64, stand for.
-    Base64Decoded,
-    /// The lower-case hex of what the bytes, which are Base64, stand for.
-    Base64DecodedHexlified,
-}
-
-impl KeyRule {
-    /// What was done to the bytes, for reports.
-    pub fn describe(self) -> &'static str {
-        match self {
-            Self::AsIs => "the bytes as they are",
-            Self::Hexlified => "hexlified",
-            Self::WithoutNewline => "without the trailing newline",
-            Self::HexlifiedWithoutNewline => "hexlified, without the trailing newline",
-            Self::LowerCasedHex => "hex in lower case",
-            Self::UnHexed => "un-hexed",
-            Self::Base64Decoded => "base64-decoded",
-            Self::Base64DecodedHexlified => "base64-decoded, then hexlified",
-        }
-    }
-}
 
 /// A passphrase to try, and where it comes from.
 #[non_exhaustive]
@@ -67,7 +44,7 @@ pub struct Key {
 impl Key {
     /// A passphrase as it is.
     pub fn passphrase(bytes: SecretBytes) -> Self {
-        Self { candidates: vec![Candidate { rule: KeyRule::AsIs, passphrase: Passphrase(bytes) }] }
+        Self { candidates: vec![Candidate { rule: KeyRule::default(), passphrase: Passphrase(bytes) }] }
     }
 
     /// A Barbican secret's payload: the passphrase is its lower-case hex.
@@ -76,7 +53,7 @@ impl Key {
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) where memory cannot be had.
     pub fn barbican(payload: &SecretBytes) -> Result<Self> {
         let mut key = Self { candidates: Vec::new() };
-        key.add(KeyRule::Hexlified, hexlify(payload.expose())?);
+        key.add(KeyRule::of(&[Step::Hexlified]), codec::hexlify(payload.expose())?);
         Ok(key)
     }
 
@@ -85,26 +62,20 @@ impl Key {
     /// # Errors
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) where memory cannot be had.
     pub fn guess(saved: &SecretBytes) -> Result<Self> {
+        Ok(Self { candidates: guess::candidates(saved.expose())? })
+    }
+
+    /// A line that a program or a terminal gave, without its LF. Where it ends in a carriage return, that is taken to be
+    /// the rest of a newline of Windows; it is tried with it, too.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) where memory cannot be had.
+    pub fn line(line: SecretBytes) -> Result<Self> {
         let mut key = Self { candidates: Vec::new() };
-        let bytes = saved.expose();
-        key.add(KeyRule::AsIs, SecretBytes::copy_of(bytes)?);
-        key.add(KeyRule::Hexlified, hexlify(bytes)?);
-        let line = without_newline(bytes);
-        if line.len() != bytes.len() {
-            key.add(KeyRule::WithoutNewline, SecretBytes::copy_of(line)?);
-            key.add(KeyRule::HexlifiedWithoutNewline, hexlify(line)?);
+        if let Some(text) = line.expose().strip_suffix(b"\r") {
+            key.add(KeyRule::of(&[Step::WithoutReturn]), SecretBytes::copy_of(text)?);
         }
-        if let Some(raw) = unhex(line)? {
-            let mut lower = SecretBytes::copy_of(line)?;
-            lower.expose_mut().make_ascii_lowercase();
-            key.add(KeyRule::LowerCasedHex, lower);
-            key.add(KeyRule::UnHexed, raw);
-        }
-        if let Some(raw) = unbase64(line)? {
-            let hex = hexlify(raw.expose())?;
-            key.add(KeyRule::Base64Decoded, raw);
-            key.add(KeyRule::Base64DecodedHexlified, hex);
-        }
+        key.add(KeyRule::default(), line);
         Ok(key)
     }
 
@@ -122,55 +93,20 @@ impl Key {
         self
     }
 
+    /// The same passphrases once more.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) where memory cannot be had.
+    pub fn try_clone(&self) -> Result<Self> {
+        let copy = |c: &Candidate| {
+            Ok(Candidate { rule: c.rule.clone(), passphrase: Passphrase::copy_of(c.passphrase.expose())? })
+        };
+        Ok(Self { candidates: self.candidates.iter().map(copy).collect::<Result<_>>()? })
+    }
+
     /// The passphrases, the likeliest first.
     pub fn candidates(&self) -> &[Candidate] {
         &self.candidates
-    }
-}
-
-fn without_newline(bytes: &[u8]) -> &[u8] {
-    let line = bytes.strip_suffix(b"\n").unwrap_or(bytes);
-    line.strip_suffix(b"\r").filter(|_| line.len() != bytes.len()).unwrap_or(line)
-}
-
-/// The lower-case hex of `bytes`, made without table look-ups that depend on the secret.
-fn hexlify(bytes: &[u8]) -> Result<SecretBytes> {
-    // '0' + n for n below 10, else 'a' - 10 + n, without a branch.
-    let digit = |n: u8| b'0' + n + (((9u8.wrapping_sub(n)) >> 7) * (b'a' - b'0' - 10));
-    let mut hex = SecretBytes::zeroed(bytes.len() * 2)?;
-    for (pair, b) in hex.expose_mut().chunks_exact_mut(2).zip(bytes) {
-        pair[0] = digit(b >> 4);
-        pair[1] = digit(b & 15);
-    }
-    Ok(hex)
-}
-
-/// What hex digits stand for; `None` where `text` is no hex.
-fn unhex(text: &[u8]) -> Result<Option<SecretBytes>> {
-    if text.is_empty() || !text.len().is_multiple_of(2) || !text.iter().all(u8::is_ascii_hexdigit) {
-        return Ok(None);
-    }
-    let value = |c: u8| (c & 15) + (c >> 6) * 9;
-    let mut raw = SecretBytes::zeroed(text.len() / 2)?;
-    for (b, pair) in raw.expose_mut().iter_mut().zip(text.chunks_exact(2)) {
-        *b = (value(pair[0]) << 4) | value(pair[1]);
-    }
-    Ok(Some(raw))
-}
-
-/// What Base64 stands for; `None` where `text` is no Base64 with its padding.
-fn unbase64(text: &[u8]) -> Result<Option<SecretBytes>> {
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let mut raw = SecretBytes::zeroed(text.len().div_ceil(4) * 3)?;
-    let engine = &base64::engine::general_purpose::STANDARD;
-    match engine.decode_slice(text, raw.expose_mut()) {
-        Ok(len) => {
-            raw.truncate(len);
-            Ok(Some(raw))
-        }
-        Err(_) => Ok(None),
     }
 }
 
@@ -262,46 +198,23 @@ fn too_large() -> Error {
 mod tests {
     use super::*;
 
-    fn guesses(saved: &[u8]) -> Vec<(KeyRule, Vec<u8>)> {
-        let key = Key::guess(&SecretBytes::copy_of(saved).unwrap()).unwrap();
-        key.candidates().iter().map(|c| (c.rule, c.passphrase.expose().to_vec())).collect()
-    }
-
-    #[test]
-    fn a_binary_key_gives_two_guesses() {
-        assert_eq!(
-            guesses(&[0, 0x9f, 0xa0, 0xff]),
-            [(KeyRule::AsIs, vec![0, 0x9f, 0xa0, 0xff]), (KeyRule::Hexlified, b"009fa0ff".to_vec())]
-        );
-    }
-
-    #[test]
-    fn hex_text_with_a_newline_is_seen_through() {
-        let rules = guesses(b"AB0f\n");
-        assert!(rules.contains(&(KeyRule::WithoutNewline, b"AB0f".to_vec())));
-        assert!(rules.contains(&(KeyRule::LowerCasedHex, b"ab0f".to_vec())));
-        assert!(rules.contains(&(KeyRule::UnHexed, vec![0xab, 0x0f])));
-        // Four hex digits are Base64 too.
-        assert!(rules.contains(&(KeyRule::Base64Decoded, vec![0, 29, 31])));
-    }
-
-    #[test]
-    fn no_derivation_is_paid_twice() {
-        let rules = guesses(b"ab0f");
-        let mut passphrases: Vec<_> = rules.iter().map(|(_, p)| p.clone()).collect();
-        passphrases.sort();
-        passphrases.dedup();
-        assert_eq!(passphrases.len(), rules.len());
-        assert!(rules.iter().all(|(r, _)| *r != KeyRule::LowerCasedHex), "it is as it is already");
-    }
-
     #[test]
     fn barbican_is_lower_case_hex_of_all_bytes() {
         let all: Vec<u8> = (0..=255).collect();
         let key = Key::barbican(&SecretBytes::copy_of(&all).unwrap()).unwrap();
         let expected = hex::encode(&all);
         assert_eq!(key.candidates()[0].passphrase.expose(), expected.as_bytes());
-        assert_eq!(unhex(expected.to_uppercase().as_bytes()).unwrap().unwrap().expose(), all);
+        assert_eq!(codec::unhex(expected.to_uppercase().as_bytes()).unwrap().unwrap().expose(), all);
+    }
+
+    #[test]
+    fn a_line_of_windows_is_tried_without_its_return_first() {
+        let line = |text: &[u8]| {
+            let key = Key::line(SecretBytes::copy_of(text).unwrap()).unwrap().try_clone().unwrap();
+            key.candidates().iter().map(|c| c.passphrase.expose().to_vec()).collect::<Vec<_>>()
+        };
+        assert_eq!(line(b"abc\r"), [b"abc".to_vec(), b"abc\r".to_vec()]);
+        assert_eq!(line(b"abc"), [b"abc".to_vec()]);
     }
 
     #[test]

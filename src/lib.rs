@@ -77,7 +77,7 @@ pub mod volume;
 
 pub use error::{Error, ErrorKind, Result};
 #[cfg(feature = "unlock")]
-pub use image::{Image, OpenOptions, UnlockedImage};
+pub use image::{Image, OpenOptions, PlainOptions, UnlockedImage};
 pub use io::{FileSource, ReadAt};
 #[cfg(feature = "unlock")]
 pub use key::Key;

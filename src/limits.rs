@@ -9,6 +9,8 @@ pub const LUKS2_HDR_SIZE_MAX: u64 = 0x40_0000;
 pub const LUKS2_HDR_SIZE_MIN: u64 = 0x4000;
 /// LUKS2: the largest keyslots area (`LUKS2_MAX_KEYSLOTS_SIZE`).
 pub const LUKS2_KEYSLOTS_SIZE_MAX: u64 = 128 << 20;
+/// The largest header, with its keyslots, that is copied: the largest of LUKS2. LUKS1's keyslots may lie anywhere.
+pub const HEADER_BACKUP_MAX: u64 = 136 << 20;
 /// How deep JSON may nest: json-c's own default, so that what cryptsetup reads is read.
 pub const JSON_DEPTH_MAX: usize = 32;
 /// How many values the JSON area may hold: a 4 MiB area of `[0,0,…` would otherwise become a hundred times its size.
@@ -25,6 +27,11 @@ pub const STRIPES: u32 = 4000;
 pub const REENCRYPT_BLOCK_MAX: u64 = 1 << 20;
 /// The largest passphrase or key file, as cryptsetup reads it (`DEFAULT_KEYFILE_SIZE_MAXKB`).
 pub const KEYFILE_SIZE_MAX: usize = 8 << 20;
+/// A saved key is taken for text up to this size: the longest volume key as hex in a table is not a tenth of it.
+pub const KEY_TEXT_MAX: usize = 64 << 10;
+/// How many forms of a saved key are tried, the likeliest first: each costs a key derivation for each keyslot. The most
+/// that a text of several lines gives is fewer.
+pub const KEY_FORMS_MAX: usize = 64;
 /// The most lanes Argon2 may ask for: one thread each. cryptsetup writes 4 at most.
 pub const ARGON2_LANES_MAX: u32 = 64;
 /// The largest disk that a container may declare: VHDX's own limit, and larger than any volume of OpenStack. A few

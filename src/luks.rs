@@ -21,6 +21,8 @@ pub(crate) mod reencrypt;
 #[cfg(feature = "serde")]
 pub mod report;
 #[cfg(feature = "unlock")]
+pub mod token;
+#[cfg(feature = "unlock")]
 pub mod unlock;
 pub mod v1;
 pub mod v2;

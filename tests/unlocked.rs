@@ -16,7 +16,7 @@ use unluks::decrypt::{Job, Options, Sink};
 use unluks::format::{HostMap, Mapping, Qcow2Luks};
 use unluks::io::{Pipe, Window};
 use unluks::luks::metadata::{Metadata, SegmentKind};
-use unluks::luks::unlock::{UnlockOptions, derivations};
+use unluks::luks::unlock::{UnlockOptions, cost};
 use unluks::progress::Progress;
 use unluks::volume::{Missing, VolumeOptions};
 use unluks::{Error, ErrorKind, Image, Key, ReadAt, Result, SecretBytes, UnlockedImage, Volume, VolumeKey};
@@ -112,7 +112,7 @@ fn nothing_that_is_wanted_is_not_unlocked() {
                 let options = UnlockOptions { keyslot, allow_foreign_segments, ..Default::default() };
                 let rule = if allow_foreign_segments { "segments" } else { "segments.0.type" };
                 let key = key(passphrase);
-                refused(derivations(image.metadata(), &key, &options).err(), ErrorKind::Unsupported, rule);
+                refused(cost(image.metadata(), &key, &options).err(), ErrorKind::Unsupported, rule);
                 refused(image.unlock(&key, &options).err(), ErrorKind::Unsupported, rule);
                 for volume_key in [volume_key(), VolumeKey::copy_of(&[7; 16]).unwrap()] {
                     let e = image.unlock_with_volume_key(volume_key, &options).err();

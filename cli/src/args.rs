@@ -2,6 +2,7 @@
 
 #[cfg(feature = "openstack")]
 pub mod fetch;
+pub mod plain;
 #[cfg(feature = "nbd")]
 pub mod serve;
 
@@ -31,6 +32,8 @@ pub enum Command {
     Inspect(InspectArgs),
     Decrypt(DecryptArgs),
     Scan(ScanArgs),
+    TestKey(TestKeyArgs),
+    Header(HeaderArgs),
     RestorePlan(RestorePlanArgs),
     #[cfg(feature = "nbd")]
     Serve(ServeCommand),
@@ -69,6 +72,8 @@ pub struct DecryptArgs {
     #[command(flatten)]
     pub limits: LimitArgs,
     #[command(flatten)]
+    pub plain: plain::PlainArgs,
+    #[command(flatten)]
     pub part: PartArgs,
     #[command(flatten)]
     pub out: OutArgs,
@@ -104,6 +109,79 @@ pub struct ScanArgs {
     pub progress: ProgressKind,
 }
 
+/// Writes a copy of the header, which cryptsetup takes as a backup, or the volume key that a passphrase opens
+#[derive(Args)]
+#[command(group = clap::ArgGroup::new("header_output").args(["output", "dump_volume_key"]).required(true).multiple(true))]
+pub struct HeaderArgs {
+    #[command(flatten)]
+    pub source: SourceArgs,
+    /// Write header and keyslots to this file, as they are
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Write the volume key to this file: whoever has it reads the data, whatever becomes of the passphrases
+    #[arg(long, value_name = "FILE")]
+    pub dump_volume_key: Option<PathBuf>,
+    /// Replace a file that is there
+    #[arg(long)]
+    pub force: bool,
+    /// Say nothing but errors
+    #[arg(short, long)]
+    pub quiet: bool,
+    #[command(flatten)]
+    pub key: KeyArgs,
+    #[command(flatten)]
+    pub limits: LimitArgs,
+}
+
+/// Says whether a key opens images, keyslot by keyslot, and reads none of their data; exits with 3 where one stays closed
+#[derive(Args)]
+pub struct TestKeyArgs {
+    /// The images, or directories of backups by unluks fetch
+    #[arg(value_name = "IMAGE", required = true)]
+    pub images: Vec<PathBuf>,
+    /// Take the header from this file
+    #[arg(long, value_name = "FILE")]
+    pub header: Option<PathBuf>,
+    /// The partition, by number, label or UUID
+    #[arg(long, value_name = "N|LABEL|UUID", conflicts_with = "offset")]
+    pub partition: Option<String>,
+    /// The volume of LVM
+    #[arg(long, value_name = "VG/LV", conflicts_with = "offset")]
+    pub volume: Option<String>,
+    /// Where the LUKS container starts
+    #[arg(long, value_name = "BYTES", value_parser = size)]
+    pub offset: Option<u64>,
+    /// Print a line of JSON for each image
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub key: KeyArgs,
+    #[command(flatten)]
+    pub limits: LimitArgs,
+}
+
+impl TestKeyArgs {
+    /// One of the images as a source.
+    pub fn source(&self, image: &std::path::Path) -> SourceArgs {
+        SourceArgs {
+            image: image.to_owned(),
+            header: self.header.clone(),
+            force_header: false,
+            format: None,
+            max_size: None,
+            partition: self.partition.clone(),
+            with: Vec::new(),
+            volume: self.volume.clone(),
+            offset: self.offset,
+            force_offset: false,
+            // No data is read.
+            allow_truncated: true,
+            allow_foreign_segments: false,
+            headerless: false,
+        }
+    }
+}
+
 impl ScanArgs {
     /// The whole disk as a source.
     pub fn source(&self) -> SourceArgs {
@@ -116,12 +194,14 @@ impl ScanArgs {
             max_size,
             partition: None,
             with: self.with.clone(),
+            snapshot: None,
             volume: None,
             snapshot: None,
             offset: None,
             force_offset: false,
             allow_truncated: false,
             allow_foreign_segments: false,
+            headerless: false,
         }
     }
 
@@ -176,6 +256,8 @@ pub struct ServeCommand {
     pub key: KeyArgs,
     #[command(flatten)]
     pub limits: LimitArgs,
+    #[command(flatten)]
+    pub plain: plain::PlainArgs,
     #[command(flatten, next_help_heading = "Server")]
     pub serve: serve::ServeArgs,
 }
@@ -224,6 +306,9 @@ pub struct SourceArgs {
     /// Take data that cryptsetup would not: segments that are not encrypted, or several, without a reencryption
     #[arg(long)]
     pub allow_foreign_segments: bool,
+    /// No header is looked for: there is none.
+    #[arg(skip)]
+    pub headerless: bool,
 }
 
 /// Where the key is. In each of these, FILE may be - for the standard input, or /dev/fd/N.
@@ -244,13 +329,14 @@ pub struct KeyArgs {
     /// Take this many bytes of --key-file
     #[arg(long, value_name = "BYTES", requires = "key_file", value_parser = size)]
     pub keyfile_size: Option<u64>,
-    /// A passphrase: the file's first line, without its newline
+    /// A passphrase: the file's first line, without its newline, LF or CRLF
     #[arg(long, value_name = "FILE", group = "key_source")]
     pub passphrase_file: Option<PathBuf>,
-    /// A key saved nobody knows how: tries it as it is, hexlified, without its newline, un-hexed, base64-decoded
+    /// A key saved nobody knows how: tries it as it is, hexlified, without its newline, un-hexed, base64-decoded, as a
+    /// recovery key, in other encodings, out of JSON or a table, and says which it was
     #[arg(long, value_name = "FILE", group = "key_source")]
     pub key: Option<PathBuf>,
-    /// The volume key itself, in place of a passphrase
+    /// The volume key itself, in place of a passphrase: raw, hex, luksDump's text, or a line of dmsetup table --showkeys
     #[arg(long, value_name = "FILE", group = "key_source")]
     pub volume_key_file: Option<PathBuf>,
     /// One more passphrase, taken like --key-file: an unfinished reencryption may want two
@@ -271,7 +357,7 @@ pub struct LimitArgs {
     /// The most memory that a key derivation may take [default: 4GiB, or three quarters of the machine's]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub max_kdf_memory: Option<u64>,
-    /// The time that all key derivations together may take, as estimated before they start [default: 10m]
+    /// The time that all key derivations together may take; each is estimated before it starts [default: 10m]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub max_kdf_time: Option<Duration>,
 }

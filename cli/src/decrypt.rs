@@ -26,7 +26,7 @@ use crate::source::{Source, is_dash};
 
 pub fn run(args: &mut DecryptArgs) -> Result<ExitCode> {
     key::check(&args.key, is_dash(&args.source.image))?;
-    let mut opened = Opened::open(&mut args.source)?;
+    let mut opened = Opened::open_as(&mut args.source, &args.plain, &args.key, args.out.quiet)?;
     let args = &*args;
     opened.source.print_notes(args.out.quiet);
     let asked = hashes::parse(&args.out.hash)?;
@@ -35,6 +35,11 @@ pub fn run(args: &mut DecryptArgs) -> Result<ExitCode> {
     hashes::check_file(args, source)?;
     if args.out.resume && source.pipe().is_some() {
         return Err(Error::invalid("--resume wants an image that can be read at any place, not a pipe"));
+    }
+    if args.out.resume && image.is_plain() {
+        return Err(Error::invalid(
+            "--resume is for images with a header: without one, nothing tells that the key is the same",
+        ));
     }
     // All that can be known is looked at before any key is derived, which may take minutes.
     let len = Part::expected(args, source, image)?;
@@ -122,6 +127,11 @@ pub fn warn(quiet: bool, image: &Image, volume: &Volume) {
     if quiet {
         return;
     }
+    // A pipe has no plaintext yet.
+    if image.is_plain() {
+        crate::plain::warn(Some(volume).filter(|v| !v.is_open_ended()));
+        return warn_of_volume(volume);
+    }
     let mut err = anstream::stderr();
     for f in findings(image.metadata(), None).iter().filter(|f| f.severity == Severity::Critical) {
         let _ = writeln!(err, "warning: {}: {}", f.about, f.message);
@@ -134,6 +144,11 @@ pub fn warn(quiet: bool, image: &Image, volume: &Volume) {
             let _ = writeln!(err, "warning: the {role} header {how}, so the {used} one is used: {e}");
         }
     }
+    warn_of_volume(volume);
+}
+
+fn warn_of_volume(volume: &Volume) {
+    let mut err = anstream::stderr();
     for note in volume.notes() {
         let _ = writeln!(err, "warning: {note}");
     }
@@ -221,7 +236,7 @@ impl Work<'_> {
         let args = &self.args.source;
         let pipe = self.source.pipe();
         let job = Job { volume: self.volume, start: self.part.start, len: self.part.len };
-        let identity = self.part.len.filter(|_| pipe.is_none()).map(|len| {
+        let identity = self.part.len.filter(|_| pipe.is_none() && !self.image.is_plain()).map(|len| {
             // Words that the next version has to read as they are.
             let offset = args.offset.map_or("-".into(), |offset| offset.to_string());
             let partition = args.partition.as_deref().unwrap_or("-");
@@ -279,7 +294,8 @@ impl Work<'_> {
         }
         if !quiet {
             let seconds = start.elapsed().as_secs_f64();
-            let _ = writeln!(anstream::stderr(), "{} bytes of plaintext in {seconds:.1} s", written.bytes);
+            let unproven = if self.image.is_plain() { ", which nothing proves" } else { "" };
+            let _ = writeln!(anstream::stderr(), "{} bytes of plaintext in {seconds:.1} s{unproven}", written.bytes);
         }
         let hashes = std::mem::take(&mut written.hashes);
         written.commit()?;

@@ -1,14 +1,18 @@
 //! Key material from the command line, a prompt, or the standard input.
 
+mod explain;
+mod prompt;
+
 use std::fs::File;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use unluks::files::{Inputs, Role};
-use unluks::key::{read_first_line, read_key_file};
-use unluks::luks::unlock::{UnlockOptions, derivations};
+use unluks::key::{Seen, VolumeKeyForm, read_first_line, read_key_file, volume_key_forms};
+use unluks::luks::unlock::{UnlockOptions, cost};
 use unluks::num::to_usize;
-use unluks::{Error, Image, Key, Limits, Result, SecretBytes, UnlockedImage, VolumeKey};
+use unluks::{Error, ErrorKind, Image, Key, Limits, Passphrase, Result, SecretBytes, UnlockedImage, VolumeKey};
 
 use crate::args::{KeyArgs, LimitArgs};
 use crate::backup::InBackup;
@@ -16,9 +20,28 @@ use crate::source::{is_dash, shown, stdin};
 
 /// What the user gave to open the image with.
 pub enum Material {
-    Passphrases { key: Key, guessed: bool },
-    VolumeKey(VolumeKey),
+    Passphrases(Passphrases),
+    /// Whoever sits at the terminal is asked; these are tried, too.
+    Ask {
+        also: Option<Key>,
+    },
+    /// The volume keys that a file may stand for.
+    VolumeKey(Vec<VolumeKeyForm>),
 }
+
+/// Passphrases, and what is known of them.
+pub struct Passphrases {
+    pub key: Key,
+    /// The forms were guessed, so that the one that opens is worth a word.
+    pub guessed: bool,
+    /// What the file visibly is, where it holds no key.
+    pub seen: Option<Seen>,
+}
+
+/// A keyslot that takes longer than this in all its forms is announced with its time.
+const WORTH_SAYING: Duration = Duration::from_secs(10);
+/// As often as cryptsetup asks.
+const ATTEMPTS: u32 = 3;
 
 /// Refuses what cannot be, before anything is read.
 pub fn check(args: &KeyArgs, stdin_is_image: bool) -> Result<()> {
@@ -51,90 +74,71 @@ pub fn note(args: &KeyArgs, inputs: &mut Inputs) -> Result<()> {
 /// Reads the key, and what is to be tried beside it. `stdin_is_image` says that the standard input is taken; a backup's
 /// own key stands back behind one that was named.
 pub fn read(args: &KeyArgs, stdin_is_image: bool, backup: Option<&InBackup>) -> Result<Material> {
-    match read_first(args, stdin_is_image, backup)? {
-        Material::Passphrases { mut key, guessed } => {
-            for path in &args.also_key_file {
-                key = key.and(Key::passphrase(with_file(path, |f| read_key_file(f, 0, None))?));
-            }
-            for path in &args.also_passphrase_file {
-                key = key.and(Key::passphrase(with_file(path, read_first_line)?));
-            }
-            Ok(Material::Passphrases { key, guessed })
-        }
-        volume_key => Ok(volume_key),
+    let mut also: Option<Key> = None;
+    let mut add = |key: Key| {
+        also = Some(match also.take() {
+            Some(also) => also.and(key),
+            None => key,
+        });
+    };
+    let first = read_first(args, stdin_is_image, backup)?;
+    for path in &args.also_key_file {
+        add(Key::passphrase(with_file(path, |f| read_key_file(f, 0, None))?));
     }
+    for path in &args.also_passphrase_file {
+        add(Key::line(with_file(path, read_first_line)?)?);
+    }
+    Ok(match first {
+        Material::Passphrases(Passphrases { key, guessed, seen }) => {
+            let key = match also {
+                Some(also) => key.and(also),
+                None => key,
+            };
+            Material::Passphrases(Passphrases { key, guessed, seen })
+        }
+        Material::Ask { .. } => Material::Ask { also },
+        volume_key @ Material::VolumeKey(_) => volume_key,
+    })
 }
 
 fn read_first(args: &KeyArgs, stdin_is_image: bool, backup: Option<&InBackup>) -> Result<Material> {
     let all = |path: &Path| with_file(path, |f| read_key_file(f, 0, None));
-    let plain = |bytes| Material::Passphrases { key: Key::passphrase(bytes), guessed: false };
+    let plain = |key, seen| Material::Passphrases(Passphrases { key, guessed: false, seen });
     if let Some(path) = &args.barbican_key {
-        return Ok(Material::Passphrases { key: Key::barbican(&all(path)?)?, guessed: false });
+        let payload = all(path)?;
+        return Ok(plain(Key::barbican(&payload)?, Seen::of(&payload)));
     }
     if let Some(path) = &args.key_file {
         let size = args.keyfile_size.map(to_usize).transpose()?;
         let offset = args.keyfile_offset.unwrap_or(0);
-        return with_file(path, |f| read_key_file(f, offset, size)).map(plain);
+        let key = with_file(path, |f| read_key_file(f, offset, size))?;
+        let seen = Seen::of(&key);
+        return Ok(plain(Key::passphrase(key), seen));
     }
     if let Some(path) = &args.passphrase_file {
-        return with_file(path, read_first_line).map(plain);
+        return Ok(plain(Key::line(with_file(path, read_first_line)?)?, None));
     }
     if let Some(path) = &args.key {
-        return Ok(Material::Passphrases { key: Key::guess(&all(path)?)?, guessed: true });
+        let saved = all(path)?;
+        let (key, seen) = (Key::guess(&saved)?, Seen::of(&saved));
+        return Ok(Material::Passphrases(Passphrases { key, guessed: true, seen }));
     }
     if let Some(path) = &args.volume_key_file {
-        return Ok(Material::VolumeKey(VolumeKey(all(path)?)));
+        return volume_key_forms(all(path)?.expose()).map(Material::VolumeKey).map_err(|e| e.within(shown(path)));
     }
     if let Some(key) = backup.map(InBackup::key).transpose()?.flatten() {
-        return Ok(Material::Passphrases { key, guessed: false });
+        return Ok(plain(key, None));
     }
     if std::io::stdin().is_terminal() || stdin_is_image {
-        prompt().map(plain)
+        Ok(Material::Ask { also: None })
     } else {
-        read_first_line(&mut stdin()?).map(plain)
+        Ok(plain(Key::line(read_first_line(&mut stdin()?)?)?, None))
     }
 }
 
 fn with_file(path: &Path, read: impl FnOnce(&mut File) -> Result<SecretBytes>) -> Result<SecretBytes> {
-    let mut file = if is_dash(path) {
-        stdin()?
-    } else {
-        File::open(path).map_err(|e| Error::io(format!("opening the key {}", shown(path)), e))?
-    };
+    let mut file = if is_dash(path) { stdin()? } else { File::open(path).map_err(|e| explain::opening(path, e))? };
     read(&mut file).map_err(|e| e.within(shown(path)))
-}
-
-/// Asks on the terminal, without echo. A signal at the prompt puts the terminal back before it ends the program.
-fn prompt() -> Result<SecretBytes> {
-    use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
-    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-    let no_terminal = |e| {
-        Error::io("asking for the passphrase", e)
-            .with_hint("give a key with --barbican-key, --key-file, --passphrase-file or --key")
-    };
-    let open = || File::options().read(true).write(true).open("/dev/tty").map_err(no_terminal);
-    let (mut tty, tty_at_signal) = (open()?, open()?);
-    let before = tcgetattr(&tty).map_err(|e| no_terminal(e.into()))?;
-    let mut silent = before.clone();
-    silent.local_modes.remove(LocalModes::ECHO);
-    silent.local_modes.insert(LocalModes::ECHONL);
-    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(no_terminal)?;
-    let handle = signals.handle();
-    let at_signal = before.clone();
-    let watch = move || {
-        if let Some(signal) = signals.forever().next() {
-            let _ = tcsetattr(&tty_at_signal, OptionalActions::Now, &at_signal);
-            let _ = signal_hook::low_level::emulate_default_handler(signal);
-        }
-    };
-    let watch = std::thread::Builder::new().name("prompt".into()).spawn(watch).map_err(no_terminal)?;
-    // The echo is off before the prompt shows, so that no key of a quick typist is seen.
-    tcsetattr(&tty, OptionalActions::Flush, &silent).map_err(|e| no_terminal(e.into()))?;
-    let line = tty.write_all(b"Passphrase: ").map_err(no_terminal).and_then(|()| read_first_line(&mut tty));
-    let _ = tcsetattr(&tty, OptionalActions::Now, &before);
-    handle.close();
-    let _ = watch.join();
-    line
 }
 
 pub fn limits(args: &LimitArgs) -> Limits {
@@ -149,29 +153,126 @@ pub fn options(allow_foreign_segments: bool, key: &KeyArgs, limits: &LimitArgs) 
     UnlockOptions { keyslot: key.key_slot, limits: self::limits(limits), allow_foreign_segments }
 }
 
+/// What is said on the way, and of which image.
+pub struct Saying {
+    pub image: String,
+    pub quiet: bool,
+}
+
 /// Opens the image, and says on the standard error how.
-pub fn unlock(image: &Image, material: Material, options: &UnlockOptions, quiet: bool) -> Result<UnlockedImage> {
+pub fn unlock(image: &Image, material: &Material, options: &UnlockOptions, saying: &Saying) -> Result<UnlockedImage> {
     let mut err = anstream::stderr();
     match material {
-        Material::VolumeKey(key) => image.unlock_with_volume_key(key, options),
-        Material::Passphrases { key, guessed } => {
-            if guessed && !quiet {
-                let n = derivations(image.metadata(), &key, options)?;
-                let _ = writeln!(err, "trying {} forms of the key: up to {n} key derivations", key.candidates().len());
-            }
-            let empty = key.candidates().iter().all(|c| c.passphrase.expose().is_empty());
-            let unlocked = image.unlock(&key, options).map_err(|e| {
-                if empty && e.kind() == unluks::ErrorKind::WrongKey {
-                    e.with_hint("the passphrase is empty: was a key given?")
-                } else {
-                    e
+        Material::VolumeKey(forms) => unlock_with_volume_key(image, forms, options, saying.quiet),
+        Material::Passphrases(passphrases) => unlock_with(image, passphrases, options, saying.quiet),
+        Material::Ask { also } => {
+            for attempt in 1.. {
+                let also = also.as_ref().map(Key::try_clone).transpose()?;
+                let passphrases = ask_once(&saying.image, also)?;
+                match unlock_with(image, &passphrases, options, saying.quiet) {
+                    Err(e) if e.kind() == ErrorKind::WrongKey && attempt < ATTEMPTS => {
+                        let _ = writeln!(err, "{}", crate::hint::line(&e));
+                    }
+                    result => return result,
                 }
-            })?;
-            for opened in unlocked.opened().iter().filter(|_| !quiet) {
-                let rule = key.candidates().get(opened.candidate).map_or("", |c| c.rule.describe());
-                let _ = writeln!(err, "keyslot {} opened with the key: {rule}", opened.keyslot);
             }
-            Ok(unlocked)
+            Err(Error::invalid("nobody was asked"))
         }
     }
+}
+
+/// A passphrase that is typed, with these behind it.
+pub fn ask_once(image: &str, also: Option<Key>) -> Result<Passphrases> {
+    let typed = Key::line(prompt::ask(image)?)?;
+    let key = match also {
+        Some(also) => typed.and(also),
+        None => typed,
+    };
+    Ok(Passphrases { key, guessed: false, seen: None })
+}
+
+fn unlock_with_volume_key(
+    image: &Image,
+    forms: &[VolumeKeyForm],
+    options: &UnlockOptions,
+    quiet: bool,
+) -> Result<UnlockedImage> {
+    let mut wrong = None;
+    for form in forms {
+        match image.unlock_with_volume_key(VolumeKey::copy_of(form.key.expose())?, options) {
+            Ok(unlocked) => {
+                if !quiet {
+                    let _ = writeln!(anstream::stderr(), "opened with the volume key: {}", form.rule);
+                }
+                return Ok(unlocked);
+            }
+            // The last form is the one that the file has the shape of.
+            Err(e) if e.kind() == ErrorKind::WrongKey => wrong = Some(e),
+            Err(e) => return Err(e),
+        }
+    }
+    Err(wrong.unwrap_or_else(|| Error::invalid("no volume key was given")))
+}
+
+/// A key for data without keyslots.
+pub enum Saved {
+    /// It is to be hashed.
+    Passphrase(Passphrase),
+    /// Its first bytes are the key.
+    KeyFile(SecretBytes),
+    /// It is the volume key, in some form.
+    VolumeKey(SecretBytes),
+    /// Nobody knows how it was saved.
+    Unknown,
+}
+
+/// Reads the key for data without keyslots, as cryptsetup takes it for such: a key file through the standard input is
+/// hashed like a passphrase, another one is not.
+pub fn saved(args: &KeyArgs, stdin_is_image: bool, image: &str) -> Result<Saved> {
+    let all = |path: &Path| with_file(path, |f| read_key_file(f, 0, None));
+    if let Some(path) = &args.barbican_key {
+        let key = Key::barbican(&all(path)?)?;
+        let hex = key.candidates().first().ok_or_else(|| Error::invalid("the key is empty"))?;
+        return Passphrase::copy_of(hex.passphrase.expose()).map(Saved::Passphrase);
+    }
+    if let Some(path) = &args.key_file {
+        let size = args.keyfile_size.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+        let key = with_file(path, |f| read_key_file(f, args.keyfile_offset.unwrap_or(0), size))?;
+        return Ok(if is_dash(path) { Saved::Passphrase(Passphrase(key)) } else { Saved::KeyFile(key) });
+    }
+    if let Some(path) = &args.volume_key_file {
+        return all(path).map(Saved::VolumeKey);
+    }
+    if args.key.is_some() {
+        return Ok(Saved::Unknown);
+    }
+    let line = match &args.passphrase_file {
+        Some(path) => with_file(path, read_first_line)?,
+        None if std::io::stdin().is_terminal() || stdin_is_image => prompt::ask(image)?,
+        None => read_first_line(&mut stdin()?)?,
+    };
+    // Nothing would tell which of two is right: CR is what Windows puts before LF.
+    let line = match line.expose().strip_suffix(b"\r") {
+        Some(text) => SecretBytes::copy_of(text)?,
+        None => line,
+    };
+    Ok(Saved::Passphrase(Passphrase(line)))
+}
+
+fn unlock_with(image: &Image, given: &Passphrases, options: &UnlockOptions, quiet: bool) -> Result<UnlockedImage> {
+    let mut err = anstream::stderr();
+    let candidates = given.key.candidates();
+    if given.guessed && !quiet {
+        let cost = cost(image.metadata(), &given.key, options)?;
+        let time =
+            if cost.time > WORTH_SAYING { format!(", {} s at most", cost.time.as_secs()) } else { String::new() };
+        let (forms, n) = (candidates.len(), cost.derivations);
+        let _ = writeln!(err, "trying {forms} forms of the key: up to {n} key derivations{time}");
+    }
+    let unlocked = image.unlock(&given.key, options).map_err(|e| explain::wrong(e, given))?;
+    for opened in unlocked.opened().iter().filter(|_| !quiet) {
+        let rule = candidates.get(opened.candidate).map_or_else(String::new, |c| c.rule.describe());
+        let _ = writeln!(err, "keyslot {} opened with the key: {rule}", opened.keyslot);
+    }
+    Ok(unlocked)
 }

@@ -6,10 +6,12 @@ mod decrypt;
 #[cfg(feature = "openstack")]
 mod fetch;
 mod hashes;
+mod header;
 mod hint;
 mod inspect;
 mod key;
 mod open;
+mod plain;
 mod progress;
 mod quote;
 mod restore_plan;
@@ -17,6 +19,7 @@ mod scan;
 #[cfg(feature = "nbd")]
 mod serve;
 mod source;
+mod test_key;
 mod time;
 
 use std::io::Write;
@@ -34,6 +37,8 @@ fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(args),
         Command::Decrypt(args) => decrypt::run(args),
         Command::Scan(args) => scan::run(args),
+        Command::TestKey(args) => test_key::run(args),
+        Command::Header(args) => header::run(args),
         #[cfg(feature = "openstack")]
         Command::Fetch(args) => fetch::run(&args.what),
         Command::RestorePlan(args) => restore_plan::run(args),
@@ -53,7 +58,7 @@ fn main() -> ExitCode {
 #[cfg(feature = "nbd")]
 fn serve_image(args: &mut args::ServeCommand) -> unluks::Result<ExitCode> {
     args.serve.check()?;
-    let opened = open::Opened::open(&mut args.source)?;
+    let opened = open::Opened::open_as(&mut args.source, &args.plain, &args.key, args.quiet)?;
     let open::Opened { source, image, .. } = &opened;
     if source.pipe().is_some() {
         return Err(Error::invalid("serve wants an image that can be read at any place, not a pipe"));

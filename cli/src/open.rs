@@ -8,11 +8,13 @@ use std::path::PathBuf;
 use unluks::io::Pipe;
 use unluks::luks::unlock::UnlockOptions;
 use unluks::volume::VolumeOptions;
-use unluks::{Error, Image, ReadAt, Result, UnlockedImage, Volume};
+use unluks::{Error, Image, ReadAt, Result, UnlockedImage, Volume, VolumeKey};
 
+use crate::args::plain::{Kind, PlainArgs};
 use crate::args::{KeyArgs, LimitArgs, SourceArgs};
 use crate::backup::{self, InBackup};
-use crate::key::{self, Material};
+use crate::key::{self, Material, Saying};
+use crate::plain;
 use crate::source::{Source, is_dash};
 
 /// An image whose header was read and validated, with the files and the backup that it comes from.
@@ -20,6 +22,8 @@ pub struct Opened {
     pub source: Source,
     pub backup: Option<InBackup>,
     pub image: Image,
+    /// The key of data without a header, which nothing proves.
+    unproven: Option<VolumeKey>,
     stdin_is_image: bool,
     force_header: bool,
     allow_truncated: bool,
@@ -35,7 +39,37 @@ impl Opened {
             backup.keep_from_outputs(&mut source);
         }
         let image = source.image().map_err(|e| backup::explain(backup.as_ref(), e))?;
-        Ok(Self {
+        Ok(Self::of(args, source, backup, image, None))
+    }
+
+    /// Opens the image, or data without a header where that is what the command line says it is.
+    pub fn open_as(args: &mut SourceArgs, plain: &PlainArgs, key: &KeyArgs, quiet: bool) -> Result<Self> {
+        if plain.kind == Kind::Luks {
+            return match plain.given() {
+                Some(flag) => Err(Error::invalid(format!("{flag} is for --type plain: a header says it"))),
+                None => Self::open(args),
+            };
+        }
+        if args.header.is_some() {
+            return Err(Error::invalid("--header gives a header, and --type plain is for data without one"));
+        }
+        args.headerless = true;
+        let source = Source::open(args)?;
+        let plain::Plain { image, key, notes } = plain::open(&source, plain, key, is_dash(&args.image))?;
+        for note in notes.iter().filter(|_| !quiet) {
+            let _ = writeln!(anstream::stderr(), "{note}");
+        }
+        Ok(Self::of(args, source, None, image, Some(key)))
+    }
+
+    fn of(
+        args: &SourceArgs,
+        source: Source,
+        backup: Option<InBackup>,
+        image: Image,
+        unproven: Option<VolumeKey>,
+    ) -> Self {
+        Self {
             stdin_is_image: is_dash(&args.image),
             force_header: args.force_header,
             allow_truncated: args.allow_truncated,
@@ -43,7 +77,8 @@ impl Opened {
             source,
             backup,
             image,
-        })
+            unproven,
+        }
     }
 
     /// Opens the image that comes through `pipe`, whose messages have `name` in front.
@@ -55,6 +90,7 @@ impl Opened {
             source,
             backup: None,
             image,
+            unproven: None,
             stdin_is_image: false,
             force_header: false,
             allow_truncated: false,
@@ -107,7 +143,12 @@ impl Opened {
         if let Some(doubt) = self.doubts().into_iter().next() {
             return Err(doubt);
         }
-        let unlocked = key::unlock(&self.image, material()?, options, quiet).map_err(|e| self.source.named(e))?;
+        if let Some(key) = &self.unproven {
+            let key = VolumeKey::copy_of(key.expose())?;
+            return self.image.unlock_unproven(key, options).map_err(|e| self.source.named(e));
+        }
+        let saying = Saying { image: self.source.shown(), quiet };
+        let unlocked = key::unlock(&self.image, &material()?, options, &saying).map_err(|e| self.source.named(e))?;
         for passed_over in unlocked.passed_over().iter().filter(|_| !quiet) {
             let _ = writeln!(anstream::stderr(), "warning: a keyslot was passed over: {passed_over}");
         }

@@ -19,6 +19,7 @@ pub struct Source {
     /// The name that errors of the image have in front of them, and that of its header.
     name: PathBuf,
     header_name: PathBuf,
+    has_offset: bool,
     /// The image file, byte for byte; the first of a set.
     pub file: Arc<dyn ReadAt>,
     /// The other files of a set.
@@ -138,7 +139,8 @@ impl Source {
         let header_name = args.header.clone().unwrap_or_else(|| args.image.clone());
         let whole = set.whole()?;
         let FilesOf { first, file, segments, .. } = set;
-        Ok(Self { name: args.image.clone(), header_name, file, segments, first, whole, found, header, inputs })
+        let (name, has_offset) = (args.image.clone(), args.offset.is_some());
+        Ok(Self { name, header_name, has_offset, file, segments, first, whole, found, header, inputs })
     }
 
     /// An image that comes through a pipe of that name, with its header in front.
@@ -147,7 +149,7 @@ impl Source {
         let file: Arc<dyn ReadAt> = Arc::new(pipe);
         let (found, header_name) = (whole(&file), name.clone());
         let (first, segments, inputs) = (name.clone(), Vec::new(), Inputs::default());
-        Self { name, header_name, file, segments, first, whole: None, found, header: None, inputs }
+        Self { name, header_name, has_offset: false, file, segments, first, whole: None, found, header: None, inputs }
     }
 
     /// The pipe that the image comes through, where it does.
@@ -168,6 +170,16 @@ impl Source {
     pub fn paths(&self) -> Vec<&Path> {
         let more = self.segments.iter().map(|segment| segment.path.as_path());
         std::iter::once(self.first.as_path()).chain(more).collect()
+    }
+
+    /// Whether the place of the data was named as a byte.
+    pub fn has_offset(&self) -> bool {
+        self.has_offset
+    }
+
+    /// The image's name, as errors have it.
+    pub fn shown(&self) -> String {
+        shown(&self.name)
     }
 
     /// The image's name in front of an error of it.
@@ -257,7 +269,7 @@ fn options(args: &SourceArgs, set: &FilesOf, with: Vec<Named>) -> FindOptions {
         },
         partition: args.partition.clone(),
         offset: args.offset,
-        detached: args.header.is_some(),
+        detached: args.header.is_some() || args.headerless,
         allow_truncated: args.allow_truncated,
     }
 }

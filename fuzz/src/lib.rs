@@ -14,7 +14,7 @@ use unluks::crypto::af;
 use unluks::crypto::cipher::SectorCipher;
 use unluks::crypto::hash::Hash;
 use unluks::crypto::spec::CipherSpec;
-use unluks::key::{read_first_line, read_key_file};
+use unluks::key::{Step, read_first_line, read_key_file};
 use unluks::luks::data::DataFile;
 use unluks::luks::findings::findings;
 use unluks::luks::metadata::{KeyslotKind, Role, SegmentKind, Version};
@@ -375,10 +375,11 @@ pub fn key_guess(data: &[u8]) -> bool {
     let key = Key::guess(&saved).unwrap();
     let candidates = key.candidates();
     assert_eq!(candidates[0].passphrase.expose(), data);
-    assert!(candidates.len() <= 8);
+    assert!(candidates.len() <= unluks::limits::KEY_FORMS_MAX);
     for (n, c) in candidates.iter().enumerate() {
         assert!(candidates[..n].iter().all(|d| d.passphrase.expose() != c.passphrase.expose()), "tried twice");
     }
+    let _ = unluks::key::Seen::of(&saved);
     let payload = Key::barbican(&saved).unwrap();
     let hex: String = data.iter().map(|b| format!("{b:02x}")).collect();
     assert_eq!(payload.candidates()[0].passphrase.expose(), hex.as_bytes());
@@ -391,7 +392,12 @@ pub fn key_guess(data: &[u8]) -> bool {
         Ok(line) => assert_eq!(line.expose(), data.split(|b| *b == b'\n').next().unwrap()),
         Err(e) => check_error(&e),
     }
-    candidates.len() > 2
+    // The others are forms of any bytes or of any text.
+    let tells = |step: &Step| {
+        use Step::{Base64Encoded, Base64UrlEncoded, Hexlified, Qnap, ToUtf16, UpperHexlified, WithNewline};
+        !matches!(step, Hexlified | UpperHexlified | Base64Encoded | Base64UrlEncoded | WithNewline | Qnap | ToUtf16)
+    };
+    candidates.iter().any(|c| c.rule.steps().first().is_some_and(tells))
 }
 
 /// What a run may cost: so little that each is quick.

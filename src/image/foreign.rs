@@ -37,7 +37,7 @@ impl Image {
     /// It is an [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) with the rule `header`; `None` for an image
     /// that starts with its header, for a header backup of the data's own one, and for data without a header.
     pub fn foreign_header(&self) -> Option<Error> {
-        if self.clusters.is_some() || self.has_own_header() {
+        if self.clusters.is_some() || self.has_own_header() || self.is_plain() {
             return None;
         }
         let own = Own::of(&*self.data)?;

@@ -12,6 +12,7 @@ use subtle::ConstantTimeEq;
 use super::area;
 use super::metadata::*;
 use super::reencrypt::Reencryption;
+use super::token;
 use crate::crypto::cipher::SectorCipher;
 use crate::crypto::hash::Hash;
 use crate::crypto::kdf::{Argon2Variant, Kdf as Derivation};
@@ -86,13 +87,27 @@ pub fn unlock(header: &dyn ReadAt, metadata: &Metadata, key: &Key, options: &Unl
     Ok(unlocked)
 }
 
-/// How many key derivations [`unlock`] may have to make.
+/// What [`unlock`] may cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cost {
+    /// How many keys it may have to derive: each passphrase for each keyslot.
+    pub derivations: usize,
+    /// How long that may take, one after the other, where nothing opens.
+    pub time: Duration,
+}
+
+/// What [`unlock`] may have to do, where only the last keyslot opens, or none.
 ///
 /// # Errors
 /// As [`unlock`], for what cannot be tried at all.
-pub fn derivations(metadata: &Metadata, key: &Key, options: &UnlockOptions) -> Result<usize> {
+pub fn cost(metadata: &Metadata, key: &Key, options: &UnlockOptions) -> Result<Cost> {
     let slots = slots_to_try(metadata, &Task::of(metadata, options)?.wanted, options)?;
-    Ok(slots.len().saturating_mul(key.candidates().len()))
+    let each = key.candidates().len();
+    // A slot that cannot be tried costs nothing.
+    let costs = slots.iter().filter_map(|id| Plan::new(metadata, *id, &options.limits).ok()).map(|plan| plan.cost);
+    let once = costs.fold(Duration::ZERO, Duration::saturating_add);
+    let time = once.saturating_mul(u32::try_from(each).unwrap_or(u32::MAX));
+    Ok(Cost { derivations: slots.len().saturating_mul(each), time })
 }
 
 /// Takes a volume key as it is, where its digest proves it.
@@ -420,6 +435,9 @@ fn nothing_opened(
     if !refused.is_empty() {
         let why: Vec<_> = refused.iter().map(ToString::to_string).collect();
         message += &format!(" ({} not tried: {})", refused.len(), why.join("; "));
+    }
+    if let Some(owners) = token::owners(metadata, plans.iter().map(|p| p.id)) {
+        message += &format!("; {owners}");
     }
     let overwritten = area::overwritten(header, metadata, plans.iter().map(|p| p.id));
     for (id, what) in &overwritten {

@@ -21,7 +21,7 @@ use unluks_openstack::{Cloud, Download, Downloaded, Feed, FeedReader};
 
 use super::{connect, describe, make_dir, opens_with, write_key};
 use crate::args::fetch::ImageArgs;
-use crate::key::Material;
+use crate::key::{Material, Passphrases};
 use crate::open::Opened;
 use crate::progress::ProgressView;
 use crate::source::shown;
@@ -198,7 +198,7 @@ fn fetch_and_decrypt(
 fn decrypt(reader: FeedReader, key: Key, output: Checked, args: &ImageArgs) -> Result<(Written, Plaintext)> {
     let opened = Opened::of_pipe(Pipe::new(Box::new(reader)), PathBuf::from(&args.image))?;
     let options = UnlockOptions { limits: crate::key::limits(&args.limits), ..UnlockOptions::default() };
-    let material = || Ok(Material::Passphrases { key, guessed: false });
+    let material = || Ok(Material::Passphrases(Passphrases { key, guessed: false, seen: None }));
     let unlocked = opened.unlock_with(material, &options, args.quiet)?;
     let volume = opened.volume(&unlocked, VolumeOptions::default(), |_| false)?;
     drop(unlocked);

@@ -10,6 +10,7 @@ mod docs;
 #[cfg(feature = "nbd")]
 mod fuzz_corpus;
 mod golden;
+mod header;
 mod inspect;
 mod integrity;
 mod keyslot_area;
@@ -25,6 +26,7 @@ mod mutations;
 mod nbd_support;
 mod no_threads;
 mod opening;
+mod plain;
 mod readme;
 mod reencryption;
 mod scan;
@@ -39,4 +41,5 @@ mod stack;
 #[path = "../../../fuzz/src/lib.rs"]
 #[allow(dead_code)]
 mod targets;
+mod test_key;
 mod whole_disk;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Condvar, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Opened, Plan};
 use crate::error::{Condition, Error, ErrorKind, Hint, Result, catch_panic};
@@ -35,8 +35,9 @@ pub(super) fn try_all(
     let work = || {
         while let Some((index, candidate, plan)) = queue.next() {
             let passphrase = &key.candidates()[candidate].passphrase;
+            let started = Instant::now();
             let opened = catch_panic("unlocking", || plan.open(header, passphrase.expose()));
-            queue.done(index, plan, candidate, opened);
+            queue.done(index, plan, candidate, Done { opened, took: started.elapsed() });
         }
     };
     match threads {
@@ -52,6 +53,12 @@ pub(super) fn try_all(
         }),
     }
     queue.finish(refused)
+}
+
+/// A job that is over.
+struct Done {
+    opened: Result<Option<VolumeKey>>,
+    took: Duration,
 }
 
 /// The jobs of one unlock, handed out as memory and time allow.
@@ -112,11 +119,17 @@ impl<'a> Queue<'a> {
                 s = self.changed.wait(s).unwrap_or_else(std::sync::PoisonError::into_inner);
                 continue;
             }
-            s.spent = s.spent.saturating_add(plan.cost);
-            if s.spent > self.limits.kdf_time {
+            let spent = s.spent.saturating_add(plan.cost);
+            if spent > self.limits.kdf_time {
+                // What runs may turn out to be quicker than it was estimated to be.
+                if s.running > 0 {
+                    s = self.changed.wait(s).unwrap_or_else(std::sync::PoisonError::into_inner);
+                    continue;
+                }
                 s.out_of_time = true;
                 return None;
             }
+            s.spent = spent;
             s.next = s.next.saturating_add(1);
             s.running = s.running.saturating_add(1);
             s.busy = s.busy.saturating_add(plan.width);
@@ -125,12 +138,14 @@ impl<'a> Queue<'a> {
         }
     }
 
-    fn done(&self, index: usize, plan: &Plan, candidate: usize, result: Result<Option<VolumeKey>>) {
+    fn done(&self, index: usize, plan: &Plan, candidate: usize, done: Done) {
         let mut s = self.lock();
+        // The estimate is a slow machine's. What is over is known better, so that the next may still be allowed.
+        s.spent = s.spent.saturating_sub(plan.cost).saturating_add(done.took.min(plan.cost));
         s.running = s.running.saturating_sub(1);
         s.busy = s.busy.saturating_sub(plan.width);
         s.memory = s.memory.saturating_sub(plan.derivation.memory());
-        match result {
+        match done.opened {
             Ok(Some(key)) => {
                 let opened = Opened { keyslot: plan.id, candidate };
                 s.found.push((index, Found { opened, digest: plan.digest.id, key }));

@@ -49,10 +49,14 @@ fn a_key_saved_nobody_knows_how_is_found_and_the_rule_named() {
         (hex(&secret).into_bytes(), "the bytes as they are"),
         (secret.clone(), "hexlified"),
         (line(hex(&secret)), "without the trailing newline"),
-        ([&secret[..], b"\n"].concat(), "hexlified, without the trailing newline"),
+        ([&secret[..], b"\n"].concat(), "without the trailing newline, then hexlified"),
         (hex(&secret).to_uppercase().into_bytes(), "hex in lower case"),
         (line(hex(&secret).to_uppercase()), "hex in lower case"),
         (line(base64(&secret)), "base64-decoded, then hexlified"),
+        (
+            format!("{{\"Payload\": \"{}\"}}\n", base64(&secret)).into_bytes(),
+            "the payload of the JSON, then base64-decoded, then hexlified",
+        ),
     ];
     for (key, rule) in saved {
         let run = with_key(&golden, "--key", &key);
@@ -78,9 +82,62 @@ fn the_cost_of_guessing_is_said_before() {
     let run = with_key(&golden, "--key", b"00ff\n");
     assert_eq!(run.code, Some(3));
     let lines: Vec<_> = run.stderr.lines().collect();
-    // As it is, hexlified, both without the newline, un-hexed, base64-decoded, and that hexlified; one keyslot.
-    assert_eq!(lines[0], "trying 7 forms of the key: up to 7 key derivations");
+    // The bytes, the line, each hexlified in either case, as Base64 in one; un-hexed, and that as Base64; decoded, and that
+    // hexlified; QNAP's. The keyslot is one.
+    let n = lines[0].split(' ').nth(1).unwrap().parse::<usize>().unwrap();
+    assert!((8..=24).contains(&n), "{lines:?}");
+    assert_eq!(lines[0], format!("trying {n} forms of the key: up to {n} key derivations"));
     assert_eq!(lines.len(), 2, "{lines:?}");
+    // All that was tried is listed, and nobody is told to use the flag that was used.
+    for rule in ["tried: the bytes as they are; ", "un-hexed", "QNAP's hash of the password"] {
+        assert!(lines[1].contains(rule), "{rule}: {lines:?}");
+    }
+    assert!(!lines[1].contains("--key FILE"), "{lines:?}");
+}
+
+#[test]
+fn what_is_no_key_is_named() {
+    let (golden, _) = small();
+    let uuid = "5ca1ab1e-0000-4000-8000-00000000c0de";
+    for (saved, says) in [
+        (format!("{uuid}\n"), "holds a UUID"),
+        (format!("https://cloud.example/v1/secrets/{uuid}"), "unluks fetch key ADDRESS"),
+        ("<!DOCTYPE html><html>".into(), "web page"),
+        ("{\"code\": 401, \"title\": \"Unauthorized\"}".into(), "looks like an error"),
+        ("-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n".into(), "certificate"),
+        ("ssh-ed25519 AAAA me@here\n".into(), "public key"),
+    ] {
+        for flag in ["--key", "--barbican-key", "--key-file"] {
+            let run = with_key(&golden, flag, saved.as_bytes());
+            assert_refused(&run, 3, &[says]);
+            assert!(!run.stderr.contains(saved.trim()), "{}", run.stderr);
+        }
+    }
+}
+
+/// A key in place of a file's name must not get into a log.
+#[test]
+fn a_key_as_the_argument_is_not_repeated() {
+    let (golden, _) = small();
+    for key in ["5ca1ab1e5ca1ab1e5ca1ab1e5ca1ab1e", "hunter2", "/x9kf+Ab/3e=", "Zm9v/YmFy", "a/b"] {
+        for flag in ["--key", "--key-file", "--barbican-key", "--passphrase-file", "--volume-key-file"] {
+            let run = unluks(&["decrypt", &text(&golden.image), "-o", "-", flag, key]);
+            assert_refused(&run, 1, &["the name of a file that holds the key is wanted"]);
+            assert!(!run.stderr.contains(key), "{}", run.stderr);
+        }
+    }
+}
+
+#[test]
+fn the_newline_of_windows_is_dropped_from_a_line() {
+    let (golden, plaintext) = small();
+    let passphrase = latin1(golden.sidecar["passphrase"].as_str().unwrap());
+    let line = [&passphrase[..], b"\r\n"].concat();
+    let run = with_key(&golden, "--passphrase-file", &line);
+    assert_ok(&run);
+    assert_eq!(run.stdout, plaintext);
+    let run = unluks_with_stdin(&["decrypt", &text(&golden.image), "-o", "-"], &line);
+    assert_ok(&run);
 }
 
 #[test]
@@ -163,7 +220,24 @@ fn a_key_comes_from_the_standard_input_or_an_open_file_too() {
 fn a_terminal_is_asked_without_echo() {
     let (golden, plaintext) = small();
     let out = golden.path("out");
-    let command = format!("{UNLUKS} decrypt {} -o {}", text(&golden.image), text(&out));
+    let right = fs::read(&golden.key).unwrap();
+    let prompt = format!("Passphrase for {}: ", text(&golden.image));
+    // The third attempt is the last.
+    for (lines, opens) in
+        [(&[&right[..]][..], true), (&[b"wrong", b"wrong", &right[..]], true), (&[&b"wrong"[..]; 3], false)]
+    {
+        let _ = fs::remove_file(&out);
+        let (seen, status) = typed(&golden, &out, &prompt, lines);
+        assert_eq!(status, opens, "{seen}");
+        assert_eq!(seen.matches(&prompt).count(), lines.len(), "{seen}");
+        assert!(!seen.contains("pass-l2-argon2id") && !seen.contains("wrong"), "{seen}");
+        assert_eq!(fs::read(&out).ok(), opens.then(|| plaintext.clone()));
+    }
+}
+
+/// What is seen on a terminal where the lines are typed, one at each prompt, and whether the program succeeded.
+fn typed(golden: &Golden, out: &std::path::Path, prompt: &str, lines: &[&[u8]]) -> (String, bool) {
+    let command = format!("{UNLUKS} decrypt {} -o {}", text(&golden.image), text(out));
     let mut child = Command::new("script")
         .args(["--quiet", "--return", "--command", &command, "/dev/null"])
         .stdin(Stdio::piped())
@@ -173,18 +247,18 @@ fn a_terminal_is_asked_without_echo() {
     let (mut keyboard, mut screen) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
     let mut seen = Vec::new();
     let mut byte = [0];
-    // What is typed before the prompt is thrown away, as it should be.
-    while !seen.ends_with(b"Passphrase: ") {
-        assert_eq!(screen.read(&mut byte).unwrap(), 1, "no prompt: {}", String::from_utf8_lossy(&seen));
-        seen.push(byte[0]);
+    for line in lines {
+        // What is typed before the prompt is thrown away, as it should be.
+        let from = seen.len();
+        while !seen[from..].ends_with(prompt.as_bytes()) {
+            assert_eq!(screen.read(&mut byte).unwrap(), 1, "no prompt: {}", String::from_utf8_lossy(&seen));
+            seen.push(byte[0]);
+        }
+        keyboard.write_all(&[line, &b"\n"[..]].concat()).unwrap();
     }
-    keyboard.write_all(&[&fs::read(&golden.key).unwrap()[..], b"\n"].concat()).unwrap();
     screen.read_to_end(&mut seen).unwrap();
     drop(keyboard);
-    let seen = String::from_utf8_lossy(&seen);
-    assert!(child.wait().unwrap().success(), "{seen}");
-    assert!(!seen.contains("pass-l2-argon2id"), "{seen}");
-    assert_eq!(fs::read(&out).unwrap(), plaintext);
+    (String::from_utf8_lossy(&seen).into_owned(), child.wait().unwrap().success())
 }
 
 #[test]
