@@ -23,7 +23,6 @@ pub enum BadSectorPolicy {
 
 /// A run of bad sectors, one behind the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct BadRun {
     /// Where it starts in the plaintext, in bytes.
     pub start: u64,
