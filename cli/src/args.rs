@@ -166,18 +166,12 @@ impl TestKeyArgs {
         SourceArgs {
             image: image.to_owned(),
             header: self.header.clone(),
-            force_header: false,
-            format: None,
-            max_size: None,
             partition: self.partition.clone(),
-            with: Vec::new(),
             volume: self.volume.clone(),
             offset: self.offset,
-            force_offset: false,
             // No data is read.
             allow_truncated: true,
-            allow_foreign_segments: false,
-            headerless: false,
+            ..SourceArgs::default()
         }
     }
 }
@@ -185,23 +179,12 @@ impl TestKeyArgs {
 impl ScanArgs {
     /// The whole disk as a source.
     pub fn source(&self) -> SourceArgs {
-        let (format, max_size) = (self.format, self.max_size);
         SourceArgs {
             image: self.image.clone(),
-            header: None,
-            force_header: false,
-            format,
-            max_size,
-            partition: None,
+            format: self.format,
+            max_size: self.max_size,
             with: self.with.clone(),
-            snapshot: None,
-            volume: None,
-            snapshot: None,
-            offset: None,
-            force_offset: false,
-            allow_truncated: false,
-            allow_foreign_segments: false,
-            headerless: false,
+            ..SourceArgs::default()
         }
     }
 
@@ -263,7 +246,7 @@ pub struct ServeCommand {
 }
 
 /// Where the image is.
-#[derive(Args)]
+#[derive(Default, Args)]
 pub struct SourceArgs {
     /// The image, or the directory of a backup by unluks fetch; - reads an image from the standard input
     #[arg(value_name = "IMAGE")]
