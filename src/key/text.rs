@@ -46,7 +46,8 @@ pub(super) fn utf16(bytes: &[u8]) -> Result<Option<SecretBytes>> {
     }
     let little = |pair: &[u8]| u16::from_le_bytes([pair[0], pair[1]]);
     let big = |pair: &[u8]| u16::from_be_bytes([pair[0], pair[1]]);
-    for (unit, mark) in [(&little as &dyn Fn(&[u8]) -> u16, [0xff, 0xfe]), (&big, [0xfe, 0xff])] {
+    let orders: [(fn(&[u8]) -> u16, [u8; 2]); 2] = [(little, [0xff, 0xfe]), (big, [0xfe, 0xff])];
+    for (unit, mark) in orders {
         let text = bytes.strip_prefix(&mark);
         let chars = || char::decode_utf16(text.unwrap_or(bytes).chunks_exact(2).map(unit));
         if !chars().all(|c| c.is_ok_and(is_text)) {
