@@ -193,7 +193,7 @@ impl Forms {
         }
         self.add(view, Rank::Text, &[Step::Nfc], text::nfc(text)?);
         self.add(view, Rank::Text, &[Step::Nfd], text::nfd(text)?);
-        let encodings: [(Step, fn(char) -> Option<u8>); 2] =
+        let encodings: [(Step, text::ToByte); 2] =
             [(Step::ToLatin1, text::latin1_byte), (Step::ToWindows1252, text::windows_1252_byte)];
         for (step, byte) in encodings {
             if let Some(bytes) = text::to_bytes(text, byte)? {
@@ -205,7 +205,7 @@ impl Forms {
 
     /// The letters of an encoding that has one byte for each, as UTF-8.
     fn of_one_byte_letters(&mut self, view: &View) -> Result<()> {
-        let encodings: [(Step, fn(u8) -> Option<char>); 2] =
+        let encodings: [(Step, text::FromByte); 2] =
             [(Step::FromLatin1, text::latin1_letter), (Step::FromWindows1252, text::windows_1252_letter)];
         for (step, letter) in encodings {
             if let Some(text) = text::from_bytes(view.bytes.expose(), letter)? {
