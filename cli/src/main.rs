@@ -37,7 +37,7 @@ fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(args),
         Command::Decrypt(args) => decrypt::run(args),
         Command::Scan(args) => scan::run(args),
-        Command::TestKey(args) => test_key::run(args),
+        Command::TestKey(args) => test_key::run(args, exit_code),
         Command::Header(args) => header::run(args),
         #[cfg(feature = "openstack")]
         Command::Fetch(args) => fetch::run(&args.what),

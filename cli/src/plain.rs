@@ -37,7 +37,7 @@ pub fn open(source: &Source, args: &PlainArgs, keys: &KeyArgs, stdin_is_image: b
         return Err(Error::invalid(message));
     }
     let bits = args.key_size.unwrap_or(KEY_BITS);
-    if bits % 8 != 0 {
+    if !bits.is_multiple_of(8) {
         return Err(Error::invalid(format!("--key-size {bits} is no number of whole bytes")));
     }
     let size = usize::try_from(bits / 8).unwrap_or(usize::MAX);

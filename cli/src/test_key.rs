@@ -56,7 +56,8 @@ impl Answer {
     }
 }
 
-pub fn run(args: &TestKeyArgs) -> Result<ExitCode> {
+/// Tests the key; `exit_code` is that of an error.
+pub fn run(args: &TestKeyArgs, exit_code: impl Fn(&Error) -> ExitCode) -> Result<ExitCode> {
     key::check(&args.key, stdin_is_image(args))?;
     // The key is read once, and asked for once.
     let mut shared = None;
@@ -78,7 +79,7 @@ pub fn run(args: &TestKeyArgs) -> Result<ExitCode> {
         };
     }
     match worst {
-        Some(e) => Ok(crate::exit_code(&e)),
+        Some(e) => Ok(exit_code(&e)),
         None if all_open => Ok(ExitCode::SUCCESS),
         None => Ok(ExitCode::from(3)),
     }

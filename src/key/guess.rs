@@ -193,10 +193,9 @@ impl Forms {
         }
         self.add(view, Rank::Text, &[Step::Nfc], text::nfc(text)?);
         self.add(view, Rank::Text, &[Step::Nfd], text::nfd(text)?);
-        for (step, byte) in [
-            (Step::ToLatin1, text::latin1_byte as fn(char) -> Option<u8>),
-            (Step::ToWindows1252, text::windows_1252_byte),
-        ] {
+        let encodings: [(Step, text::ToByte); 2] =
+            [(Step::ToLatin1, text::latin1_byte), (Step::ToWindows1252, text::windows_1252_byte)];
+        for (step, byte) in encodings {
             if let Some(bytes) = text::to_bytes(text, byte)? {
                 self.add(view, Rank::Text, &[step], bytes);
             }
@@ -206,10 +205,9 @@ impl Forms {
 
     /// The letters of an encoding that has one byte for each, as UTF-8.
     fn of_one_byte_letters(&mut self, view: &View) -> Result<()> {
-        for (step, letter) in [
-            (Step::FromLatin1, text::latin1_letter as fn(u8) -> Option<char>),
-            (Step::FromWindows1252, text::windows_1252_letter),
-        ] {
+        let encodings: [(Step, text::FromByte); 2] =
+            [(Step::FromLatin1, text::latin1_letter), (Step::FromWindows1252, text::windows_1252_letter)];
+        for (step, letter) in encodings {
             if let Some(text) = text::from_bytes(view.bytes.expose(), letter)? {
                 let decomposed = std::str::from_utf8(text.expose()).map(text::nfd);
                 self.add(view, Rank::Text, &[step], text);

@@ -11,6 +11,13 @@ use super::fill;
 use crate::error::Result;
 use crate::secret::SecretBytes;
 
+/// The unit of UTF-16 that two bytes are.
+type ToUnit = fn(&[u8]) -> u16;
+/// The byte of a letter, in an encoding of one byte for each.
+pub(super) type ToByte = fn(char) -> Option<u8>;
+/// The letter of a byte.
+pub(super) type FromByte = fn(u8) -> Option<char>;
+
 /// What Windows-1252 has in the place of Latin-1's second row of controls, 0x80 to 0x9f; 0 where it has nothing.
 const WINDOWS_1252: [u16; 32] = [
     0x20ac, 0, 0x201a, 0x0192, 0x201e, 0x2026, 0x2020, 0x2021, 0x02c6, 0x2030, 0x0160, 0x2039, 0x0152, 0, 0x017d, 0, 0,
@@ -46,7 +53,8 @@ pub(super) fn utf16(bytes: &[u8]) -> Result<Option<SecretBytes>> {
     }
     let little = |pair: &[u8]| u16::from_le_bytes([pair[0], pair[1]]);
     let big = |pair: &[u8]| u16::from_be_bytes([pair[0], pair[1]]);
-    for (unit, mark) in [(&little as &dyn Fn(&[u8]) -> u16, [0xff, 0xfe]), (&big, [0xfe, 0xff])] {
+    let orders: [(ToUnit, [u8; 2]); 2] = [(little, [0xff, 0xfe]), (big, [0xfe, 0xff])];
+    for (unit, mark) in orders {
         let text = bytes.strip_prefix(&mark);
         let chars = || char::decode_utf16(text.unwrap_or(bytes).chunks_exact(2).map(unit));
         if !chars().all(|c| c.is_ok_and(is_text)) {
