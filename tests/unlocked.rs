@@ -18,7 +18,7 @@ use unluks::io::{Pipe, Window};
 use unluks::luks::metadata::{Metadata, SegmentKind};
 use unluks::luks::unlock::{UnlockOptions, cost};
 use unluks::progress::Progress;
-use unluks::volume::{Missing, VolumeOptions};
+use unluks::volume::VolumeOptions;
 use unluks::{Error, ErrorKind, Image, Key, ReadAt, Result, SecretBytes, UnlockedImage, Volume, VolumeKey};
 
 const LUKS1: &[u8] = include_bytes!("../fuzz/images/luks1.img");

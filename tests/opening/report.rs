@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use unluks::format::Format;
+use unluks::locate::Ways;
 use unluks::scan::report::{Disk, Report};
 use unluks::{Image, OpenOptions, ReadAt, json};
 
@@ -97,7 +98,7 @@ fn reports_of_scans_follow_their_schema() {
         let scan = unluks::scan::run(&disk, Default::default(), &Default::default()).unwrap();
         // The schema names every format.
         for format in Format::ALL {
-            let scanned = Disk { path: Path::new("disk"), disk: &disk, format, sector_size: None };
+            let scanned = Disk { path: Path::new("disk"), disk: &disk, format, sector_size: None, ways: &Ways::default() };
             let report = parsed(&json::pretty(&Report::new(&scan, scanned)).unwrap(), "scan.schema.json");
             assert_eq!(report["image"]["format"], format.name());
             let container = &report["containers"][0];
