@@ -51,6 +51,8 @@ pub mod files;
 pub mod format;
 #[cfg(feature = "unlock")]
 mod image;
+#[cfg(feature = "unlock")]
+pub mod inside;
 pub mod io;
 #[cfg(feature = "unlock")]
 pub mod key;

@@ -16,10 +16,15 @@ use unluks::volume::integrity_findings;
 use unluks::{Error, ReadAt, Result};
 
 use crate::args::InspectArgs;
+use crate::contents;
 use crate::open::Opened;
 use report::{Container, DataIn, FileInfo, Files, Report};
 
 pub fn run(args: &mut InspectArgs) -> Result<ExitCode> {
+    contents::check_args(args)?;
+    if args.inside {
+        return contents::inspect(args);
+    }
     let opened = Opened::open(&mut args.source)?;
     let args = &*args;
     let Opened { source, image, .. } = &opened;

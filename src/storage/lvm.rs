@@ -302,6 +302,13 @@ impl VolumeGroup {
         Builder::new(&self.contents.metadata, &self.contents.devices).volume(number)
     }
 
+    /// The byte behind the last that a volume has on a device, by its index among those that were given; the start of its
+    /// extents where no volume has any. `None` where the device is none of the group's.
+    pub fn used_end(&self, device: usize) -> Option<u64> {
+        let number = self.physical.iter().position(|pv| pv.device == Some(device))?;
+        Some(self.contents.metadata.used_end(number))
+    }
+
     /// Versions of the metadata that have been replaced, and are still on the devices, the newest first.
     ///
     /// # Errors
