@@ -216,7 +216,8 @@ fn check_tables(look: &Look<'_>, boot: &Boot, contents: &mut Contents) {
             Kind::Fat16 => le16(&entries, 0) & 0xff00 == 0xff00,
             _ => le16(&entries, 0) & 0x0f00 == 0x0f00,
         };
-        if entries.first() != Some(&media) || !ones {
+        let is_sane = entries.first() == Some(&media) && ones;
+        if !is_sane {
             let found = format!("an entry that begins with {:#04x}", entries.first().unwrap_or(&0));
             let expected = format!("the media byte {media:#04x}, and then ones");
             contents.find(severity, "contents.fat.first-entry", structure(), found, expected);
@@ -234,7 +235,7 @@ fn check_tables(look: &Look<'_>, boot: &Boot, contents: &mut Contents) {
             if !is_clean {
                 contents.state = State::Unclean;
             }
-            first = Some(entries);
+            first = Some(entries).filter(|_| is_sane);
         }
     }
 }

@@ -16,7 +16,13 @@ pub(super) fn probe_luks(look: &Look<'_>) -> Option<Contents> {
     if !look.has(b"LUKS\xba\xbe", 0) {
         return None;
     }
-    match crate::luks::open(&**look.disk()) {
+    let opened = crate::luks::open(&**look.disk());
+    // One that is cut off within its keyslots says its size all the same.
+    let opened = match opened {
+        Err(e) if e.rule() == "length" => crate::luks::open(&Endless(look.disk())).or(Err(e)),
+        other => other,
+    };
+    match opened {
         Ok(metadata) => {
             let kind = match metadata.version {
                 LuksVersion::V1 => Kind::Luks1,
@@ -39,6 +45,19 @@ pub(super) fn probe_luks(look: &Look<'_>) -> Option<Contents> {
             contents.find(Severity::Error, "contents.luks.header", structure, found, "a whole header is wanted");
             Some(contents)
         }
+    }
+}
+
+/// A disk of which nobody knows the end.
+struct Endless<'a>(&'a Arc<Metered>);
+
+impl ReadAt for Endless<'_> {
+    fn len(&self) -> u64 {
+        u64::MAX
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> crate::Result<()> {
+        self.0.read_exact_at(buf, offset)
     }
 }
 
