@@ -295,7 +295,8 @@ impl Contents {
     pub fn fits(&self, volume_size: u64) -> Result<()> {
         let Some(size) = self.size.filter(|size| *size > volume_size) else { return Ok(()) };
         let what = self.short();
-        let message = format!("the plaintext has {volume_size} bytes, but the {what} in it takes {size}: it is cut off");
+        let message =
+            format!("the plaintext has {volume_size} bytes, but the {what} in it takes {size}: it is cut off");
         Err(Error::corrupt("contents.size", message)
             .with_condition(Condition::Truncated)
             .with_hint(Hint::AllowTruncated))

@@ -137,7 +137,8 @@ pub(super) fn check(look: &Look<'_>, contents: &mut Contents) {
         }
     }
     let (first, last) = (field::<1>(&boot.bytes, 3), look.bytes(SECTORS.saturating_mul(boot.sector), 120));
-    let same = |copy: &Vec<u8>| copy.get(..106) == boot.bytes.get(..106) && copy.get(108..112) == boot.bytes.get(108..112);
+    let same =
+        |copy: &Vec<u8>| copy.get(..106) == boot.bytes.get(..106) && copy.get(108..112) == boot.bytes.get(108..112);
     if let Some(copy) = last.filter(|copy| copy.get(3..4) == Some(&first) && !same(copy)) {
         let structure = ("the backup boot region", SECTORS.saturating_mul(boot.sector));
         let found = format!("{} sectors, or another field", le64(&copy, 72));

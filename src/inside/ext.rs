@@ -191,7 +191,9 @@ impl Superblock {
         if self.s_feature_compat.get() & COMPAT_SPARSE_SUPER2 != 0 {
             return self.s_backup_bgs.iter().any(|backup| u64::from(backup.get()) == group);
         }
-        let is_power = |base: u64| std::iter::successors(Some(base), |n| n.checked_mul(base)).take_while(|n| *n <= group).last() == Some(group);
+        let is_power = |base: u64| {
+            std::iter::successors(Some(base), |n| n.checked_mul(base)).take_while(|n| *n <= group).last() == Some(group)
+        };
         !self.has_ro_compat(RO_COMPAT_SPARSE_SUPER) || group == 1 || [3, 5, 7].into_iter().any(is_power)
     }
 
@@ -288,7 +290,13 @@ pub(super) fn check(look: &Look<'_>, contents: &mut Contents) {
                 Some((at, backup)) => {
                     if damaged.is_none() {
                         let expected = format!("its backup at byte {at} is whole");
-                        contents.find(Severity::Error, "contents.ext.superblock", structure, "no sane fields", expected);
+                        contents.find(
+                            Severity::Error,
+                            "contents.ext.superblock",
+                            structure,
+                            "no sane fields",
+                            expected,
+                        );
                     }
                     backup
                 }

@@ -59,9 +59,8 @@ pub(super) fn probe(look: &Look<'_>) -> Option<Contents> {
 
 fn joliet(look: &Look<'_>) -> Option<String> {
     let all = (1..DESCRIPTORS_MAX).map_while(|n| descriptor(look, n).filter(|bytes| !bytes.starts_with(&[255])));
-    let is_joliet = |bytes: &Vec<u8>| {
-        bytes.starts_with(&[2]) && bytes.get(88..91).is_some_and(|escape| JOLIET.contains(&escape))
-    };
+    let is_joliet =
+        |bytes: &Vec<u8>| bytes.starts_with(&[2]) && bytes.get(88..91).is_some_and(|escape| JOLIET.contains(&escape));
     let bytes = all.into_iter().find(is_joliet)?;
     text16(bytes.get(40..72)?, u16::from_be_bytes)
 }
@@ -95,7 +94,8 @@ pub(super) fn check(look: &Look<'_>, contents: &mut Contents) {
             contents.find(Severity::Error, "contents.iso9660.both-endian", structure, found, "the same is wanted");
         }
     }
-    for (name, block) in [("the little-endian path table", le32(&bytes, 140)), ("the big-endian path table", be32(&bytes, 148))]
+    for (name, block) in
+        [("the little-endian path table", le32(&bytes, 140)), ("the big-endian path table", be32(&bytes, 148))]
     {
         let at = u64::from(block).saturating_mul(block_size(&bytes));
         let end = at.saturating_add(u64::from(le32(&bytes, 132)));

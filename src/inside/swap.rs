@@ -41,7 +41,8 @@ impl Area {
             1 => le32(&header, at),
             _ => be32(&header, at),
         };
-        let area = Self { page, last_page: number(4).into(), bad_pages: number(8).into(), kind, header: header.clone() };
+        let area =
+            Self { page, last_page: number(4).into(), bad_pages: number(8).into(), kind, header: header.clone() };
         (number(0) == 1 && area.last_page > 0).then_some(area)
     }
 

@@ -59,7 +59,8 @@ pub(super) fn check(look: &Look<'_>, contents: &mut Contents) {
         contents.notes.push(note.clone());
     }
     let Some(copies) = copies(look, contents.kind, &table) else { return };
-    for (name, copy) in [("the first copy of the table", &copies.first), ("the spare copy of the table", &copies.spare)] {
+    for (name, copy) in [("the first copy of the table", &copies.first), ("the spare copy of the table", &copies.spare)]
+    {
         // One behind the end is cut off, which the size has said.
         let out_of_reach = copy.state.as_ref().err().is_some_and(|e| e.kind() == ErrorKind::LimitExceeded);
         if let (Err(e), true) = (&copy.state, copy.offset < look.len() && !out_of_reach) {

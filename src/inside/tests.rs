@@ -73,7 +73,13 @@ fn nothing_and_zeroes_are_named() {
 
 #[test]
 fn sizes_are_said_for_people() {
-    let said = [(64 << 20, "64 MiB"), (1000, "1000 bytes"), (1536, "1.5 KiB"), ((1 << 20) + 512, "1.0 MiB"), (3 << 40, "3 TiB")];
+    let said = [
+        (64 << 20, "64 MiB"),
+        (1000, "1000 bytes"),
+        (1536, "1.5 KiB"),
+        ((1 << 20) + 512, "1.0 MiB"),
+        (3 << 40, "3 TiB"),
+    ];
     for (size, words) in said {
         assert_eq!(Size(size).to_string(), words);
     }
@@ -178,12 +184,8 @@ fn counted(text: &str) -> Vec<u8> {
 
 #[test]
 fn zfs_says_its_pool_and_its_size() {
-    let device = [
-        &[0; 8][..],
-        &pair("type", 9, &counted("disk")),
-        &pair("asize", 8, &(3u64 << 20).to_be_bytes()),
-        &[0; 8],
-    ];
+    let device =
+        [&[0; 8][..], &pair("type", 9, &counted("disk")), &pair("asize", 8, &(3u64 << 20).to_be_bytes()), &[0; 8]];
     let list = [
         &[1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1][..],
         &pair("name", 9, &counted("tank")),

@@ -312,9 +312,9 @@ fn is_log_empty(look: &Look<'_>, superblock: &Superblock) -> Option<bool> {
     // The record of an unmount has one header and one operation, both padded to the log's stripe: 256 KiB at most.
     let steps = at_most(head.min(512), INSIDE_COPIES_MAX.max(512));
     let record = (1..=to_u64(steps)).map(|back| head.saturating_sub(back));
-    let (at, header) = record.map(|n| (n, block(n))).find_map(|(n, bytes)| {
-        bytes.filter(|bytes| be32(bytes, 0) == LOG_RECORD).map(|bytes| (n, bytes))
-    })?;
+    let (at, header) = record
+        .map(|n| (n, block(n)))
+        .find_map(|(n, bytes)| bytes.filter(|bytes| be32(bytes, 0) == LOG_RECORD).map(|bytes| (n, bytes)))?;
     if be32(&header, 40) != 1 {
         return Some(false);
     }

@@ -107,9 +107,7 @@ fn of_fat() {
     let reserved = u64::from(u16::from_le_bytes([boot[14], boot[15]])) * 512;
     let table = u64::from(u32::from_le_bytes(*boot[36..].first_chunk().unwrap())) * 512;
     let second = reserved + table;
-    assert_eq!(flip("fat32", reserved), [
-        ("contents.fat.first-entry", Error, Some(reserved)),
-    ]);
+    assert_eq!(flip("fat32", reserved), [("contents.fat.first-entry", Error, Some(reserved)),]);
     assert_eq!(flip("fat32", second), [("contents.fat.first-entry", Warning, Some(second))]);
     assert_eq!(flip("fat32", second + 4), [("contents.fat.tables-differ", Warning, Some(second))]);
     assert_eq!(flip("fat32", 6 * 512 + 13), [("contents.fat.backup-boot-sector", Warning, Some(6 * 512))]);
