@@ -254,25 +254,6 @@ impl Metadata {
         Ok(metadata)
     }
 
-    /// The byte behind the last that a volume has on a physical one, on its device.
-    pub(super) fn used_end(&self, pv: usize) -> u64 {
-        let start = self.pvs.get(pv).map_or(0, |pv| pv.start);
-        let segments = self.lvs.iter().flat_map(|lv| &lv.segments);
-        let ends = segments.flat_map(|segment| {
-            let (areas, len) = match &segment.kind {
-                SegmentKind::Striped { areas, .. } => {
-                    let len = u64::try_from(areas.len()).ok().and_then(|n| segment.len.checked_div(n));
-                    (areas.as_slice(), len.unwrap_or(segment.len))
-                }
-                SegmentKind::Mirror { areas, .. } => (areas.as_slice(), segment.len),
-                _ => (&[][..], 0),
-            };
-            let here = areas.iter().filter(move |area| area.place == Place::Pv(pv));
-            here.map(move |area| area.start.saturating_add(len))
-        });
-        ends.fold(start, u64::max)
-    }
-
     /// No extent of a physical volume lies beyond its end, and none is used twice.
     fn check_extents(&self) -> Result<()> {
         let mut used: Vec<(usize, u64, u64, usize)> = Vec::new();
