@@ -52,6 +52,8 @@ pub mod files;
 pub mod format;
 #[cfg(feature = "unlock")]
 mod image;
+#[cfg(feature = "unlock")]
+pub mod inside;
 pub mod io;
 #[cfg(feature = "serde")]
 pub mod json;

@@ -109,6 +109,22 @@ pub const LVM_EXCEPTIONS_MAX: usize = 2_097_152;
 /// dm-thin: how deep its trees may be. Their nodes have at least 84 entries when they are full, so that eight levels map
 /// more than any disk.
 pub const THIN_DEPTH_MAX: usize = 16;
+/// Inside: the most bytes of a plaintext that a quick look reads, its partitions and volumes among them. An ext4 of a
+/// terabyte takes half a megabyte, a disk with a dozen partitions of all sorts some megabytes.
+pub const INSIDE_READ_MAX: u64 = 64 << 20;
+/// Inside: the most bytes of one table that a quick look goes through: the group descriptors of an ext4 of 8 TiB.
+pub const INSIDE_TABLE_MAX: u64 = 4 << 20;
+/// Inside: how many spare copies of one structure are compared. An ext4 of a petabyte has 32.
+pub const INSIDE_COPIES_MAX: usize = 32;
+/// Inside: how many partitions of a table, or volumes of a group, are looked into.
+pub const INSIDE_PARTS_MAX: usize = 64;
+/// Inside: how much of the start of a plaintext that comes through a pipe is looked at. It is kept in memory until it is
+/// written; all superblocks that are not at an end lie in it.
+pub const INSIDE_PIPE_REACH: u64 = 256 << 10;
+/// Inside: how deep: partitions, volumes on one of them, and what is in a volume.
+pub const INSIDE_DEPTH_MAX: usize = 3;
+/// Inside: how many findings are listed of one file system; those beyond are counted.
+pub const INSIDE_FINDINGS_MAX: usize = 64;
 /// dm-integrity: the largest journal that is looked through. The kernel makes at most 64 MiB unless it is told
 /// otherwise (`DEFAULT_MAX_JOURNAL_SECTORS`), and cryptsetup has no option for LUKS2. One of this size has at most a
 /// million entries, of which tens of bytes are kept.

@@ -14,6 +14,7 @@ pub mod md;
 
 use std::fmt;
 
+pub use gpt::{GptCopies, GptCopy};
 use uuid::{Uuid, uuid};
 
 use crate::error::{Error, Hint, Result, escape};
@@ -276,6 +277,11 @@ pub fn list(disk: &dyn ReadAt, sector_size: Option<u32>) -> Result<Option<Table>
         (None, Some(e)) => Err(e.within("the disk's master boot record")),
         (table, None) => Ok(table),
     }
+}
+
+/// Both copies of a GPT, looked at side by side: [`list`] is content with one of them.
+pub fn gpt_copies(disk: &dyn ReadAt, sector_size: u32) -> GptCopies {
+    gpt::copies(disk, sector_size)
 }
 
 /// Whether a LUKS container, or what is left of one, begins at `offset`.

@@ -49,7 +49,7 @@ pub struct FetchCommand {
     pub what: fetch::What,
 }
 
-/// Shows all that a header says, and what is wrong or weak about it; needs no key
+/// Shows all that a header says, and what is wrong or weak about it; needs no key, but with --inside
 #[derive(Args)]
 pub struct InspectArgs {
     #[command(flatten)]
@@ -57,6 +57,13 @@ pub struct InspectArgs {
     /// Print JSON (docs/inspect.schema.json describes it)
     #[arg(long)]
     pub json: bool,
+    /// Show what is in the plaintext instead, and what is wrong with it; without a key, what is in the image as it is
+    #[arg(long, conflicts_with = "json")]
+    pub inside: bool,
+    #[command(flatten)]
+    pub key: KeyArgs,
+    #[command(flatten)]
+    pub limits: LimitArgs,
 }
 
 /// Writes the plaintext of an image to a file or a pipe

@@ -18,6 +18,7 @@ use unluks::{Error, ErrorKind, Image, ReadAt, Result, Volume};
 
 use crate::args::{BadSectors, DecryptArgs};
 use crate::backup::InBackup;
+use crate::contents::{Asked, Seen};
 use crate::hashes;
 use crate::key;
 use crate::open::Opened;
@@ -52,9 +53,11 @@ pub fn run(args: &mut DecryptArgs) -> Result<ExitCode> {
     let wanted: Vec<_> = asked.iter().copied().chain(to_compare).collect();
     let unlocked = opened.unlock(&args.key, &args.limits, args.out.quiet)?;
     let options = VolumeOptions { bad_sectors: BadSectors::policy(args.part.bad_sectors), ..VolumeOptions::default() };
-    let volume = opened.volume(&unlocked, options, |len| args.part.is_within(len))?;
-    drop(unlocked);
+    let volume = Arc::new(opened.volume(&unlocked, options, |len| args.part.is_within(len))?);
     warn(args.out.quiet, image, &volume);
+    let how = Asked { allow_truncated: args.source.allow_truncated, quiet: args.out.quiet };
+    let seen = Seen::look(&opened, &unlocked, &volume, how)?;
+    drop(unlocked);
     let part = Part::of(args, &volume)?;
     let work = Work {
         args,
@@ -64,6 +67,7 @@ pub fn run(args: &mut DecryptArgs) -> Result<ExitCode> {
         part,
         wanted: &wanted,
         backup: compared,
+        seen,
         progress: Progress::default(),
     };
     work.catch_signals()?;
@@ -212,6 +216,7 @@ struct Work<'a> {
     part: Part,
     wanted: &'a [Wanted],
     backup: Option<&'a InBackup>,
+    seen: Seen,
     progress: Progress,
 }
 
@@ -289,6 +294,7 @@ impl Work<'_> {
             let message = "bytes before the end of the part";
             let _ = writeln!(anstream::stderr(), "warning: the pipe ended {} {message}", written.missing);
         }
+        self.seen.check_end(self.part.start.saturating_add(written.bytes), self.part.len.is_none())?;
         if let Some(same) = self.backup.map(|backup| backup.compare(&written.hashes)).transpose()?.filter(|_| !quiet) {
             let _ = writeln!(anstream::stderr(), "{same}");
         }

@@ -8,9 +8,14 @@ use std::process::ExitCode;
 use unluks::{Error, Result, json};
 
 use crate::args::InspectArgs;
+use crate::contents;
 use crate::open::Opened;
 
 pub fn run(args: &mut InspectArgs) -> Result<ExitCode> {
+    contents::check_args(args)?;
+    if args.inside {
+        return contents::inspect(args);
+    }
     let opened = Opened::open(&mut args.source)?;
     let args = &*args;
     let Opened { source, image, .. } = &opened;

@@ -2,6 +2,7 @@
 
 mod args;
 mod backup;
+mod contents;
 mod decrypt;
 #[cfg(feature = "openstack")]
 mod fetch;
@@ -73,10 +74,11 @@ fn serve_image(args: &mut args::ServeCommand) -> unluks::Result<ExitCode> {
         bad_sectors: args::ServedBadSectors::policy(args.bad_sectors),
         ..Default::default()
     };
-    let volume = opened.volume(&unlocked, options, |_| false)?;
-    drop(unlocked);
+    let volume = std::sync::Arc::new(opened.volume(&unlocked, options, |_| false)?);
     decrypt::warn(args.quiet, image, &volume);
-    let volume = std::sync::Arc::new(volume);
+    let asked = contents::Asked { allow_truncated: args.source.allow_truncated, quiet: args.quiet };
+    contents::Seen::look(&opened, &unlocked, &volume, asked)?;
+    drop(unlocked);
     let code = serve::serve(&args.serve, std::sync::Arc::<unluks::Volume>::clone(&volume))?;
     let served = decrypt::report_bad_sectors(&volume, "they were served");
     served.map_err(|e| source.named(e))?;

@@ -26,6 +26,7 @@ use unluks::volume::VolumeOptions;
 use unluks::{Error, ErrorKind, Image, Key, Limits, Metadata, ReadAt, Result, SecretBytes, Volume, VolumeKey};
 
 mod containers;
+mod inside;
 mod integrity;
 mod lvm;
 mod md;
@@ -60,6 +61,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("partitions", containers::partitions),
     ("md", md::md),
     ("lvm", lvm::lvm),
+    ("inside", inside::inside),
     ("nbd", server::nbd),
     ("backup", backup),
 ];

@@ -104,6 +104,66 @@ pub(super) fn list(disk: &dyn ReadAt, sector_sizes: &[u32], protected: bool) -> 
     }
 }
 
+/// One of the two copies of a GPT.
+#[derive(Debug)]
+pub struct GptCopy {
+    /// Where its header is, in bytes, or would have to be.
+    pub offset: u64,
+    /// Where its disk ends, in bytes, and the disk's GUID; or what is wrong with it.
+    pub state: Result<(u64, Uuid)>,
+}
+
+/// Both copies of a GPT.
+#[derive(Debug)]
+pub struct GptCopies {
+    /// That at the disk's start.
+    pub first: GptCopy,
+    /// That where the first says that it is, or at the disk's end where the first is not whole.
+    pub spare: GptCopy,
+}
+
+impl GptCopies {
+    fn whole(&self) -> Option<&(u64, Uuid)> {
+        self.first.state.as_ref().or(self.spare.state.as_ref()).ok()
+    }
+
+    /// The byte behind the last that the table itself takes: the end of the spare copy's header.
+    pub fn end(&self) -> Option<u64> {
+        self.whole().map(|(end, _)| *end)
+    }
+
+    /// The disk's GUID.
+    pub fn disk_guid(&self) -> Option<Uuid> {
+        self.whole().map(|(_, guid)| *guid)
+    }
+}
+
+pub(super) fn copies(disk: &dyn ReadAt, sector_size: u32) -> GptCopies {
+    let sector = u64::from(sector_size);
+    let copy = |lba: u64| {
+        let state = match try_header(disk, lba, sector) {
+            Ok(Some(header)) => {
+                read_entries(disk, &header, sector, lba.saturating_mul(sector)).map(|_| header.end_and_guid(sector))
+            }
+            Ok(None) => Err(Error::corrupt("gpt.signature", "there is no table")),
+            Err(e) => Err(e),
+        };
+        GptCopy { offset: lba.saturating_mul(sector), state }
+    };
+    let first = copy(1);
+    let alternate = try_header(disk, 1, sector).ok().flatten().map(|header| header.alternate_lba.get());
+    let last = disk.len().checked_div(sector).and_then(|n| n.checked_sub(1)).unwrap_or(0);
+    GptCopies { first, spare: copy(alternate.unwrap_or(last)) }
+}
+
+impl Header {
+    /// The end of the later of the two headers, and the disk's GUID.
+    fn end_and_guid(&self, sector: u64) -> (u64, Uuid) {
+        let last = self.my_lba.get().max(self.alternate_lba.get());
+        (last.saturating_add(1).saturating_mul(sector), Uuid::from_bytes_le(self.disk_guid))
+    }
+}
+
 /// The copy whose header is the sector `lba`.
 fn read_copy(disk: &dyn ReadAt, lba: u64, sector_size: u32) -> Copy {
     match try_copy(disk, lba, u64::from(sector_size), sector_size) {
@@ -114,6 +174,13 @@ fn read_copy(disk: &dyn ReadAt, lba: u64, sector_size: u32) -> Copy {
 }
 
 fn try_copy(disk: &dyn ReadAt, lba: u64, sector: u64, sector_size: u32) -> Result<Option<Table>> {
+    let Some(header) = try_header(disk, lba, sector)? else { return Ok(None) };
+    let entries = read_entries(disk, &header, sector, lba.saturating_mul(sector))?;
+    Ok(Some(table(&entries, &header, sector, sector_size, disk.len())))
+}
+
+/// The header in the sector `lba`, where there is one.
+fn try_header(disk: &dyn ReadAt, lba: u64, sector: u64) -> Result<Option<Header>> {
     let Some(at) = lba.checked_mul(sector).filter(|at| at.checked_add(sector).is_some_and(|end| end <= disk.len()))
     else {
         return Ok(None);
@@ -144,8 +211,7 @@ fn try_copy(disk: &dyn ReadAt, lba: u64, sector: u64, sector_size: u32) -> Resul
     if header.my_lba.get() != lba {
         return wrong("gpt.my_lba", format!("found {}; the header lies in sector {lba}", header.my_lba.get()));
     }
-    let entries = read_entries(disk, &header, sector, at)?;
-    Ok(Some(table(&entries, &header, sector, sector_size, disk.len())))
+    Ok(Some(header))
 }
 
 /// The array of entries, its checksum compared.

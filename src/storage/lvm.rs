@@ -58,7 +58,7 @@ pub use label::{Label, MetadataVersion, Region};
 pub use map::LogicalVolume;
 
 use self::build::{Builder, Device};
-use self::metadata::Metadata;
+use self::metadata::{Metadata, Place, SegmentKind};
 use crate::error::{Error, Result, escape};
 use crate::io::ReadAt;
 
@@ -302,6 +302,13 @@ impl VolumeGroup {
         Builder::new(&self.contents.metadata, &self.contents.devices).volume(number)
     }
 
+    /// The byte behind the last that a volume has on a device, by its index among those that were given; the start of its
+    /// extents where no volume has any. `None` where the device is none of the group's.
+    pub fn used_end(&self, device: usize) -> Option<u64> {
+        let number = self.physical.iter().position(|pv| pv.device == Some(device))?;
+        Some(used_end(&self.contents.metadata, number))
+    }
+
     /// Versions of the metadata that have been replaced, and are still on the devices, the newest first.
     ///
     /// # Errors
@@ -366,6 +373,25 @@ fn newest(labels: &mut [(Label, Arc<dyn ReadAt>)], notes: &mut Vec<String>) -> R
         }
     }
     Ok(metadata)
+}
+
+/// The byte behind the last that a volume has on a physical one, on its device.
+fn used_end(metadata: &Metadata, pv: usize) -> u64 {
+    let start = metadata.pvs.get(pv).map_or(0, |pv| pv.start);
+    let segments = metadata.lvs.iter().flat_map(|lv| &lv.segments);
+    let ends = segments.flat_map(|segment| {
+        let (areas, len) = match &segment.kind {
+            SegmentKind::Striped { areas, .. } => {
+                let len = u64::try_from(areas.len()).ok().and_then(|n| segment.len.checked_div(n));
+                (areas.as_slice(), len.unwrap_or(segment.len))
+            }
+            SegmentKind::Mirror { areas, .. } => (areas.as_slice(), segment.len),
+            _ => (&[][..], 0),
+        };
+        let here = areas.iter().filter(move |area| area.place == Place::Pv(pv));
+        here.map(move |area| area.start.saturating_add(len))
+    });
+    ends.fold(start, u64::max)
 }
 
 fn describe(metadata: &Metadata, number: usize) -> Volume {

@@ -14,7 +14,7 @@ const LAYERS: &[&[&str]] = &[
     &["luks"],
     &["volume", "locate"],
     &["image"],
-    &["decrypt", "backup"],
+    &["decrypt", "backup", "inside"],
     &["nbd", "scan"],
 ];
 

@@ -5,6 +5,7 @@
 
 mod backup;
 mod common;
+mod contents;
 mod decrypt;
 mod docs;
 #[cfg(feature = "nbd")]

@@ -148,7 +148,7 @@ fn nothing_is_printed_beside_the_plaintext_without_a_terminal() {
     let (golden, _) = small();
     let run = decrypt(&golden, &["-o", "-"]);
     assert_ok(&run);
-    assert_eq!(run.stderr.lines().count(), 2, "{}", run.stderr);
+    assert_eq!(run.stderr.lines().count(), 3, "{}", run.stderr);
     assert!(run.stderr.is_ascii() && !run.stderr.contains(['\r', '\u{1b}']));
 }
 

@@ -1,0 +1,202 @@
+//! What the plaintext is: one line of it where a volume is unlocked, the refusal of one that is cut off, and
+//! `unluks inspect --inside`.
+
+use std::io::{ErrorKind, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use unluks::error::escape;
+use unluks::inside::{Contents, Kind, Part, Severity};
+use unluks::limits::INSIDE_PIPE_REACH;
+use unluks::volume::{BadSectorPolicy, VolumeOptions};
+use unluks::{Error, ReadAt, Result, UnlockedImage, Volume};
+
+use crate::args::{InspectArgs, KeyArgs};
+use crate::key;
+use crate::open::Opened;
+use crate::source::{Disk, Source, is_dash};
+
+/// How many findings a command names that was asked for something else.
+const FINDINGS_SHOWN: usize = 4;
+
+/// What a command does with what it finds.
+#[derive(Clone, Copy)]
+pub struct Asked {
+    /// Take a plaintext that is cut off.
+    pub allow_truncated: bool,
+    /// Say nothing but errors.
+    pub quiet: bool,
+}
+
+/// The plaintext's contents, as far as they could be looked at.
+pub struct Seen {
+    contents: Option<Contents>,
+    asked: Asked,
+    /// The length is known at the end of a pipe only.
+    is_open_ended: bool,
+}
+
+impl Seen {
+    /// Says what the plaintext begins as; refuses one that is shorter than what is in it.
+    pub fn look(opened: &Opened, unlocked: &UnlockedImage, volume: &Arc<Volume>, asked: Asked) -> Result<Self> {
+        let is_open_ended = volume.is_open_ended();
+        let reach = if opened.source.pipe().is_some() { INSIDE_PIPE_REACH } else { u64::MAX };
+        // Sectors that are passed over are listed at the end, and only those that somebody asked for belong there.
+        let disk = if volume.bad_sectors().policy() == BadSectorPolicy::Refuse {
+            Some(Arc::clone(volume))
+        } else {
+            opened.volume(unlocked, VolumeOptions::default(), |_| true).ok().map(Arc::new)
+        };
+        // What cannot be read here is an error where it is wanted.
+        let contents = disk.and_then(|disk| Contents::probe_start(disk, reach).ok());
+        let seen = Self { contents, asked, is_open_ended };
+        seen.say();
+        // Where LUKS itself knows that bytes are missing, they are allowed, or the part that is wanted ends before them.
+        let allowed = volume.missing().is_some();
+        seen.check(volume.len(), allowed).map_err(|e| opened.source.named(e))?;
+        Ok(seen)
+    }
+
+    fn say(&self) {
+        let Some(contents) = self.contents.as_ref().filter(|_| !self.asked.quiet) else { return };
+        let mut err = anstream::stderr();
+        let _ = writeln!(err, "{}", line(contents));
+        let findings = contents.all_findings();
+        let shown = |code: &str| code != "contents.size";
+        let bad: Vec<_> = findings.iter().filter(|f| f.severity == Severity::Error && shown(f.code)).collect();
+        for finding in bad.iter().take(FINDINGS_SHOWN) {
+            let _ = writeln!(err, "warning: {finding}");
+        }
+        if let more @ 1.. = bad.len().saturating_sub(FINDINGS_SHOWN) {
+            let _ = writeln!(err, "warning: {more} findings more; unluks inspect --inside lists them");
+        }
+    }
+
+    fn check(&self, len: u64, is_allowed: bool) -> Result<()> {
+        let Some(contents) = &self.contents else { return Ok(()) };
+        match contents.fits(len) {
+            Err(e) if is_allowed || self.asked.allow_truncated => {
+                if !self.asked.quiet {
+                    let _ = writeln!(anstream::stderr(), "warning: {}", e.message());
+                }
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// The same where a pipe has come to its end, and all of the plaintext was wanted: `end` bytes of it there were.
+    pub fn check_end(&self, end: u64, is_to_the_end: bool) -> Result<()> {
+        if self.is_open_ended && is_to_the_end { self.check(end, false) } else { Ok(()) }
+    }
+}
+
+/// What contents begin as, in one line.
+fn line(contents: &Contents) -> String {
+    match contents.kind {
+        Kind::Unknown => "begins as nothing that is known".to_owned(),
+        Kind::Other(name) => format!("begins as {name}"),
+        _ => format!("begins as {contents}"),
+    }
+}
+
+/// Whether anything on the command line says where a key is.
+fn is_key_given(args: &KeyArgs) -> bool {
+    let one = [&args.barbican_key, &args.key_file, &args.passphrase_file, &args.key, &args.volume_key_file];
+    one.into_iter().flatten().chain(&args.also_key_file).chain(&args.also_passphrase_file).next().is_some()
+        || args.key_slot.is_some()
+}
+
+/// Refuses a key that nothing would be done with.
+pub fn check_args(args: &InspectArgs) -> Result<()> {
+    if !args.inside && is_key_given(&args.key) {
+        return Err(Error::invalid("a header is shown without a key; with one, --inside looks at the plaintext"));
+    }
+    Ok(())
+}
+
+/// `unluks inspect --inside`: the plaintext where there is a key, and else the image as it is.
+pub fn inspect(args: &mut InspectArgs) -> Result<ExitCode> {
+    let is_named = args.source.partition.is_some()
+        || args.source.offset.is_some()
+        || args.source.volume.is_some()
+        || !args.source.with.is_empty();
+    let disk: Arc<dyn ReadAt> = if is_key_given(&args.key) || args.source.image.is_dir() {
+        plaintext(args)?
+    } else if is_dash(&args.source.image) {
+        return Err(Error::invalid("--inside wants an image that can be read at any place, not a pipe"));
+    } else if is_named {
+        let source = Source::open(&args.source)?;
+        source.print_notes(false);
+        Arc::clone(source.place().source())
+    } else {
+        let disk = Disk::open(&args.source)?;
+        for note in &disk.notes {
+            let _ = writeln!(anstream::stderr(), "{note}");
+        }
+        disk.disk
+    };
+    let contents = Contents::probe(disk)?;
+    let mut stdout = anstream::stdout().lock();
+    match stdout.write_all(render(&contents).as_bytes()).and_then(|()| stdout.flush()) {
+        // Whoever reads has seen enough.
+        Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        Err(e) => Err(Error::io("writing to the standard output", e)),
+        Ok(()) => Ok(ExitCode::SUCCESS),
+    }
+}
+
+fn plaintext(args: &mut InspectArgs) -> Result<Arc<dyn ReadAt>> {
+    key::check(&args.key, is_dash(&args.source.image))?;
+    let opened = Opened::open(&mut args.source)?;
+    if opened.source.pipe().is_some() {
+        return Err(Error::invalid("--inside wants an image that can be read at any place, not a pipe"));
+    }
+    opened.source.print_notes(false);
+    let unlocked = opened.unlock(&args.key, &args.limits, false)?;
+    Ok(Arc::new(opened.volume(&unlocked, VolumeOptions::default(), |_| true)?))
+}
+
+fn render(contents: &Contents) -> String {
+    let mut text = line(contents) + "\n";
+    let mut row = |name: &str, value: &str| text += &format!("  {name:<10} {value}\n");
+    if let Some(uuid) = &contents.uuid {
+        row("uuid", &escape(uuid));
+    }
+    match contents.size() {
+        Some(size) => row("size", &format!("{size} bytes by its own structures, of {}", contents.volume_size)),
+        None => row("size", &format!("{} bytes; what is in it does not say how many it takes", contents.volume_size)),
+    }
+    if let Some(block) = contents.block_size {
+        row("blocks", &format!("{block} bytes"));
+    }
+    for other in &contents.others {
+        row("also", &format!("it has the mark of {other}, too"));
+    }
+    for part in &contents.parts {
+        parts(&mut text, part, 1);
+    }
+    for finding in contents.all_findings() {
+        text += &format!("  {}: {finding}\n", finding.severity);
+    }
+    if contents.more_findings > 0 {
+        text += &format!("  {} findings more are left out\n", contents.more_findings);
+    }
+    for note in &contents.notes {
+        text += &format!("  note: {}\n", escape(note));
+    }
+    text
+}
+
+/// A partition or a volume, and those in it.
+fn parts(text: &mut String, part: &Part, depth: usize) {
+    let place = part.start.map_or(String::new(), |start| format!(" at byte {start}"));
+    let what = part.contents.as_ref().map_or("not looked at".to_owned(), |contents| match contents.kind {
+        Kind::Unknown | Kind::Other(_) => contents.kind.to_string(),
+        _ => contents.to_string(),
+    });
+    *text += &format!("{:indent$}{}: {} bytes{place}: {what}\n", "", escape(&part.name), part.len, indent = depth * 2);
+    for inner in part.contents.iter().flat_map(|contents| &contents.parts) {
+        parts(text, inner, depth + 1);
+    }
+}
