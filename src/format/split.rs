@@ -195,10 +195,10 @@ impl Series {
     /// The suffixes of files in the directory that may be of this series.
     fn there(&self, given: &Path, apart: &[&Path]) -> Result<BTreeSet<String>> {
         let dir = crate::files::folder(given);
-        let listing = |e| Error::io(format!("listing {}", shown(&dir)), e);
+        let listing = |e| Error::io(format!("listing {}", shown(dir)), e);
         let apart: Vec<PathBuf> = apart.iter().filter_map(|path| path.canonicalize().ok()).collect();
         let mut there = BTreeSet::new();
-        for entry in std::fs::read_dir(&dir).map_err(listing)? {
+        for entry in std::fs::read_dir(dir).map_err(listing)? {
             let entry = entry.map_err(listing)?;
             let name = entry.file_name();
             let Some(suffix) = name.to_str().and_then(|name| name.strip_prefix(&self.stem)) else { continue };
