@@ -558,7 +558,7 @@ fn whole_or_first_piece(path: PathBuf) -> PathBuf {
         PathBuf::from(name)
     };
     let ends = [".000", ".001", ".00", ".01", ".0000", ".0001", ".aa", ".aaa"];
-    ends.iter().map(|end| piece(end)).find(|piece| piece.is_file()).unwrap_or(path)
+    ends.iter().map(piece).find(|piece| piece.is_file()).unwrap_or(path)
 }
 
 /// Refuses a link, which may lead out of the directory, and whatever else is no file.
