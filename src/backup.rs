@@ -382,7 +382,7 @@ impl BackupDir {
 
     /// The image's bytes, where they were kept.
     pub fn data_path(&self) -> Option<PathBuf> {
-        self.backup.data.as_ref().map(|data| self.path.join(&data.file))
+        self.backup.data.as_ref().map(|data| whole_or_first_piece(self.path.join(&data.file)))
     }
 
     /// The secret's payload, where there is one.
@@ -545,6 +545,20 @@ fn check_hex(rule: &'static str, hex: Option<&str>) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// The file, or its first piece where it was cut into pieces since.
+fn whole_or_first_piece(path: PathBuf) -> PathBuf {
+    if path.symlink_metadata().is_ok() {
+        return path;
+    }
+    let piece = |end: &&str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(end);
+        PathBuf::from(name)
+    };
+    let ends = [".000", ".001", ".00", ".01", ".0000", ".0001", ".aa", ".aaa"];
+    ends.iter().map(piece).find(|piece| piece.is_file()).unwrap_or(path)
 }
 
 /// Refuses a link, which may lead out of the directory, and whatever else is no file.

@@ -1,7 +1,5 @@
 //! A backup's directory in place of an image.
 
-use std::path::{Path, PathBuf};
-
 use unluks::backup::{BackupDir, DESCRIPTION};
 use unluks::decrypt::hash::{Algorithm, Hashed, Of, Wanted};
 use unluks::error::Condition;
@@ -29,21 +27,9 @@ pub fn enter(args: &mut SourceArgs) -> Result<Option<InBackup>> {
             }
         });
     };
-    // It may have been cut into pieces since.
-    args.image = if data.exists() { data } else { first_piece(&data).unwrap_or(data) };
+    args.image = data;
     args.format = args.format.or(dir.format());
     Ok(Some(InBackup(dir)))
-}
-
-/// The first piece of a file that is there in pieces alone.
-fn first_piece(path: &Path) -> Option<PathBuf> {
-    let piece = |end: &&str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(end);
-        PathBuf::from(name)
-    };
-    let ends = [".000", ".001", ".00", ".01", ".0000", ".0001", ".aa", ".aaa"];
-    ends.iter().map(|end| piece(&end)).find(|piece| piece.is_file())
 }
 
 /// Adds what the cloud said to the error of an image without a LUKS header.
@@ -58,8 +44,8 @@ pub fn explain(backup: Option<&InBackup>, e: Error) -> Error {
 impl InBackup {
     /// None of the backup's files may be an output; and what was cut into pieces is the one file that the backup knows.
     pub fn keep_from_outputs(&self, source: &mut Source) {
-        if let Some(data) = self.0.data_path() {
-            source.join(data);
+        if let Some(data) = &self.0.backup.data {
+            source.join(self.0.path().join(&data.file));
         }
         source.inputs.add_path(&self.0.path().join(DESCRIPTION), Role::Description);
         if let Some(key) = self.0.key_path() {

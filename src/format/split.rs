@@ -12,7 +12,7 @@
 //! The pieces but the last are of one length.
 //!
 //! # Security
-//! Only regular files in the directory of the file that was given are taken, and only those whose names follow.
+//! Only regular files in the directory of the file that was given are taken, no links, and only those whose names follow.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -133,7 +133,7 @@ impl Series {
 
     fn pieces(&self, given: &Path, apart: &[&Path]) -> Result<Option<Pieces>> {
         let path = |suffix: &str| given.with_file_name(format!("{}{suffix}", self.stem));
-        let is_there = |suffix: &str| path(suffix).metadata().is_ok_and(|meta| meta.is_file());
+        let is_there = |suffix: &str| path(suffix) == *given || is_file(&path(suffix));
         let first = self.firsts().into_iter().find(|suffix| is_there(suffix));
         if first.is_none() && self.digits == Digits::Letters {
             return Ok(None);
@@ -195,10 +195,10 @@ impl Series {
     /// The suffixes of files in the directory that may be of this series.
     fn there(&self, given: &Path, apart: &[&Path]) -> Result<BTreeSet<String>> {
         let dir = crate::files::folder(given);
-        let listing = |e| Error::io(format!("listing {}", shown(&dir)), e);
+        let listing = |e| Error::io(format!("listing {}", shown(dir)), e);
         let apart: Vec<PathBuf> = apart.iter().filter_map(|path| path.canonicalize().ok()).collect();
         let mut there = BTreeSet::new();
-        for entry in std::fs::read_dir(&dir).map_err(listing)? {
+        for entry in std::fs::read_dir(dir).map_err(listing)? {
             let entry = entry.map_err(listing)?;
             let name = entry.file_name();
             let Some(suffix) = name.to_str().and_then(|name| name.strip_prefix(&self.stem)) else { continue };
@@ -207,7 +207,7 @@ impl Series {
             }
             let path = entry.path();
             let is_apart = || path.canonicalize().is_ok_and(|path| apart.contains(&path));
-            if path.metadata().is_ok_and(|meta| meta.is_file()) && !is_apart() {
+            if (is_file(&path) || path.file_name() == given.file_name()) && !is_apart() {
                 there.insert(suffix.to_owned());
             }
         }
@@ -287,6 +287,11 @@ impl Series {
         }
         ways
     }
+}
+
+/// Whether a piece that nobody named may be taken: a link may lead to another place.
+fn is_file(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|meta| meta.is_file())
 }
 
 const OF_ITS_OWN: &str = "if it is an image of its own, give it under a name without a number";
@@ -488,5 +493,9 @@ mod tests {
         let apart = dir.path("disk.002");
         assert_eq!(pieces(&dir.path("disk.001"), &[&apart]).unwrap().unwrap().all.len(), 1);
         assert_eq!(dir.names("disk.001"), "disk.001 disk.002");
+        // A link may lead to any file.
+        std::fs::rename(dir.path("disk.002"), dir.path("elsewhere")).unwrap();
+        std::os::unix::fs::symlink("elsewhere", dir.path("disk.002")).unwrap();
+        assert_eq!(dir.names("disk.001"), "disk.001");
     }
 }

@@ -414,7 +414,7 @@ impl Blocks {
         }
         let bitmap = entry & !(MIB - 1);
         let is_here = |sector: u64| {
-            let at = bitmap.checked_add(sector / 8).unwrap_or(u64::MAX);
+            let at = bitmap.saturating_add(sector / 8);
             let [bits] = self.pages.entry::<1>(at)?;
             Ok::<_, Error>(bits >> (sector % 8) & 1 == 1)
         };

@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+use crate::backup::{Backup, PLAINTEXT_SHA256};
 use crate::common::{Golden, Run, chain, sha256, text, unluks};
 
 const SIZE: usize = 8192;
@@ -218,4 +219,24 @@ fn a_snapshot_of_qcow2_is_named_listed_and_opened() {
     );
     let run = unluks(&["inspect", &image, "--snapshot", "s1"]);
     assert!(String::from_utf8(run.stdout).unwrap().contains("as of the internal snapshot s1 (id 7)"));
+}
+
+#[test]
+fn an_image_that_was_cut_into_pieces_is_compared_as_one() {
+    let backup = Backup::new();
+    let image = fs::read(backup.path("image.raw")).unwrap();
+    fs::remove_file(backup.path("image.raw")).unwrap();
+    let len = image.len() / 2 + 1;
+    for (n, piece) in image.chunks(len).enumerate() {
+        fs::write(backup.path(&format!("image.raw.{n:03}")), piece).unwrap();
+    }
+    let run = backup.decrypt(&[]);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    assert!(run.stderr.contains("the image is as it was fetched: sha512"), "{}", run.stderr);
+    assert_eq!(crate::common::sha256_file(&backup.path("plain")), PLAINTEXT_SHA256);
+    fs::remove_file(backup.path("plain")).unwrap();
+    let mut damaged = image[len..].to_vec();
+    damaged[100] ^= 1;
+    fs::write(backup.path("image.raw.001"), damaged).unwrap();
+    backup.assert_refused(&[], 4, &["sha512"]);
 }
