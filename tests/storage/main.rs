@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::as_conversions)]
 #![cfg(feature = "unlock")]
 
+mod inside;
 mod lvm;
 mod lvm_mutations;
 mod md;
