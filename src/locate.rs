@@ -179,6 +179,13 @@ struct Search<'a> {
     members: &'a [Member],
 }
 
+impl Search<'_> {
+    /// Whether a member is the disk that is looked through: a part that lies on it is among its own candidates.
+    fn is_the_disk(&self, named: &Named) -> bool {
+        self.members.first().is_some_and(|first| std::ptr::eq(&raw const first.named, named))
+    }
+}
+
 /// Says of an error of a disk that it is one inside a file format.
 pub(crate) fn within(format: Format, e: Error) -> Error {
     if format == Format::Raw { e } else { e.within(format_args!("the disk in the {format} image")) }
@@ -325,13 +332,23 @@ impl Survey<'_> {
     /// The one partition that leads to LUKS through an array or a volume group.
     fn through(&self, table: &Table, trail: &mut Trail) -> Result<Choice> {
         let mut leads = Vec::new();
+        let mut containers: Vec<(Vec<Layer>, [u8; 512])> = Vec::new();
         let mut failed = None;
         for entry in self.lower(table).unwrap_or_default() {
             let part: Arc<dyn ReadAt> = Arc::new(entry.open(Arc::clone(self.disk))?);
             let search = Search { options: self.options, members: self.members };
-            let found = resolve(part, None, search, &mut Trail::default(), 1);
-            match found {
-                Ok((disk, _)) if starts_as_luks(&Peek::new(&disk), 0) => leads.push(entry),
+            let mut way = Trail::default();
+            match resolve(part, None, search, &mut way, 1) {
+                Ok((disk, _)) if starts_as_luks(&Peek::new(&disk), 0) => {
+                    let mut header = [0; 512];
+                    disk.read_exact_at(&mut header, 0)?;
+                    // Two parts of one set lead to the same container.
+                    let container = (way.layers, header);
+                    if !containers.contains(&container) {
+                        containers.push(container);
+                        leads.push(entry);
+                    }
+                }
                 Ok(_) => {}
                 Err(e) => failed = failed.or(Some(e.within(format_args!("partition {}", entry.number)))),
             }

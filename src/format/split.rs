@@ -91,9 +91,10 @@ impl Series {
         };
         let mut ways = Vec::new();
         let (before, suffix) = cut(count);
-        if before.len() > 1 && before.ends_with('.') {
+        if before.ends_with('.') {
             let most = if digits == Digits::Decimal { 6 } else { 4 };
-            if (2..=most).contains(&count) {
+            // A name that is a suffix alone is that of a hidden file.
+            if before.len() > 1 && (2..=most).contains(&count) {
                 ways.push(way(count, count));
                 // Names that ran out were widened: by one digit, or by two as split does it.
                 let widened =

@@ -67,9 +67,9 @@ pub(super) fn array(disk: &Arc<dyn ReadAt>, own: &Superblock, search: Search<'_>
     let first = Source { name: search.options.name.clone(), disk: Arc::clone(disk) };
     let mut members = vec![first];
     for (named, source) in candidates(search.members) {
-        // The member itself is among them where it is a partition of the disk, or all of it.
         let md = Superblock::probe(&*source.disk).ok().flatten();
-        if md.is_some_and(|md| md.set_uuid == own.set_uuid && md != *own) {
+        let is_itself = |md: &Superblock| search.is_the_disk(named) && md == own;
+        if md.is_some_and(|md| md.set_uuid == own.set_uuid && !is_itself(&md)) {
             named.mark_used();
             members.push(source);
         }
@@ -88,7 +88,9 @@ pub(super) fn group(disk: &Arc<dyn ReadAt>, search: Search<'_>) -> Result<Volume
         let label = Label::probe(&*other.disk).ok().flatten();
         // One without metadata of its own may be of this group: assembling knows by its UUID.
         let fits = |label: &Label| group_of(label).is_none_or(|other| group.as_ref().is_none_or(|own| *own == other));
-        if label.is_some_and(|label| fits(&label)) {
+        let is_itself =
+            |label: &Label| search.is_the_disk(named) && own.as_ref().is_some_and(|own| own.uuid == label.uuid);
+        if label.is_some_and(|label| fits(&label) && !is_itself(&label)) {
             devices.push(other.disk);
             files.push(Some(named));
         }

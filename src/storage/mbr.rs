@@ -100,7 +100,7 @@ pub(super) fn list_by_contents(disk: &dyn ReadAt, mbr: &Sector, sector_sizes: &[
     let known = second.entries.iter().find(|entry| begins_as_known(&look, entry.start));
     let why = if let Some(entry) = known {
         format!("partition {} begins as one at byte {}", entry.number, entry.start)
-    } else if second.sector_size > first.sector_size && fills(&second, disk) {
+    } else if second.sector_size > first.sector_size && fills(&second, disk) && !fills(&first, disk) {
         "its partitions end where the image does".to_owned()
     } else {
         return first;
@@ -292,16 +292,16 @@ mod tests {
             (table.sector_size, table.entries.iter().map(|e| (e.start, e.len)).collect::<Vec<_>>(), table.notes)
         };
         let mut disk = vec![0; 2 << 20];
-        put(&mut disk, 0, 0, 0x83, 16, 64);
+        put(&mut disk, 0, 0, 0x83, 24, 64);
         put(&mut disk, 0, 1, 0x83, 128, 64);
         assert_eq!(by(&disk, &[512, 4096]).0, 512, "nothing tells");
         let mut large = disk.clone();
         large[128 * 4096..][..6].copy_from_slice(b"LUKS\xba\xbe");
         let (size, found, notes) = by(&large, &[512, 4096]);
-        assert_eq!((size, found), (4096, vec![(65_536, 262_144), (524_288, 262_144)]));
+        assert_eq!((size, found), (4096, vec![(98_304, 262_144), (524_288, 262_144)]));
         assert!(notes[0].contains("units of 4096 bytes: partition 2"), "{notes:?}");
         // What lies where 512 bytes lead counts first.
-        large[16 * 512 + 1080..][..4].copy_from_slice(&[0x53, 0xef, 1, 0]);
+        large[24 * 512 + 1080..][..4].copy_from_slice(&[0x53, 0xef, 1, 0]);
         assert_eq!(by(&large, &[512, 4096]).0, 512);
         let mut small = disk.clone();
         small[128 * 512..][..6].copy_from_slice(b"LUKS\xba\xbe");
