@@ -290,9 +290,9 @@ impl Survey<'_> {
                     // The disk may have been a LUKS container once, and its secondary header may be left.
                     None if self.has_header() => Ok(Choice::Whole),
                     // A table that leads nowhere was written over the container that is there still.
-                    None if self.lower(&table).is_some() => self.through(&table, trail).or_else(|e| {
-                        if recover::is_damaged_header(&**self.disk) { Ok(Choice::Whole) } else { Err(e) }
-                    }),
+                    None if self.lower(&table).is_some() => self
+                        .through(&table, trail)
+                        .or_else(|e| if recover::is_damaged_header(&**self.disk) { Ok(Choice::Whole) } else { Err(e) }),
                     None if recover::is_damaged_header(&**self.disk) => Ok(Choice::Whole),
                     None => Err(nothing(&table, &look)),
                 }

@@ -17,6 +17,7 @@ mod json;
 pub mod layer;
 pub mod metadata;
 pub mod recover;
+pub mod recovery;
 #[cfg(feature = "unlock")]
 pub(crate) mod reencrypt;
 #[cfg(feature = "serde")]

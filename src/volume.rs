@@ -347,7 +347,8 @@ impl Volume {
     /// Refuses a data file that is cut off, or that holds no data at all, unless that is allowed.
     fn check_data(&self, metadata: &Metadata, file: DataFile, options: VolumeOptions) -> Result<()> {
         let data = assess(metadata, file);
-        if metadata.version == Version::V1 && data.offset == 0 && !file.detached && data.state != State::DetachedHeader {
+        if metadata.version == Version::V1 && data.offset == 0 && !file.detached && data.state != State::DetachedHeader
+        {
             let message = "found 0, which is a detached header's, in a header that is none: it is damaged, or forged";
             return Err(Error::corrupt("payload-offset", message).at(104).with_hint(Hint::DetachedHeader));
         }

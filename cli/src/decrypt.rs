@@ -111,7 +111,8 @@ pub fn report_bad_sectors(volume: &Volume, kept: &str) -> Result<()> {
         BadSectorPolicy::Skip => "left out",
     };
     let mut found = Vec::new();
-    let is_lost = |run: &&BadRun| volume.overwritten().iter().any(|lost| run.start < lost.end() && lost.start < run.end());
+    let is_lost =
+        |run: &&BadRun| volume.overwritten().iter().any(|lost| run.start < lost.end() && lost.start < run.end());
     let (lost, wrong): (Vec<&BadRun>, Vec<&BadRun>) = runs.iter().partition(is_lost);
     let bytes = |runs: &[&BadRun]| runs.iter().map(|run| run.len).sum::<u64>();
     if !wrong.is_empty() {

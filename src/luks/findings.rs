@@ -2,7 +2,7 @@
 
 use super::data::{self, Data, DataFile, State};
 use super::metadata::*;
-use super::recover::Recovery;
+use super::recovery::Recovery;
 use super::v1::DAMAGED;
 use crate::crypto::hash::Hash;
 use crate::crypto::spec::{CipherName, CipherSpec, IvMode, Mode};

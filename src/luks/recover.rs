@@ -16,72 +16,19 @@
 mod body;
 mod there;
 
-use std::fmt;
-use std::ops::Range;
-
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::metadata::{KeyslotKind, Metadata, Role};
+use super::recovery::{Patch, Recovery};
 use super::v2::{BinaryHeader, HDR_BIN_LEN};
 use super::{MAGIC, MAGIC_OFFLINE, MAGIC_SECONDARY, area, json, v1, v2, validate};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{ErrorKind, Result};
 use crate::io::ReadAt;
 use crate::limits::{LUKS2_HDR_SIZE_MAX, LUKS2_HDR_SIZE_MIN};
 use crate::num::{to_u64, to_usize};
 
 /// The magics of the layers of Ceph's clones: whole, and no damage.
 const CLONES: [[u8; 6]; 2] = [*b"RBDL\xba\xbe", *b"LDBR\xba\xbe"];
-
-/// How a header was read that has lost some of its bytes.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Recovery {
-    /// The rule that the header breaks as it lies there; `None` where cryptsetup would open it, too.
-    pub error: Option<Error>,
-    /// What is missing or damaged, and what stands in for it, one line.
-    pub missing: String,
-    /// What lies over the header's start now, where that is known.
-    pub lies_there: Option<&'static str>,
-    /// Other bytes that were overwritten with it, counted from the container's start: a GPT's backup at the end.
-    pub overwritten: Vec<Range<u64>>,
-    /// How many ciphers there may be, where the name of it is gone: they are tried in order, and the digest proves one.
-    pub(crate) ciphers: usize,
-    patches: Vec<Patch>,
-}
-
-impl Recovery {
-    /// Lays what was mended over `bytes`, which were read from `offset` on.
-    pub fn mend(&self, bytes: &mut [u8], offset: u64) {
-        self.patches.iter().for_each(|patch| patch.lay_over(bytes, offset));
-    }
-}
-
-impl fmt::Display for Recovery {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.missing)?;
-        self.lies_there.map_or(Ok(()), |what| write!(f, "; {what} lies there now"))
-    }
-}
-
-/// Bytes that stand in for damaged ones.
-#[derive(Debug)]
-struct Patch {
-    at: u64,
-    bytes: Vec<u8>,
-}
-
-impl Patch {
-    fn lay_over(&self, buf: &mut [u8], offset: u64) {
-        let end = self.at.saturating_add(to_u64(self.bytes.len()));
-        let (from, to) = (self.at.max(offset), end.min(offset.saturating_add(to_u64(buf.len()))));
-        let within = |base: u64| Some(to_usize(from.checked_sub(base)?).ok()?..to_usize(to.checked_sub(base)?).ok()?);
-        if let (true, Some(place), Some(part)) = (from < to, within(offset), within(self.at))
-            && let (Some(place), Some(part)) = (buf.get_mut(place), self.bytes.get(part))
-        {
-            place.copy_from_slice(part);
-        }
-    }
-}
 
 /// A source with some bytes replaced.
 struct Overlay<'a, S: ?Sized> {
@@ -164,16 +111,17 @@ fn v1(source: &(impl ReadAt + ?Sized), nth: usize) -> Option<(Metadata, Recovery
         let start = found.into_iter().nth(nth)?;
         missing.push(match ciphers {
             1 => "the magic of the LUKS1 header is gone; what is behind it tells that it is one".to_owned(),
-            _ => "the magic of the LUKS1 header and the name of its cipher are gone; the key's digest tells which it was"
-                .to_owned(),
+            _ => {
+                "the magic of the LUKS1 header and the name of its cipher are gone; the key's digest tells which it was"
+                    .to_owned()
+            }
         });
         bytes[..start.len()].copy_from_slice(&start);
         patches.push(Patch { at: 0, bytes: start.to_vec() });
     }
     let metadata = v1::parse_slots(&bytes, source.len()).ok()?;
     let good = metadata.keyslots.values().filter(|k| matches!(k.kind, KeyslotKind::Luks2(_))).count();
-    let is_damaged =
-        |k: &KeyslotKind| matches!(k, KeyslotKind::Unknown { kind } if kind.starts_with(v1::DAMAGED));
+    let is_damaged = |k: &KeyslotKind| matches!(k, KeyslotKind::Unknown { kind } if kind.starts_with(v1::DAMAGED));
     let damaged: Vec<String> =
         metadata.keyslots.iter().filter(|(_, k)| is_damaged(&k.kind)).map(|(id, _)| id.to_string()).collect();
     match damaged.as_slice() {
@@ -192,9 +140,9 @@ fn places() -> impl Iterator<Item = (Role, u64)> {
 }
 
 fn v2(source: &(impl ReadAt + ?Sized)) -> Option<(Metadata, Recovery)> {
-    places().find_map(|(role, place)| proved(source, role, place)).or_else(|| {
-        places().find_map(|(role, place)| rebuilt(source, role, place))
-    })
+    places()
+        .find_map(|(role, place)| proved(source, role, place))
+        .or_else(|| places().find_map(|(role, place)| rebuilt(source, role, place)))
 }
 
 /// A copy's binary header with its magic put in, and whether that was right before.
