@@ -9,12 +9,13 @@ mod report;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::{HostMap, Qcow2Luks, Snapshot};
 use crate::io::ReadAt;
 use crate::key::Key;
 use crate::luks::layer::Layer;
 use crate::luks::metadata::Metadata;
+use crate::luks::recover;
 use crate::luks::unlock::{self, Opened, UnlockOptions, Unlocked};
 use crate::secret::VolumeKey;
 use crate::volume::{Volume, VolumeOptions};
@@ -71,9 +72,9 @@ impl Image {
     /// Opens an image whose header is elsewhere: a detached header, or a header backup in place of a damaged one.
     ///
     /// # Errors
-    /// As [`crate::open`].
+    /// As [`recover::open`]: a header that is damaged is mended in memory, where nothing else can be meant.
     pub fn open_detached(header: Arc<dyn ReadAt>, data: Arc<dyn ReadAt>) -> Result<Self> {
-        let metadata = crate::luks::open(&*header)?;
+        let metadata = recover::open(&*header)?;
         Ok(Self::new(header, data, metadata))
     }
 
@@ -127,8 +128,43 @@ impl Image {
     /// As [`unlock::unlock`].
     pub fn unlock(&self, key: &Key, options: &UnlockOptions) -> Result<UnlockedImage> {
         self.check_clusters()?;
-        let unlocked = unlock::unlock(&*self.header, &self.metadata, key, options)?;
-        Ok(UnlockedImage { image: self.clone(), unlocked })
+        let wrong = match unlock::unlock(&*self.header, &self.metadata, key, options) {
+            Ok(unlocked) => return Ok(UnlockedImage { image: self.clone(), unlocked }),
+            Err(e) => e,
+        };
+        // Where the cipher's name is gone, the digest says which of them it was.
+        for nth in 1..self.ciphers() {
+            if wrong.kind() != ErrorKind::WrongKey {
+                break;
+            }
+            let metadata = recover::open_as(&*self.header, nth)?;
+            match unlock::unlock(&*self.header, &metadata, key, options) {
+                Ok(unlocked) => {
+                    let image = Self { metadata: Arc::new(metadata), ..self.clone() };
+                    return Ok(UnlockedImage { image, unlocked });
+                }
+                Err(e) if e.kind() == ErrorKind::WrongKey => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Err(wrong)
+    }
+
+    /// How many ciphers there may be.
+    fn ciphers(&self) -> usize {
+        self.metadata.recovery.as_ref().map_or(1, |recovery| recovery.ciphers)
+    }
+
+    /// Reads the header, as it was mended where it is damaged.
+    ///
+    /// # Errors
+    /// As [`ReadAt::read_exact_at`].
+    pub fn read_header(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        self.header.read_exact_at(buf, offset)?;
+        if let Some(recovery) = &self.metadata.recovery {
+            recovery.mend(buf, offset);
+        }
+        Ok(())
     }
 
     /// Takes a volume key as it is, where its digest proves it.
@@ -137,6 +173,10 @@ impl Image {
     /// As [`unlock::with_volume_key`].
     pub fn unlock_with_volume_key(&self, key: VolumeKey, options: &UnlockOptions) -> Result<UnlockedImage> {
         self.check_clusters()?;
+        if self.ciphers() > 1 {
+            let message = "the name of the cipher is gone, and the volume key does not tell it";
+            return Err(Error::unsupported("cipher-name", message).with_hint("a passphrase of a keyslot does"));
+        }
         let unlocked = unlock::with_volume_key(&self.metadata, key, options)?;
         Ok(UnlockedImage { image: self.clone(), unlocked })
     }
@@ -180,9 +220,12 @@ impl UnlockedImage {
     /// As [`Volume::new`].
     pub fn volume(&self, options: VolumeOptions) -> Result<Volume> {
         let Image { header, data, clusters, metadata, .. } = &self.image;
-        match clusters {
-            Some(clusters) => Volume::of_clusters(metadata, Arc::clone(clusters), &self.unlocked),
-            None => Volume::new_detached(metadata, header, Arc::clone(data), &self.unlocked, options),
+        if let Some(clusters) = clusters {
+            return Volume::of_clusters(metadata, Arc::clone(clusters), &self.unlocked);
         }
+        let volume = Volume::new_detached(metadata, header, Arc::clone(data), &self.unlocked, options)?;
+        // A header that lies elsewhere says nothing of its image's accident.
+        let recovery = metadata.recovery.as_ref().filter(|_| self.image.has_own_header());
+        Ok(volume.with_overwritten(recovery.map_or(&[], |recovery| &recovery.overwritten)))
     }
 }

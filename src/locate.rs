@@ -13,7 +13,7 @@ use crate::error::{Condition, Error, ErrorKind, Hint, Result, escape};
 use crate::format::{self, Contents, Format, Named, Qcow2Luks, Snapshot};
 use crate::io::{Peek, ReadAt, Window};
 use crate::limits::LUKS2_HDR_SIZE_MIN;
-use crate::luks::MAGIC_SECONDARY;
+use crate::luks::{MAGIC_SECONDARY, recover};
 use crate::storage::{self, Entry, Scheme, Table, list_of, starts_as_luks};
 
 /// A further disk of a set: a member of an array, or a physical volume.
@@ -292,18 +292,22 @@ impl Survey<'_> {
             (Layout::Table(table), None, true) => Err(whose_data(&table)),
             (Layout::Table(table), None, false) => {
                 let look = Peek::new(self.disk);
-                match only_luks(&table, &look, &mut trail.notes)? {
+                match only_luks(&table, self.disk, &look, &mut trail.notes)? {
                     Some(entry) => self.entry(&table, entry, trail),
                     // The disk may have been a LUKS container once, and its secondary header may be left.
                     None if self.has_header() => Ok(Choice::Whole),
-                    None if self.lower(&table).is_some() => self.through(&table, trail),
+                    // A table that leads nowhere was written over the container that is there still.
+                    None if self.lower(&table).is_some() => self
+                        .through(&table, trail)
+                        .or_else(|e| if recover::is_damaged_header(&**self.disk) { Ok(Choice::Whole) } else { Err(e) }),
+                    None if recover::is_damaged_header(&**self.disk) => Ok(Choice::Whole),
                     None => Err(nothing(&table, &look)),
                 }
             }
             (Layout::Damaged(e), Some(_), _) => Err(e),
             // A table that is damaged does not matter to a container that lies over all of the disk.
             (Layout::Damaged(_), None, true) => Ok(Choice::Whole),
-            (Layout::Damaged(e), None, false) => match crate::luks::open(&**self.disk) {
+            (Layout::Damaged(e), None, false) => match recover::open(&**self.disk) {
                 Ok(_) => Ok(Choice::Whole),
                 Err(own) => {
                     let error = if own.kind() == ErrorKind::Io { own } else { e };
@@ -339,7 +343,7 @@ impl Survey<'_> {
             let search = Search { options: self.options, members: self.members };
             let mut way = Trail::default();
             match resolve(part, None, search, &mut way, 1) {
-                Ok((disk, _)) if starts_as_luks(&Peek::new(&disk), 0) => {
+                Ok((disk, _)) if layers::holds_luks(&disk) => {
                     let mut header = [0; 512];
                     disk.read_exact_at(&mut header, 0)?;
                     // Two parts of one set lead to the same container.
@@ -394,7 +398,7 @@ fn refuse_sectors(disk: &dyn ReadAt, offset: u64) -> Result<()> {
     let look = Peek::new(disk);
     let is_there = |at: u64| starts_as_luks(&look, at);
     let is_header =
-        is_there(offset) || Window::new(disk, offset, None).is_ok_and(|window| crate::luks::open(&window).is_ok());
+        is_there(offset) || Window::new(disk, offset, None).is_ok_and(|window| recover::open(&window).is_ok());
     let sectors = [512u64, 4096].into_iter().filter(|_| offset > 0 && !is_header);
     let found = sectors.filter_map(|size| Some((size, offset.checked_mul(size)?))).find(|(_, at)| is_there(*at));
     found.map_or(Ok(()), |(size, at)| {
@@ -435,12 +439,24 @@ fn has_secondary(look: &Peek<'_>, entry: &Entry) -> bool {
 }
 
 /// The one partition that holds LUKS, if there is one: by its start, or else by a secondary header.
-fn only_luks<'t>(table: &'t Table, look: &Peek<'_>, notes: &mut Vec<String>) -> Result<Option<&'t Entry>> {
+fn only_luks<'t>(
+    table: &'t Table,
+    disk: &Arc<dyn ReadAt>,
+    look: &Peek<'_>,
+    notes: &mut Vec<String>,
+) -> Result<Option<&'t Entry>> {
     let (found, others): (Vec<&Entry>, Vec<&Entry>) = table.entries.iter().partition(|e| e.starts_as_luks(look));
     let unreadable = look.take_failure();
-    let damaged: Vec<&Entry> = others.into_iter().filter(|e| has_secondary(look, e)).collect();
+    let (mut damaged, others): (Vec<&Entry>, Vec<&Entry>) = others.into_iter().partition(|e| has_secondary(look, e));
     if !damaged.is_empty() {
         notes.push(format!("a LUKS2 secondary header, but no primary one, is in {}", list_of(&damaged)));
+    }
+    if found.is_empty() && damaged.is_empty() {
+        let is_damaged = |e: &&Entry| e.open(disk).is_ok_and(|part| recover::is_damaged_header(&part));
+        damaged = others.into_iter().filter(is_damaged).collect();
+        if !damaged.is_empty() {
+            notes.push(format!("a damaged LUKS header is in {}", list_of(&damaged)));
+        }
     }
     let found = if found.is_empty() { damaged } else { found };
     match (found.as_slice(), unreadable) {

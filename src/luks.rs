@@ -16,6 +16,8 @@ mod fingerprint;
 mod json;
 pub mod layer;
 pub mod metadata;
+pub mod recover;
+pub mod recovery;
 #[cfg(feature = "unlock")]
 pub(crate) mod reencrypt;
 #[cfg(feature = "serde")]
@@ -47,7 +49,8 @@ const OFFLINE_LOG: &[u8] = b"# LUKS reencryption log";
 /// backup.
 ///
 /// An image whose first bytes are LUKS1 is LUKS1, whatever stale bytes lie further on. One whose first bytes are
-/// anything but a good LUKS2 primary header is searched for a LUKS2 secondary header at its legal offsets.
+/// anything but a good LUKS2 primary header is searched for a LUKS2 secondary header at its legal offsets. A header that
+/// is damaged beyond what cryptsetup opens is [`recover::open`]'s.
 ///
 /// # Errors
 /// [`ErrorKind::Corrupt`] with the rule that failed where there is no valid header; [`ErrorKind::Unsupported`] for a

@@ -11,6 +11,7 @@ mod reencrypt;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use zeroize::Zeroize;
@@ -19,7 +20,7 @@ use crate::error::{Error, ErrorKind, Hint, Result, escape};
 use crate::format::HostMap;
 use crate::io::{Extent, Pipe, ReadAt, check_range};
 use crate::luks::data::{DataFile, State, assess};
-use crate::luks::metadata::{CryptSegment, Metadata, SegmentKind};
+use crate::luks::metadata::{CryptSegment, Metadata, SegmentKind, Version};
 use crate::luks::reencrypt::Reencryption;
 use crate::luks::unlock::Unlocked;
 use crate::num::{at_most, to_u64, to_usize};
@@ -34,6 +35,8 @@ pub use integrity::findings as integrity_findings;
 const SECTOR_MAX: usize = 4096;
 /// Reads are split into runs of this many bytes, so that what was read is decrypted while it is in the cache.
 const RUN: usize = 256 << 10;
+/// What was overwritten is noted in pieces of this many bytes.
+const NOTED: u64 = 512;
 
 /// How a [`Volume`] treats its data file.
 #[derive(Clone, Copy, Debug, Default)]
@@ -57,6 +60,7 @@ pub struct Volume {
     open_ended: bool,
     bad_sectors: Arc<BadSectors>,
     notes: Vec<String>,
+    overwritten: Vec<BadRun>,
 }
 
 /// Bytes that a data file lacks at its end.
@@ -216,6 +220,50 @@ impl Volume {
         Ok(volume)
     }
 
+    /// The same, where `ranges` of the data file were overwritten: what is read of them is noted among the bad sectors.
+    #[must_use]
+    pub fn with_overwritten(mut self, ranges: &[Range<u64>]) -> Self {
+        let mut overwritten = Vec::new();
+        for part in &self.parts {
+            let Some(base) = part.layer.in_place().map(|layer| layer.stored_at(0)) else { continue };
+            let end = base.saturating_add(part.end.saturating_sub(part.start));
+            for range in ranges {
+                let (from, to) = (range.start.max(base), range.end.min(end));
+                if from < to {
+                    let start = part.start.saturating_add(from.saturating_sub(base));
+                    overwritten.push(BadRun { start, len: to.saturating_sub(from), stored_at: from });
+                }
+            }
+        }
+        self.overwritten = overwritten;
+        self
+    }
+
+    /// What of the plaintext was overwritten, as far as that is known.
+    pub fn overwritten(&self) -> &[BadRun] {
+        &self.overwritten
+    }
+
+    /// Takes note of what was overwritten of the plaintext in `buf`, which is that from `offset` on, sector by sector; as
+    /// zeroes, where bad sectors are wanted so.
+    fn note_overwritten(&self, buf: &mut [u8], offset: u64) {
+        let end = offset.saturating_add(to_u64(buf.len()));
+        let as_zeroes = matches!(self.bad_sectors.policy(), BadSectorPolicy::Zero | BadSectorPolicy::Skip);
+        for run in &self.overwritten {
+            let (from, to) = (offset.max(run.start), end.min(run.end()));
+            let mut at = from.saturating_sub(from.saturating_sub(run.start) % NOTED);
+            while at < to {
+                let stored_at = run.stored_at.saturating_add(at.saturating_sub(run.start));
+                self.bad_sectors.note(BadRun { start: at, len: NOTED.min(run.end().saturating_sub(at)), stored_at });
+                at = at.saturating_add(NOTED);
+            }
+            let place = |at: u64| to_usize(at.saturating_sub(offset)).unwrap_or(usize::MAX);
+            if let Some(lost) = buf.get_mut(place(from)..place(to)).filter(|_| as_zeroes && from < to) {
+                lost.fill(0);
+            }
+        }
+    }
+
     /// The plaintext of a qcow2 image that encrypts its clusters itself.
     ///
     /// # Errors
@@ -240,7 +288,7 @@ impl Volume {
     /// A volume without plaintext.
     fn empty(data: Arc<dyn ReadAt>) -> Self {
         let (parts, notes, bad_sectors) = (Vec::new(), Vec::new(), Arc::default());
-        Self { data, parts, len: 0, missing: None, open_ended: false, bad_sectors, notes }
+        Self { data, parts, len: 0, missing: None, open_ended: false, bad_sectors, notes, overwritten: Vec::new() }
     }
 
     /// Takes note that the data file lacks `bytes` bytes, or more. Gives 0, for what is there of a segment that is not.
@@ -299,6 +347,11 @@ impl Volume {
     /// Refuses a data file that is cut off, or that holds no data at all, unless that is allowed.
     fn check_data(&self, metadata: &Metadata, file: DataFile, options: VolumeOptions) -> Result<()> {
         let data = assess(metadata, file);
+        if metadata.version == Version::V1 && data.offset == 0 && !file.detached && data.state != State::DetachedHeader
+        {
+            let message = "found 0, which is a detached header's, in a header that is none: it is damaged, or forged";
+            return Err(Error::corrupt("payload-offset", message).at(104).with_hint(Hint::DetachedHeader));
+        }
         if data.state == State::DetachedHeader {
             let message = "this is a detached header: it has no data behind it, which is in another file";
             return Err(
@@ -413,7 +466,9 @@ impl Volume {
         self.each_run_of_sectors(buf, offset, |part, now, inside| match part.layer.in_place() {
             Some(layer) => layer.decipher(now, inside),
             None => part.layer.read(&*self.data, now, inside),
-        })
+        })?;
+        self.note_overwritten(buf, offset);
+        Ok(())
     }
 
     /// Splits a range of whole sectors at the borders of the parts.
@@ -506,7 +561,9 @@ impl ReadAt for Volume {
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         check_range(offset, buf.len(), self.len)?;
-        self.each_part(buf, offset, |part, now, inside| self.read_part(part, now, inside))
+        self.each_part(buf, offset, |part, now, inside| self.read_part(part, now, inside))?;
+        self.note_overwritten(buf, offset);
+        Ok(())
     }
 
     fn extent_at(&self, offset: u64) -> Result<Extent> {

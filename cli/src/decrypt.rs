@@ -13,7 +13,7 @@ use unluks::error::Condition;
 use unluks::locate::Place;
 use unluks::luks::findings::{Severity, findings};
 use unluks::progress::Progress;
-use unluks::volume::{BadSectorPolicy, VolumeOptions};
+use unluks::volume::{BadRun, BadSectorPolicy, VolumeOptions};
 use unluks::{Error, ErrorKind, Image, ReadAt, Result, Volume};
 
 use crate::args::{BadSectors, DecryptArgs};
@@ -111,14 +111,25 @@ pub fn report_bad_sectors(volume: &Volume, kept: &str) -> Result<()> {
         BadSectorPolicy::Skip => "left out",
     };
     let mut found = Vec::new();
-    if !runs.is_empty() {
-        let bytes: u64 = runs.iter().map(|run| run.len).sum();
-        found.push(format!("the tags of {bytes} bytes of plaintext in {} runs do not match", runs.len()));
+    let is_lost =
+        |run: &&BadRun| volume.overwritten().iter().any(|lost| run.start < lost.end() && lost.start < run.end());
+    let (lost, wrong): (Vec<&BadRun>, Vec<&BadRun>) = runs.iter().partition(is_lost);
+    let bytes = |runs: &[&BadRun]| runs.iter().map(|run| run.len).sum::<u64>();
+    if !wrong.is_empty() {
+        found.push(format!("the tags of {} bytes of plaintext in {} runs do not match", bytes(&wrong), wrong.len()));
+    }
+    if !lost.is_empty() {
+        let by = "by what was written over the header";
+        found.push(format!("{} bytes of plaintext in {} runs were overwritten {by}", bytes(&lost), lost.len()));
     }
     if bad.unlisted() > 0 {
         found.push(format!("{} sectors more are not listed", bad.unlisted()));
     }
-    let rule = if runs.is_empty() { "integrity.journal" } else { "integrity.tag" };
+    let rule = match (wrong.is_empty(), lost.is_empty()) {
+        (false, _) => "integrity.tag",
+        (true, false) => "overwritten",
+        (true, true) => "integrity.journal",
+    };
     if let Some(damage) = bad.journal_damage() {
         found.push(format!("the journal was passed over ({damage})"));
     }
@@ -141,6 +152,9 @@ pub fn warn(quiet: bool, image: &Image, volume: &Volume) {
         let _ = writeln!(err, "warning: {}: {}", f.about, f.message);
     }
     let metadata = image.metadata();
+    if let Some(recovery) = &metadata.recovery {
+        let _ = writeln!(err, "warning: {recovery}");
+    }
     for damaged in metadata.copies.iter().filter(|c| !c.used) {
         if let (Some(e), Some(used)) = (&damaged.error, metadata.used_copy()) {
             let how = if e.kind() == ErrorKind::Io { "cannot be read" } else { "is damaged" };

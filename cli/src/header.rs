@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use unluks::files::{Existing, write_whole};
 use unluks::limits::HEADER_BACKUP_MAX;
 use unluks::num::to_usize;
-use unluks::{Error, ReadAt, Result};
+use unluks::{Error, Result};
 
 use crate::args::HeaderArgs;
 use crate::key;
@@ -63,7 +63,7 @@ fn write_header(opened: &Opened, path: &Path, existing: Existing) -> Result<()> 
     }
     let mut header = vec![0; to_usize(len.next_multiple_of(PAGE))?];
     let wanted = header.get_mut(..to_usize(len)?).unwrap_or_default();
-    opened.image.header().read_exact_at(wanted, 0).map_err(|e| opened.source.named(e))?;
+    opened.image.read_header(wanted, 0).map_err(|e| opened.source.named(e))?;
     write_whole(path, &header, existing)
 }
 

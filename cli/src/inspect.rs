@@ -33,6 +33,14 @@ pub fn run(args: &mut InspectArgs) -> Result<ExitCode> {
         // Whoever reads has seen enough.
         Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
         Err(e) => Err(Error::io("writing to the standard output", e)),
-        Ok(()) => Ok(ExitCode::SUCCESS),
+        // As strict as cryptsetup, which opens none that is damaged so.
+        Ok(()) => match image.metadata().recovery.as_ref().and_then(|recovery| recovery.error.as_ref()) {
+            Some(e) => {
+                let again = Error::corrupt(e.rule().to_owned(), e.message());
+                let hint = "decrypt and serve open it all the same, as its findings say";
+                Err(source.named(again.with_hint(hint)))
+            }
+            None => Ok(ExitCode::SUCCESS),
+        },
     }
 }

@@ -128,7 +128,7 @@ impl Image {
             }),
             (Place::File(data) | Place::Inside(data), Some(header)) => Self::open_detached(header, Arc::clone(data))
                 .map_err(|e| {
-                    if e.is(Condition::NoHeader) && crate::luks::open(&**data).is_ok() {
+                    if e.is(Condition::NoHeader) && crate::luks::recover::open(&**data).is_ok() {
                         e.with_hint("but the image begins with one: are image and header swapped?")
                     } else {
                         e

@@ -6,6 +6,7 @@ use super::{Layer, LayerKind, Member, Search, Trail};
 use crate::error::{Condition, Error, Hint, Result, escape};
 use crate::format::Named;
 use crate::io::{Peek, ReadAt};
+use crate::luks::recover;
 use crate::storage::lvm::{Label, Volume, VolumeGroup};
 use crate::storage::md::{Array, AssembleOptions, Level, Source, Superblock};
 use crate::storage::{self, starts_as_luks};
@@ -20,6 +21,11 @@ const ENTRIES_MAX: usize = 128;
 pub(super) fn below(disk: &Arc<dyn ReadAt>, search: Search<'_>, trail: &mut Trail) -> Result<Option<Arc<dyn ReadAt>>> {
     if let Some(own) = Superblock::probe(&**disk).ok().flatten() {
         let array = array(disk, &own, search)?;
+        // An array that was made over a container by accident leads nowhere, and the container is there still.
+        if !is_on_the_way(&array) && is_damaged_container(disk) {
+            trail.notes.push(format!("{}, was made over a LUKS container", array.info()));
+            return Ok(None);
+        }
         trail.notes.push(format!("{}, {} bytes", array.info(), array.info().size));
         trail.notes.extend(array.info().notes.iter().cloned());
         trail.layers.push(Layer::new(LayerKind::Array, array.info(), array.len()));
@@ -29,7 +35,17 @@ pub(super) fn below(disk: &Arc<dyn ReadAt>, search: Search<'_>, trail: &mut Trai
         return Ok(None);
     }
     match Label::probe(&**disk) {
-        Ok(Some(_)) => volume(disk, search, trail).map(Some),
+        Ok(Some(_)) => {
+            let before = trail.notes.len();
+            volume(disk, search, trail).map(Some).or_else(|e| {
+                // The same of a label of LVM. Whoever names a volume wants no other thing.
+                if search.options.volume.is_some() || !is_damaged_container(disk) {
+                    return Err(e);
+                }
+                trail.notes.truncate(before);
+                Ok(None)
+            })
+        }
         _ => Ok(None),
     }
 }
@@ -150,8 +166,18 @@ fn volume(disk: &Arc<dyn ReadAt>, search: Search<'_>, trail: &mut Trail) -> Resu
 }
 
 /// Whether a disk is a LUKS container, or may lead to one.
-fn is_on_the_way(disk: &Arc<dyn ReadAt>) -> bool {
-    starts_as_luks(&Peek::new(disk), 0) || is_lower(disk)
+fn is_on_the_way(disk: &dyn ReadAt) -> bool {
+    holds_luks(disk) || is_lower(disk)
+}
+
+/// Whether a disk is a LUKS container, with its magic or without.
+pub(super) fn holds_luks(disk: &dyn ReadAt) -> bool {
+    starts_as_luks(&Peek::new(disk), 0) || is_damaged_container(disk)
+}
+
+/// Whether a disk is a LUKS container whose first bytes are those of something else.
+pub(super) fn is_damaged_container(disk: &dyn ReadAt) -> bool {
+    !starts_as_luks(&Peek::new(disk), 0) && recover::open(disk).is_ok()
 }
 
 /// Whether a disk may lead to LUKS through an array, a volume group or a partition table of its own.

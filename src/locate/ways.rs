@@ -136,10 +136,23 @@ impl Ways {
             return;
         }
         if starts_as_luks(&Peek::new(disk), 0) {
-            let Step { partition, volume, layers, .. } = step.clone();
-            self.found.push(Way { partition, volume, layers, start: None, disk: Arc::clone(disk) });
+            self.take(disk, step);
             return;
         }
+        let before = self.found.len();
+        self.further(disk, sector_size, search, step);
+        // What leads nowhere may have been written over a container.
+        if self.found.len() == before && layers::is_damaged_container(disk) {
+            self.take(disk, step);
+        }
+    }
+
+    fn take(&mut self, disk: &Arc<dyn ReadAt>, step: &Step) {
+        let Step { partition, volume, layers, .. } = step.clone();
+        self.found.push(Way { partition, volume, layers, start: None, disk: Arc::clone(disk) });
+    }
+
+    fn further(&mut self, disk: &Arc<dyn ReadAt>, sector_size: Option<u32>, search: Search<'_>, step: &Step) {
         if let Ok(Some(_)) = Label::probe(&**disk) {
             self.volumes(disk, search, step);
             return;

@@ -2,6 +2,8 @@
 
 use super::data::{self, Data, DataFile, State};
 use super::metadata::*;
+use super::recovery::Recovery;
+use super::v1::DAMAGED;
 use crate::crypto::hash::Hash;
 use crate::crypto::spec::{CipherName, CipherSpec, IvMode, Mode};
 use crate::error::escape;
@@ -61,6 +63,7 @@ pub const CODES: &[&str] = &[
     "header-copies-differ",
     "header-copy-damaged",
     "header-only",
+    "header-recovered",
     "ignored-keyslot",
     "integrity",
     "integrity-shorter",
@@ -76,6 +79,7 @@ pub const CODES: &[&str] = &[
     "no-key",
     "no-keyslot",
     "null-cipher",
+    "overwritten",
     "plain-iv",
     "plaintext-segment",
     "predictable-iv",
@@ -116,6 +120,9 @@ const KEY_BITS_FEW: u32 = 112;
 pub fn findings(metadata: &Metadata, file: Option<DataFile>) -> Vec<Finding> {
     let mut all = Findings(Vec::new());
     all.copies(metadata);
+    if let Some(recovery) = &metadata.recovery {
+        all.recovered(recovery);
+    }
     all.whole(metadata);
     if let Some(file) = file {
         all.data(metadata, file);
@@ -167,6 +174,17 @@ impl Findings {
         };
         let message = format!("the copies differ in {}: {why} is used, which is the {role}", fields.join(", "));
         self.add(Severity::Warning, "header-copies-differ", "copies", message);
+    }
+
+    fn recovered(&mut self, recovery: &Recovery) {
+        self.add(Severity::Warning, "header-recovered", "header", recovery.to_string());
+        for range in &recovery.overwritten {
+            let message = format!(
+                "bytes {} to {} of the container were overwritten by the backup of a GPT: what they held is lost",
+                range.start, range.end
+            );
+            self.add(Severity::Critical, "overwritten", "data", message);
+        }
     }
 
     fn whole(&mut self, metadata: &Metadata) {
@@ -353,7 +371,11 @@ impl Findings {
                 self.add(severity, "reencryption", about.as_str(), message);
             }
             KeyslotKind::Unknown { kind } if metadata.version == Version::V1 => {
-                let message = format!("neither enabled nor disabled: {}", escape(kind));
+                let message = if kind.starts_with(DAMAGED) {
+                    format!("not used, for it is {}", escape(kind))
+                } else {
+                    format!("neither enabled nor disabled: {}", escape(kind))
+                };
                 self.add(Severity::Warning, "invalid-keyslot", about.as_str(), message);
             }
             KeyslotKind::Unknown { kind } => {
@@ -485,7 +507,7 @@ impl Findings {
 }
 
 /// 32 hexadecimal digits in groups of 8, 4, 4, 4 and 12.
-fn is_uuid(text: &str) -> bool {
+pub(super) fn is_uuid(text: &str) -> bool {
     let groups: Vec<_> = text.split('-').collect();
     groups.iter().map(|g| g.len()).eq([8, 4, 4, 4, 12])
         && groups.iter().all(|g| g.bytes().all(|b| b.is_ascii_hexdigit()))

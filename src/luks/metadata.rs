@@ -64,6 +64,8 @@ pub struct Metadata {
     pub requirements: Vec<String>,
     /// The JSON area of the copy in use, as it is; `None` in LUKS1.
     pub json: Option<serde_json::Value>,
+    /// What was damaged and how it was read all the same: see [`recover::open`](super::recover::open).
+    pub recovery: Option<Box<super::recovery::Recovery>>,
 }
 
 /// Which of the two places of a LUKS2 header a copy is in.

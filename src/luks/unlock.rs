@@ -66,6 +66,7 @@ pub fn unlock(header: &dyn ReadAt, metadata: &Metadata, key: &Key, options: &Unl
             Err(e) => refused.push(e),
         }
     }
+    cheap_first(&mut plans, metadata);
     let found = queue::try_all(header, &plans, key, &wanted, &options.limits, &mut refused)?;
     let mut unlocked = Unlocked {
         opened: Vec::new(),
@@ -85,6 +86,21 @@ pub fn unlock(header: &dyn ReadAt, metadata: &Metadata, key: &Key, options: &Unl
     }
     unlocked.passed_over = refused.into_iter().filter(|e| e.kind() == ErrorKind::Io).collect();
     Ok(unlocked)
+}
+
+/// A keyslot that costs so many times more than the cheapest is tried when all others were.
+const COSTLY: u32 = 8;
+
+/// Puts the keyslots that cost many times more than another of their priority behind the others, and marks them: somebody
+/// may have damaged one, or forged it, and a good one must not wait for it.
+fn cheap_first(plans: &mut [Plan], metadata: &Metadata) {
+    let priority = |id: u32| metadata.keyslots.get(&id).map(|keyslot| keyslot.priority);
+    let least = |p: Option<Priority>| plans.iter().filter(|q| priority(q.id) == p).map(|q| q.cost).min();
+    let limits: Vec<_> = plans.iter().map(|plan| least(priority(plan.id)).unwrap_or_default()).collect();
+    for (plan, least) in plans.iter_mut().zip(limits) {
+        plan.is_costly = plan.cost > least.saturating_mul(COSTLY).max(Duration::from_secs(1));
+    }
+    plans.sort_by_key(|plan| (std::cmp::Reverse(priority(plan.id)), plan.is_costly));
 }
 
 /// What [`unlock`] may cost.
@@ -237,6 +253,8 @@ struct Plan {
     cost: Duration,
     /// How many threads its derivation keeps busy.
     width: usize,
+    /// It costs many times more than others, and is tried behind them, alone.
+    is_costly: bool,
 }
 
 impl Plan {
@@ -286,6 +304,7 @@ impl Plan {
             digest,
             cost,
             width,
+            is_costly: false,
         })
     }
 

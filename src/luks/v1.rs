@@ -101,29 +101,60 @@ impl Header {
         u64::from(self.payload_offset.get()) * SECTOR
     }
 
+    /// The rules for keyslot `id`, also a disabled one, by itself.
+    #[expect(clippy::arithmetic_side_effects, reason = "sums and products of numbers of 32 bits, in 64")]
+    pub(super) fn check_slot(&self, id: usize, slot: &Slot) -> Result<()> {
+        let wrong = |field: &str, message: String| Err(Error::corrupt(format!("keyslots.{id}.{field}"), message));
+        if slot.stripes.get() != STRIPES {
+            return wrong("stripes", format!("found {}; {STRIPES} is allowed", slot.stripes));
+        }
+        let area = self.area(slot);
+        if area.offset < FIRST_KEY_MATERIAL {
+            return wrong(
+                "key-material-offset",
+                format!("found byte {}; the header takes the first {FIRST_KEY_MATERIAL}", area.offset),
+            );
+        }
+        // A detached header has no data behind it.
+        let (end, payload) = (area.offset + area.size, self.payload());
+        if payload != 0 && end > payload {
+            return wrong(
+                "key-material-offset",
+                format!("the area ends at byte {end}, behind the data's start at {payload}"),
+            );
+        }
+        Ok(())
+    }
+
+    /// Why each keyslot that breaks a rule is damaged. Where two overlap, it is the one that is not in use, or else the
+    /// second.
+    fn damaged_slots(&self) -> Damaged {
+        let mut damaged = Damaged::default();
+        for ((id, slot), damage) in self.keyslots.iter().enumerate().zip(&mut damaged) {
+            *damage = self.check_slot(id, slot).err();
+        }
+        let mut order: Vec<_> = self.keyslots.iter().enumerate().map(|(id, s)| (self.area(s), id, s)).collect();
+        order.sort_by_key(|(a, id, s)| (!s.is_enabled(), a.offset, *id));
+        let mut taken: Vec<(Area, usize)> = Vec::new();
+        for (area, id, _) in order {
+            let end = |a: Area| a.offset.saturating_add(a.size);
+            let Some(damage) = damaged.get_mut(id).filter(|damage| damage.is_none()) else { continue };
+            match taken.iter().find(|(other, _)| other.offset < end(area) && area.offset < end(*other)) {
+                None => taken.push((area, id)),
+                Some((_, other)) => {
+                    let rule = format!("keyslots.{id}.key-material-offset");
+                    *damage = Some(Error::corrupt(rule, format!("its area overlaps that of keyslot {other}")));
+                }
+            }
+        }
+        damaged
+    }
+
     /// The rules for all eight keyslots, also disabled ones (`LUKS_check_keyslots`).
     #[expect(clippy::arithmetic_side_effects, reason = "sums and products of numbers of 32 bits, in 64")]
     fn check_keyslots(&self) -> Result<()> {
         for (id, slot) in self.keyslots.iter().enumerate() {
-            let wrong = |field: &str, message: String| Err(Error::corrupt(format!("keyslots.{id}.{field}"), message));
-            if slot.stripes.get() != STRIPES {
-                return wrong("stripes", format!("found {}; {STRIPES} is allowed", slot.stripes));
-            }
-            let area = self.area(slot);
-            if area.offset < FIRST_KEY_MATERIAL {
-                return wrong(
-                    "key-material-offset",
-                    format!("found byte {}; the header takes the first {FIRST_KEY_MATERIAL}", area.offset),
-                );
-            }
-            // A detached header has no data behind it.
-            let (end, payload) = (area.offset + area.size, self.payload());
-            if payload != 0 && end > payload {
-                return wrong(
-                    "key-material-offset",
-                    format!("the area ends at byte {end}, behind the data's start at {payload}"),
-                );
-            }
+            self.check_slot(id, slot)?;
         }
         let mut order: Vec<_> = self.keyslots.iter().enumerate().map(|(id, s)| (self.area(s), id)).collect();
         order.sort_by_key(|(a, _)| a.offset);
@@ -138,10 +169,24 @@ impl Header {
     }
 
     #[expect(clippy::arithmetic_side_effects, reason = "sums and products of numbers of 32 bits, in 64")]
-    fn end_of_keyslots(&self) -> u64 {
-        self.keyslots.iter().map(|s| self.area(s).offset + self.area_size()).max().unwrap_or(0)
+    fn end_of_keyslots(&self, damaged: &Damaged) -> u64 {
+        let whole = self.keyslots.iter().zip(damaged).filter(|(_, damage)| damage.is_none());
+        whole.map(|(s, _)| self.area(s).offset + self.area_size()).max().unwrap_or(0)
     }
 }
+
+impl Slot {
+    /// Whether it holds a key.
+    pub(super) fn is_enabled(&self) -> bool {
+        self.active.get() == SLOT_ENABLED
+    }
+}
+
+/// Why a keyslot is damaged, for each that is.
+type Damaged = [Option<Error>; 8];
+
+/// How the kind of a damaged keyslot begins.
+pub(super) const DAMAGED: &str = "damaged";
 
 /// Reads and checks the header at the start of `source`.
 ///
@@ -162,6 +207,19 @@ pub fn read(source: &(impl ReadAt + ?Sized)) -> Result<Metadata> {
 /// # Errors
 /// As [`read`].
 pub fn parse(bytes: &[u8; HEADER_LEN], source_len: u64) -> Result<Metadata> {
+    parse_checked(bytes, source_len, |header| header.check_keyslots().map(|()| Damaged::default()))
+}
+
+/// The same, where keyslots are good or damaged one by one: a damaged one is [`KeyslotKind::Unknown`].
+pub(super) fn parse_slots(bytes: &[u8; HEADER_LEN], source_len: u64) -> Result<Metadata> {
+    parse_checked(bytes, source_len, |header| Ok(header.damaged_slots()))
+}
+
+fn parse_checked(
+    bytes: &[u8; HEADER_LEN],
+    source_len: u64,
+    check: impl FnOnce(&Header) -> Result<Damaged>,
+) -> Result<Metadata> {
     let header = Header::ref_from_bytes(bytes.as_slice()).map_err(|_| Error::corrupt("header", "is too short"))?;
     if header.magic != MAGIC {
         return Err(Error::corrupt("magic", "no LUKS magic").at(0).with_condition(Condition::NoHeader));
@@ -186,8 +244,8 @@ pub fn parse(bytes: &[u8; HEADER_LEN], source_len: u64) -> Result<Metadata> {
         let message = format!("found {}; 1 to {KEY_SIZE_MAX} are allowed", header.key_bytes);
         return Err(Error::corrupt("key-bytes", message).at(108));
     }
-    header.check_keyslots()?;
-    let end = header.end_of_keyslots();
+    let damaged = check(header)?;
+    let end = header.end_of_keyslots(&damaged);
     if source_len < end {
         let message = format!("the source has {source_len} bytes; header and keyslots take {end}");
         return Err(Error::corrupt("length", message).with_hint("the file was cut off; get a whole copy"));
@@ -196,18 +254,18 @@ pub fn parse(bytes: &[u8; HEADER_LEN], source_len: u64) -> Result<Metadata> {
         format!("{}-{}", text(&header.cipher_name, "cipher-name")?, text(&header.cipher_mode, "cipher-mode")?);
     let uuid = String::from_utf8_lossy(&header.uuid[..39]);
     let uuid = uuid.split('\0').next().unwrap_or_default().to_owned();
-    Ok(metadata(header, &hash_spec, encryption, uuid))
+    Ok(metadata(header, &damaged, &hash_spec, encryption, uuid))
 }
 
-fn metadata(header: &Header, hash: &str, encryption: String, uuid: String) -> Metadata {
+fn metadata(header: &Header, damaged: &Damaged, hash: &str, encryption: String, uuid: String) -> Metadata {
+    let slots = || (0u32..).zip(header.keyslots.iter().zip(damaged));
     // A slot that is neither enabled nor disabled is damaged; it is shown, never tried, and spoils no other slot.
-    let enabled = |(_, s): &(u32, &Slot)| s.active.get() != SLOT_DISABLED;
-    let keyslots: BTreeMap<u32, Keyslot> = (0u32..)
-        .zip(&header.keyslots)
-        .filter(enabled)
-        .map(|(id, slot)| (id, keyslot(header, slot, hash, &encryption)))
+    let shown = |s: &Slot, damage: &Option<Error>| damage.is_some() || s.active.get() != SLOT_DISABLED;
+    let keyslots: BTreeMap<u32, Keyslot> = slots()
+        .filter(|(_, (slot, damage))| shown(slot, damage))
+        .map(|(id, (slot, damage))| (id, keyslot(header, (slot, damage.as_ref()), hash, &encryption)))
         .collect();
-    let disabled_keyslots = (0u32..).zip(&header.keyslots).filter(|s| !enabled(s)).map(|(id, slot)| {
+    let disabled_keyslots = slots().filter(|(_, (slot, damage))| !shown(slot, damage)).map(|(id, (slot, _))| {
         let salt = slot.salt.to_vec();
         let (area, key_size) = (header.area(slot), header.key_bytes.get());
         (id, DisabledKeyslot { area, key_size, iterations: slot.iterations.get(), salt })
@@ -225,7 +283,7 @@ fn metadata(header: &Header, hash: &str, encryption: String, uuid: String) -> Me
     };
     let crypt = CryptSegment { encryption, iv_tweak: 0, sector_size: 512, integrity: None };
     let segment = Segment { kind: SegmentKind::Crypt(crypt), offset: header.payload(), size: None, flags: Vec::new() };
-    let end = header.end_of_keyslots();
+    let end = header.end_of_keyslots(damaged);
     Metadata {
         version: Version::V1,
         uuid: uuid.clone(),
@@ -258,10 +316,16 @@ fn metadata(header: &Header, hash: &str, encryption: String, uuid: String) -> Me
         flags: Vec::new(),
         requirements: Vec::new(),
         json: None,
+        recovery: None,
     }
 }
 
-fn keyslot(header: &Header, slot: &Slot, hash: &str, encryption: &str) -> Keyslot {
+fn keyslot(header: &Header, (slot, damage): (&Slot, Option<&Error>), hash: &str, encryption: &str) -> Keyslot {
+    if let Some(e) = damage {
+        let kind = KeyslotKind::Unknown { kind: format!("{DAMAGED}: {e}") };
+        let area = Area { offset: 0, size: 0 };
+        return Keyslot { kind, key_size: header.key_bytes.get(), priority: Priority::Ignore, area };
+    }
     if slot.active.get() != SLOT_ENABLED {
         let kind = KeyslotKind::Unknown { kind: format!("invalid state 0x{:08x}", slot.active) };
         return Keyslot { kind, key_size: header.key_bytes.get(), priority: Priority::Ignore, area: header.area(slot) };

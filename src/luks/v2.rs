@@ -106,15 +106,29 @@ impl BinaryHeader {
         let hash = Hash::from_name(&name).map_err(|_| {
             Error::corrupt("checksum_alg", format!("found \"{}\", which is no known hash", escape(&name)))
         })?;
-        let mut bare = Box::new(self.clone());
-        bare.csum = [0; 64];
-        let computed = hash.digest(&[bare.as_bytes(), json_area]);
+        let computed = self.checksum(hash, json_area);
         if self.csum.starts_with(&computed) {
             Ok(())
         } else {
             let message = format!("the {} checksum does not match: the header was damaged or changed", hash.name());
             Err(Error::corrupt("csum", message).at(self.hdr_offset.get().saturating_add(448)))
         }
+    }
+}
+
+impl BinaryHeader {
+    fn checksum(&self, hash: Hash, json_area: &[u8]) -> Vec<u8> {
+        let mut bare = Box::new(self.clone());
+        bare.csum = [0; 64];
+        hash.digest(&[bare.as_bytes(), json_area]).to_vec()
+    }
+
+    /// Puts in the checksum over the binary header and `json_area`.
+    pub(super) fn sign(&mut self, json_area: &[u8]) -> Result<()> {
+        let computed = self.checksum(Hash::from_name(&text(&self.checksum_alg))?, json_area);
+        self.csum = [0; 64];
+        self.csum.iter_mut().zip(computed).for_each(|(to, from)| *to = from);
+        Ok(())
     }
 }
 
@@ -331,5 +345,6 @@ fn metadata(
         flags: json.flags,
         requirements: json.requirements,
         json: Some(value),
+        recovery: None,
     })
 }

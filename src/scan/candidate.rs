@@ -3,10 +3,59 @@
 use super::{CHUNK, Copy, State, bytes};
 use crate::error::{Error, Hint, Result};
 use crate::io::{ReadAt, Window};
-use crate::limits::SCAN_CHECK_MAX;
+use crate::limits::{LUKS2_HDR_SIZE_MAX, LUKS2_HDR_SIZE_MIN, SCAN_CHECK_MAX};
 use crate::luks::metadata::{HeaderCopy, Role, Version};
 use crate::luks::v2::{BinaryHeader, HDR_BIN_LEN};
-use crate::luks::{MAGIC, MAGIC_OFFLINE, MAGIC_SECONDARY, v1, v2};
+use crate::luks::{MAGIC, MAGIC_OFFLINE, MAGIC_SECONDARY, recover, v1, v2};
+
+/// What may be of a header whose magic is gone.
+pub(super) struct Suspect {
+    /// Where the container may start, the surer place first.
+    pub(super) starts: Vec<u64>,
+    /// How many bytes have to be read to check it.
+    pub(super) size: u64,
+}
+
+/// Of a UUID in a header: its dashes, and the NUL behind it.
+const UUID: [(usize, u8); 5] = [(176, b'-'), (181, b'-'), (186, b'-'), (191, b'-'), (204, 0)];
+/// What the JSON area says of its own size.
+const JSON_SIZE: &[u8] = b"\"json_size\":\"";
+
+impl Suspect {
+    /// What `rest`, which begins with a sector at `offset`, may be of: a header by its UUID, or a JSON area.
+    pub(super) fn of(rest: &[u8], offset: u64) -> Option<Self> {
+        if UUID.iter().all(|(at, byte)| rest.get(*at) == Some(byte)) {
+            return Some(Self { starts: vec![offset], size: LUKS2_HDR_SIZE_MIN.saturating_mul(2) });
+        }
+        if !rest.starts_with(b"{\"") {
+            return None;
+        }
+        let text = rest.get(..rest.iter().position(|b| *b == 0)?)?;
+        // The configuration is the last of cryptsetup's sections.
+        let at = text.windows(JSON_SIZE.len()).rposition(|window| window == JSON_SIZE)?;
+        let digits = text.get(at.saturating_add(JSON_SIZE.len())..)?.split(|b| *b == b'"').next()?;
+        let bin = bytes(HDR_BIN_LEN);
+        let size = std::str::from_utf8(digits).ok()?.parse::<u64>().ok()?.checked_add(bin)?;
+        if !(LUKS2_HDR_SIZE_MIN..=LUKS2_HDR_SIZE_MAX).contains(&size) {
+            return None;
+        }
+        let primary = offset.checked_sub(bin)?;
+        // That of a secondary copy: key material where the header itself would be shows that it is none.
+        let starts = primary.checked_sub(size).into_iter().chain([primary]).collect();
+        Some(Self { starts, size: size.saturating_mul(4) })
+    }
+
+    /// The copy that its header was recovered from, if one can be.
+    pub(super) fn check(&self, disk: &dyn ReadAt) -> Option<(Option<u64>, Copy)> {
+        self.starts.iter().find_map(|start| {
+            let metadata = recover::open(&Window::new(disk, *start, None).ok()?).ok()?;
+            metadata.recovery.as_ref().filter(|recovery| recovery.error.is_some())?;
+            let version = metadata.version;
+            let copy = metadata.copies.into_iter().find(|copy| copy.used)?;
+            Some((Some(*start), Copy::of(copy, *start, Some(version))))
+        })
+    }
+}
 
 /// A sector that begins with a magic.
 pub(super) struct Candidate {

@@ -43,7 +43,7 @@ pub(super) fn group(
 }
 
 pub(super) fn open_at(disk: &dyn ReadAt, start: u64) -> Result<Metadata> {
-    crate::luks::open(&Window::new(disk, start, None)?)
+    crate::luks::recover::open(&Window::new(disk, start, None)?)
 }
 
 fn too_many() -> Error {

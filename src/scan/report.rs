@@ -112,6 +112,8 @@ pub struct Container<'a> {
     pub data: Option<data::State>,
     /// Why it does not open though a copy is good.
     pub error: Option<Fault<'a>>,
+    /// What of the header is damaged, and what stands in for it, where it opens all the same.
+    pub recovered: Option<String>,
     /// The command that opens it. It is the caller's to fill in, whose command it is.
     pub command: Option<String>,
     /// The copies that were found, and those that should be there and are not.
@@ -250,12 +252,13 @@ impl<'a> Container<'a> {
     fn new(found: &'a super::Container, place: Place<'_>, partition: Option<u32>) -> Self {
         // A header is large once it is parsed: one at a time.
         let whole = found.start.is_some().then(|| Window::new(place.disk, place.start, None));
-        let metadata = whole.and_then(Result::ok).and_then(|whole| crate::luks::open(&whole).ok());
+        let metadata = whole.and_then(Result::ok).and_then(|whole| crate::luks::recover::open(&whole).ok());
         // The header as it lies on the disk is not all of it where a chunk of an array ends within it.
         let opened = found.header.as_ref().and_then(|h| h.as_ref().ok());
         let file = DataFile { len: place.end.checked_sub(place.start), detached: false };
         let data = metadata.as_ref().map(|m| assess(m, file).state);
         let next = place.next;
+        let recovered = metadata.as_ref().and_then(|m| m.recovery.as_ref()).map(ToString::to_string);
         let open_ended = metadata.is_some_and(|m| m.live_segments().any(|(_, s)| s.size.is_none()));
         let copies: Vec<_> = found.copies.iter().map(Copy::new).collect();
         Self {
@@ -271,6 +274,7 @@ impl<'a> Container<'a> {
             next: next.filter(|_| open_ended),
             opens: data.is_some(),
             data,
+            recovered,
             error: found.header.as_ref().and_then(|h| h.as_ref().err()).filter(|_| data.is_none()).map(Fault::new),
             command: None,
             copies,
@@ -279,7 +283,7 @@ impl<'a> Container<'a> {
 
     /// One that the layers lead to, but whose first byte is on another disk of the set.
     fn on_another_disk(way: &'a Way) -> Option<Self> {
-        let metadata = crate::luks::open(&*way.disk).ok()?;
+        let metadata = crate::luks::recover::open(&*way.disk).ok()?;
         let file = DataFile { len: Some(way.disk.len()), detached: false };
         Some(Self {
             offset: None,
@@ -295,6 +299,7 @@ impl<'a> Container<'a> {
             opens: true,
             data: Some(assess(&metadata, file).state),
             error: None,
+            recovered: metadata.recovery.as_ref().map(ToString::to_string),
             command: None,
             copies: Vec::new(),
         })

@@ -1,10 +1,10 @@
 //! Reads the disk with several threads, and looks at the start of each sector.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::candidate::Candidate;
+use super::candidate::{Candidate, Suspect};
 use super::{CHUNK, Copy, Options, Unreadable, bytes, lock};
 use crate::io::ReadAt;
 use crate::limits::{SCAN_CHECK_MAX, SCAN_COPIES_MAX, SCAN_HEADER_SHARED, SCAN_RETRIES_MAX};
@@ -133,7 +133,10 @@ impl<'a> Search<'a> {
         let magics = sectors.filter(|(_, sector)| Candidate::begins_in(sector));
         let at = |n: usize| offset.saturating_add(bytes(n).saturating_mul(bytes(SECTOR)));
         let mut candidates: Vec<_> = magics.map(|(n, sector)| Candidate::glance(sector, at(n))).collect();
-        if candidates.is_empty() {
+        let rests = (0..chunk.len()).step_by(SECTOR).filter_map(|at| Some((at, chunk.get(at..)?)));
+        let suspects: Vec<_> =
+            rests.filter_map(|(at, rest)| Suspect::of(rest, offset.saturating_add(bytes(at)))).collect();
+        if candidates.is_empty() && suspects.is_empty() {
             return;
         }
         candidates.sort_by_key(|c| c.size);
@@ -142,7 +145,15 @@ impl<'a> Search<'a> {
             let _alone = (candidate.size > SCAN_HEADER_SHARED).then(|| lock(&self.large));
             candidate.check(self.disk, &mut left)
         };
-        let checked: Vec<_> = candidates.into_iter().map(&mut check).collect();
+        let mut checked: Vec<_> = candidates.into_iter().map(&mut check).collect();
+        // What opens as it is needs no second look, nor does what is no header cost more than headers do.
+        let good: BTreeSet<u64> = checked.iter().filter(|(_, c)| c.error.is_none()).filter_map(|(at, _)| *at).collect();
+        for suspect in suspects.iter().filter(|suspect| !suspect.starts.iter().any(|start| good.contains(start))) {
+            let Some(rest) = left.checked_sub(suspect.size) else { break };
+            left = rest;
+            let _alone = lock(&self.large);
+            checked.extend(suspect.check(self.disk));
+        }
         let mut found = lock(&self.found);
         for (start, copy) in checked {
             match copy.error {

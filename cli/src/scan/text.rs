@@ -67,6 +67,9 @@ fn container(c: &Container, out: &mut String) {
     if let Some(e) = &c.error {
         line("damaged", &format!("does not open: {e}"));
     }
+    if let Some(recovered) = &c.recovered {
+        line("damaged", recovered);
+    }
     if let Some(part) = &c.part_of {
         line("part of", part);
         line("", "what starts there need not go on there: no command opens it for certain");

@@ -29,6 +29,7 @@ mod no_threads;
 mod opening;
 mod plain;
 mod readme;
+mod recover;
 mod reencryption;
 mod scan;
 #[cfg(target_os = "linux")]

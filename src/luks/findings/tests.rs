@@ -71,6 +71,7 @@ pub(crate) fn good() -> Metadata {
         flags: Vec::new(),
         requirements: Vec::new(),
         json: None,
+        recovery: None,
     }
 }
 
@@ -130,6 +131,11 @@ const fn case(severity: Severity, code: &'static str, about: &'static str, chang
 }
 
 use Severity::{Critical, Note, Warning};
+
+fn recovery(overwritten: Vec<std::ops::Range<u64>>) -> Box<Recovery> {
+    let missing = "the magic is gone".to_owned();
+    Box::new(Recovery { error: None, missing, lies_there: None, overwritten, ciphers: 1, patches: Vec::new() })
+}
 
 /// Each of these brings exactly one finding.
 const CASES: &[Case] = &[
@@ -199,6 +205,7 @@ const CASES: &[Case] = &[
         let kind = KeyslotKind::Unknown { kind: "invalid state 0x00000001".into() };
         m.keyslots.insert(5, Keyslot { kind, ..m.keyslots[&0].clone() });
     }),
+    case(Warning, "header-recovered", "header", |m, _| m.recovery = Some(recovery(Vec::new()))),
     case(Note, "leftover-kdf-parameters", "copies.primary", |m, _| m.copies[0].repaired = true),
     case(Note, "little-memory", "keyslots.0", |m, _| slot(m).kdf = argon2(4, 65_535, 4)),
     case(Warning, "little-memory", "keyslots.0", |m, _| slot(m).kdf = argon2(4, 64, 1)),
@@ -260,6 +267,7 @@ const CASES: &[Case] = &[
 
 /// These bring others with them: all of them, the gravest first.
 const TOGETHER: &[(Change, &[&str])] = &[
+    (|m, _| m.recovery = Some(recovery(vec![20 * MIB - 16896..20 * MIB])), &["overwritten", "header-recovered"]),
     (
         |m, _| {
             m.keyslots.clear();

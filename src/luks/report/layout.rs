@@ -64,6 +64,8 @@ pub(super) fn layout(metadata: &Metadata, data: &Data, file: Option<DataFile>, h
     }
     let mut areas: Vec<_> = metadata.keyslots.iter().map(|(id, k)| (*id, k.area)).collect();
     areas.extend(metadata.disabled_keyslots.iter().map(|(id, k)| (*id, k.area)));
+    // Of a damaged keyslot, nobody knows where its area was.
+    areas.retain(|(_, a)| a.size > 0);
     areas.sort_by_key(|(_, a)| a.offset);
     for (id, area) in areas {
         ranges.push(Kind::Keyslot, Some(id), area.offset, area.offset.checked_add(area.size));

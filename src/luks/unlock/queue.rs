@@ -27,8 +27,10 @@ pub(super) fn try_all(
     limits: &Limits,
     refused: &mut Vec<Error>,
 ) -> Result<Vec<Found>> {
-    let jobs: Vec<(usize, &Plan)> =
+    let mut jobs: Vec<(usize, &Plan)> =
         (0..key.candidates().len()).flat_map(|c| plans.iter().map(move |p| (c, p))).collect();
+    // All passphrases are tried with the cheap keyslots before one waits for a costly one.
+    jobs.sort_by_key(|(_, plan)| plan.is_costly);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let queue = Queue::new(&jobs, wanted, limits, cores);
     let threads = cores.min(jobs.len());
@@ -115,7 +117,8 @@ impl<'a> Queue<'a> {
             }
             let memory = plan.derivation.memory();
             let too_much = s.memory.saturating_add(memory) > self.limits.kdf_memory;
-            if s.running > 0 && (too_much || s.busy.saturating_add(plan.width) > self.cores) {
+            // One that opens beside a costly one would wait for that, too.
+            if s.running > 0 && (plan.is_costly || too_much || s.busy.saturating_add(plan.width) > self.cores) {
                 s = self.changed.wait(s).unwrap_or_else(std::sync::PoisonError::into_inner);
                 continue;
             }
