@@ -406,9 +406,12 @@ impl<'a> Work<'a> {
             let of_data = n == 0 && structure == "data";
             self.findings.add_all(unread.ranges.iter().map(|range| {
                 let len = range.end.saturating_sub(range.start);
-                let message = format!("{len} bytes from byte {} on cannot be read: {}", range.start, escape(&unread.error));
+                let message =
+                    format!("{len} bytes from byte {} on cannot be read: {}", range.start, escape(&unread.error));
                 let plaintext = if of_data { in_plaintext(volume, range) } else { None };
-                Finding::new(Severity::Error, code, structure.as_str(), message).at(Some(range.start)).at_plaintext(plaintext)
+                Finding::new(Severity::Error, code, structure.as_str(), message)
+                    .at(Some(range.start))
+                    .at_plaintext(plaintext)
             }));
         }
     }
@@ -441,7 +444,8 @@ impl<'a> Work<'a> {
                 }
                 // What is in several files has no hash as one; what could not be read is an error already.
                 None if self.files.iter().all(|file| file.unread().is_none()) => {
-                    let message = format!("the {name} by {} was not compared: the image is in several files", expected.by);
+                    let message =
+                        format!("the {name} by {} was not compared: the image is in several files", expected.by);
                     self.findings.add(Finding::new(Severity::Warning, "file.not-compared", what, message));
                 }
                 None => {}
@@ -470,7 +474,13 @@ impl<'a> Work<'a> {
         self.coverage.compared_bytes = bytes.min(compare.size()).saturating_sub(*differing);
     }
 
-    fn report(mut self, volume: Option<&Volume>, contents: Option<&Contents>, through: Option<Through>, clock: &Clock) -> Report {
+    fn report(
+        mut self,
+        volume: Option<&Volume>,
+        contents: Option<&Contents>,
+        through: Option<Through>,
+        clock: &Clock,
+    ) -> Report {
         let metadata = self.image.metadata();
         self.hashes.tree = through.as_ref().map(|t| t.passed.tree.clone()).filter(|_| self.data.unread().is_none());
         let (verdict, reason) = self.findings.verdict();
@@ -486,7 +496,9 @@ impl<'a> Work<'a> {
             forms: self.subject.forms.clone(),
         };
         let says = |stage| match stage {
-            StageName::File => format!("{size} bytes{}", if self.coverage.hashed_bytes > 0 { ", as recorded" } else { "" }),
+            StageName::File => {
+                format!("{size} bytes{}", if self.coverage.hashed_bytes > 0 { ", as recorded" } else { "" })
+            }
             StageName::Layers => layers(self.image),
             StageName::Header => header(metadata),
             StageName::Key => keyslots(&key),
@@ -555,7 +567,8 @@ fn in_plaintext(volume: &Volume, range: &Range<u64>) -> Option<u64> {
 }
 
 fn layers(image: &Image) -> String {
-    let names: Vec<String> = image.layers().iter().skip(1).map(|l| format!("{} {}", l.kind.name(), escape(&l.name))).collect();
+    let names: Vec<String> =
+        image.layers().iter().skip(1).map(|l| format!("{} {}", l.kind.name(), escape(&l.name))).collect();
     if names.is_empty() { "the file is the container".into() } else { names.join(", ") }
 }
 
@@ -584,7 +597,9 @@ fn statements(coverage: &Coverage) -> Vec<String> {
     let read = coverage.read_bytes;
     match coverage.authenticated_bytes {
         0 => all.push("No byte of the plaintext is under a tag of dm-integrity.".to_owned()),
-        bytes => all.push(format!("{bytes} of {read} bytes of plaintext are under a tag of dm-integrity that is right.")),
+        bytes => {
+            all.push(format!("{bytes} of {read} bytes of plaintext are under a tag of dm-integrity that is right."))
+        }
     }
     if coverage.hashed_bytes > 0 {
         all.push(format!("{} bytes of the image are the same as when their hash was recorded.", coverage.hashed_bytes));
@@ -592,13 +607,18 @@ fn statements(coverage: &Coverage) -> Vec<String> {
         all.push("The image was not compared with a recorded hash.".into());
     }
     if coverage.compared_bytes > 0 {
-        all.push(format!("{} of {read} bytes of plaintext are the same as in an earlier one.", coverage.compared_bytes));
+        all.push(format!(
+            "{} of {read} bytes of plaintext are the same as in an earlier one.",
+            coverage.compared_bytes
+        ));
     }
     if coverage.contents == "quick" {
         all.push("Of the contents, the structures at their roots were checked, and no others.".into());
     }
     if !coverage.file_data_proven {
-        all.push("The data of files is under no checksum that was verified: a changed bit in a file would not show.".into());
+        all.push(
+            "The data of files is under no checksum that was verified: a changed bit in a file would not show.".into(),
+        );
     }
     all
 }

@@ -9,7 +9,9 @@ use unluks::decrypt::hash::Of;
 use unluks::error::escape;
 use unluks::files::{Existing, Role, names};
 use unluks::progress::Progress;
-use unluks::verify::{self, Compare, Expected, Finding, Options, Outcome, Report, Severity, Subject, TreeFile, Verdict};
+use unluks::verify::{
+    self, Compare, Expected, Finding, Options, Outcome, Report, Severity, Subject, TreeFile, Verdict,
+};
 use unluks::{Error, ErrorKind, Image, Result, UnlockedImage, json};
 
 use crate::args::verify::VerifyArgs;
@@ -65,7 +67,9 @@ fn check(args: &VerifyArgs) -> Result<()> {
         ("--header", args.header.is_some()),
     ];
     match single.iter().find(|(_, is_given)| *is_given && args.images.len() > 1) {
-        Some((flag, _)) => Err(Error::invalid(format!("{flag} is for one image, and {} were named", args.images.len()))),
+        Some((flag, _)) => {
+            Err(Error::invalid(format!("{flag} is for one image, and {} were named", args.images.len())))
+        }
         None => Ok(()),
     }
 }
@@ -218,7 +222,9 @@ fn print(args: &VerifyArgs, report: &Report) -> Result<()> {
         text(report)
     };
     let mut out = anstream::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|e| Error::io("writing to the standard output", e))
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|e| Error::io("writing to the standard output", e))
 }
 
 fn last_line(report: &Report) -> String {
@@ -270,8 +276,7 @@ fn text(report: &Report) -> String {
 
 fn line(finding: &Finding) -> String {
     let place = |what: &str, offset: Option<u64>| offset.map_or(String::new(), |at| format!(" ({what} byte {at})"));
-    let (image, plaintext) =
-        (place("image", finding.image_offset), place("plaintext", finding.plaintext_offset));
+    let (image, plaintext) = (place("image", finding.image_offset), place("plaintext", finding.plaintext_offset));
     let Finding { severity, code, message, .. } = finding;
     format!("  {}: {code}: {message}{image}{plaintext}\n", severity.name())
 }

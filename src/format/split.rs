@@ -165,7 +165,10 @@ impl Series {
                 shown(&path(&missing)),
                 shown(&path(&further))
             );
-            return Err(Error::invalid(message).with_rule("split.missing").with_condition(Condition::MissingMember).with_hint(OF_ITS_OWN));
+            return Err(Error::invalid(message)
+                .with_rule("split.missing")
+                .with_condition(Condition::MissingMember)
+                .with_hint(OF_ITS_OWN));
         }
         if !chain.contains(&self.suffix) {
             return Ok(None);
@@ -226,7 +229,10 @@ impl Series {
         let firsts =
             firsts.iter().rev().map(|name| shown(&given.with_file_name(name))).collect::<Vec<_>>().join(" or ");
         let message = format!("this is called as a piece of an image, and the first one, {firsts}, is missing");
-        Err(Error::invalid(message).with_rule("split.missing").with_condition(Condition::MissingMember).with_hint(OF_ITS_OWN))
+        Err(Error::invalid(message)
+            .with_rule("split.missing")
+            .with_condition(Condition::MissingMember)
+            .with_hint(OF_ITS_OWN))
     }
 
     /// The suffixes from the first on, as far as they follow each other.

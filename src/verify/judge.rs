@@ -82,7 +82,9 @@ pub fn of_error(e: &Error) -> Option<Finding> {
     let layer = match rule.split('.').next().unwrap_or_default() {
         "split" | "backup" | "data" | "image" => "file",
         "md" | "lvm" | "gpt" | "mbr" | "partition" | "volume" | "layers" => "storage",
-        "qcow" | "qcow2" | "vhd" | "vhdx" | "vmdk" | "ewf" | "vdi" | "qed" | "parallels" | "android" | "rbd" => "format",
+        "qcow" | "qcow2" | "vhd" | "vhdx" | "vmdk" | "ewf" | "vdi" | "qed" | "parallels" | "android" | "rbd" => {
+            "format"
+        }
         "truncated" => "length",
         "keyslots" => "keyslot",
         "integrity" => "integrity",
@@ -91,12 +93,16 @@ pub fn of_error(e: &Error) -> Option<Finding> {
     };
     let rest = rule.strip_prefix(layer).and_then(|rest| rest.strip_prefix('.')).unwrap_or(rule);
     let structure = rule.to_owned();
-    Some(Finding::new(Severity::Error, format!("{layer}.{}", coded(rest)), structure, e.message().to_owned()).at(e.offset()))
+    Some(
+        Finding::new(Severity::Error, format!("{layer}.{}", coded(rest)), structure, e.message().to_owned())
+            .at(e.offset()),
+    )
 }
 
 /// A rule's name as a part of a code.
 fn coded(rule: &str) -> String {
-    let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-') { c.to_ascii_lowercase() } else { '-' };
+    let plain =
+        |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-') { c.to_ascii_lowercase() } else { '-' };
     rule.chars().map(plain).collect()
 }
 
@@ -129,8 +135,13 @@ pub fn of_header(found: &[luks::Finding], metadata: &Metadata, opened: Option<&[
         "truncated" | "header-only" | "header-backup" | "detached-header" | "no-key" => Severity::Error,
         // One safety less, where another keyslot opens.
         "keyslot-overwritten" if all_gone => Severity::Error,
-        "keyslot-overwritten" | "header-copy-damaged" | "header-copies-differ" | "keyslot-unreadable"
-        | "integrity-shorter" | "invalid-keyslot" | "invalid-kdf" => Severity::Warning,
+        "keyslot-overwritten"
+        | "header-copy-damaged"
+        | "header-copies-differ"
+        | "keyslot-unreadable"
+        | "integrity-shorter"
+        | "invalid-keyslot"
+        | "invalid-kdf" => Severity::Warning,
         "reencryption" if f.severity > luks::Severity::Note => Severity::Warning,
         // A weak point of its secrecy: it restores all the same.
         _ => Severity::Note,
@@ -167,6 +178,8 @@ pub fn places(ranges: &[Range<u64>], bytes: u64) -> String {
     match ranges {
         [] => format!("{bytes} bytes"),
         [one] => format!("{bytes} bytes from byte {} on", one.start),
-        [first, ..] => format!("{bytes} bytes in {} ranges or more, the first from byte {} on", ranges.len(), first.start),
+        [first, ..] => {
+            format!("{bytes} bytes in {} ranges or more, the first from byte {} on", ranges.len(), first.start)
+        }
     }
 }

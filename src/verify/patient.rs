@@ -54,7 +54,8 @@ impl Patient {
         let (mut buf, mut at) = (buf, offset);
         while !buf.is_empty() {
             let to_border = BLOCK.saturating_sub(at.checked_rem(BLOCK).unwrap_or(0));
-            let (now, rest) = std::mem::take(&mut buf).split_at_mut(at_most(to_border, buf.len()));
+            let len = at_most(to_border, buf.len());
+            let (now, rest) = std::mem::take(&mut buf).split_at_mut(len);
             let end = at.saturating_add(to_u64(now.len()));
             match self.inner.read_exact_at(now, at) {
                 Ok(()) => {}
