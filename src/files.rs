@@ -31,14 +31,57 @@ pub enum Existing {
 /// [`InvalidInput`](crate::ErrorKind::InvalidInput) where something has the name that may not be replaced, or that is no
 /// regular file; [`Io`](crate::ErrorKind::Io) where it cannot be written.
 pub fn write_whole(path: &Path, bytes: &[u8], existing: Existing) -> Result<()> {
-    let path = resolve(path, existing)?;
-    let temp = Temp::make(&path, |_| Ok(()))?;
-    let written = temp.file().write_all(bytes).and_then(|()| temp.file().sync_all());
-    let named = written.map_err(|e| failed(&path, e)).and_then(|()| temp.rename(&path, existing));
-    if named.is_err() {
-        temp.remove();
+    let mut whole = Whole::create(path, existing)?;
+    whole.write(bytes)?;
+    whole.finish()
+}
+
+/// A file that is written piece by piece, with mode 0600, and has its name once it is whole. One that is dropped before
+/// leaves nothing behind.
+pub struct Whole {
+    path: PathBuf,
+    temp: Temp,
+    existing: Existing,
+    is_named: bool,
+}
+
+impl Whole {
+    /// Makes the file under its hidden name.
+    ///
+    /// # Errors
+    /// As [`write_whole`].
+    pub fn create(path: &Path, existing: Existing) -> Result<Self> {
+        let path = resolve(path, existing)?;
+        let temp = Temp::make(&path, |_| Ok(()))?;
+        Ok(Self { path, temp, existing, is_named: false })
     }
-    named.and_then(|()| sync_folder(&path))
+
+    /// Writes what comes next.
+    ///
+    /// # Errors
+    /// As [`write_whole`].
+    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.temp.file().write_all(bytes).map_err(|e| failed(&self.path, e))
+    }
+
+    /// Syncs the file and gives it its name.
+    ///
+    /// # Errors
+    /// As [`write_whole`].
+    pub fn finish(mut self) -> Result<()> {
+        self.temp.file().sync_all().map_err(|e| failed(&self.path, e))?;
+        self.temp.rename(&self.path, self.existing)?;
+        self.is_named = true;
+        sync_folder(&self.path)
+    }
+}
+
+impl Drop for Whole {
+    fn drop(&mut self) {
+        if !self.is_named {
+            self.temp.remove();
+        }
+    }
 }
 
 /// Waits until the name of a file is on the disk, or gone from it: that is so once its folder is.

@@ -112,6 +112,16 @@ impl Image {
         &self.notes
     }
 
+    /// What lies on what, from the file down to what holds the container; empty where it was not looked for.
+    pub fn layers(&self) -> &[Layer] {
+        &self.layers
+    }
+
+    /// The file that the container was found in; its first one, where it lies in several.
+    pub fn file(&self) -> &Arc<dyn ReadAt> {
+        self.file.as_ref().unwrap_or(&self.data)
+    }
+
     /// What begins with the header; empty where there is none.
     pub fn header(&self) -> &Arc<dyn ReadAt> {
         &self.header
@@ -219,13 +229,25 @@ impl UnlockedImage {
     /// # Errors
     /// As [`Volume::new`].
     pub fn volume(&self, options: VolumeOptions) -> Result<Volume> {
-        let Image { header, data, clusters, metadata, .. } = &self.image;
+        self.volume_over(Arc::clone(&self.image.data), options)
+    }
+
+    /// The plaintext, read through another reader of the same data file. A qcow2 image that encrypts its clusters itself is
+    /// read by its own tables all the same.
+    ///
+    /// # Errors
+    /// As [`Volume::new`].
+    pub fn volume_over(&self, data: Arc<dyn ReadAt>, options: VolumeOptions) -> Result<Volume> {
+        let Image { header, clusters, metadata, .. } = &self.image;
         if let Some(clusters) = clusters {
             return Volume::of_clusters(metadata, Arc::clone(clusters), &self.unlocked);
         }
-        let volume = Volume::new_detached(metadata, header, Arc::clone(data), &self.unlocked, options)?;
         // A header that lies elsewhere says nothing of its image's accident.
-        let recovery = metadata.recovery.as_ref().filter(|_| self.image.has_own_header());
-        Ok(volume.with_overwritten(recovery.map_or(&[], |recovery| &recovery.overwritten)))
+        if !self.image.has_own_header() {
+            return Volume::new_detached(metadata, header, data, &self.unlocked, options);
+        }
+        let volume = Volume::new(metadata, data, &self.unlocked, options)?;
+        let overwritten = metadata.recovery.as_ref().map_or(&[][..], |recovery| &recovery.overwritten);
+        Ok(volume.with_overwritten(overwritten))
     }
 }

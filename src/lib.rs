@@ -74,6 +74,8 @@ pub mod scan;
 pub mod secret;
 #[cfg(feature = "unlock")]
 pub mod storage;
+#[cfg(all(feature = "unlock", feature = "serde"))]
+pub mod verify;
 #[cfg(feature = "unlock")]
 pub mod volume;
 

@@ -125,6 +125,10 @@ pub const INSIDE_PIPE_REACH: u64 = 256 << 10;
 pub const INSIDE_DEPTH_MAX: usize = 3;
 /// Inside: how many findings are listed of one file system; those beyond are counted.
 pub const INSIDE_FINDINGS_MAX: usize = 64;
+/// Verify: how many findings of one sort are listed; those beyond are counted.
+pub const VERIFY_FINDINGS_MAX: usize = 64;
+/// Verify: how many ranges of unreadable or differing bytes are kept, the lowest; those beyond are counted.
+pub const VERIFY_RANGES_MAX: usize = 4096;
 /// dm-integrity: the largest journal that is looked through. The kernel makes at most 64 MiB unless it is told
 /// otherwise (`DEFAULT_MAX_JOURNAL_SECTORS`), and cryptsetup has no option for LUKS2. One of this size has at most a
 /// million entries, of which tens of bytes are kept.

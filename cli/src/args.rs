@@ -5,6 +5,7 @@ pub mod fetch;
 pub mod plain;
 #[cfg(feature = "nbd")]
 pub mod serve;
+pub mod verify;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -33,6 +34,7 @@ pub enum Command {
     Decrypt(DecryptArgs),
     Scan(ScanArgs),
     TestKey(TestKeyArgs),
+    Verify(verify::VerifyArgs),
     Header(HeaderArgs),
     RestorePlan(RestorePlanArgs),
     #[cfg(feature = "nbd")]

@@ -4,6 +4,7 @@ use unluks::backup::{BackupDir, DESCRIPTION};
 use unluks::decrypt::hash::{Algorithm, Hashed, Of, Wanted};
 use unluks::error::Condition;
 use unluks::files::Role;
+use unluks::verify::{Expected, MustBe};
 use unluks::{Error, Key, Result};
 
 use crate::args::SourceArgs;
@@ -75,6 +76,30 @@ impl InBackup {
     pub fn wanted(&self) -> Option<Wanted> {
         let known = self.0.recorded_hashes().into_iter().find_map(|recorded| recorded.algorithm.parse().ok());
         known.map(|algorithm: Algorithm| Wanted { of: Of::Image, algorithm })
+    }
+
+    /// The strongest hash that was recorded of the image, and that of its plaintext where it was decrypted on the way.
+    pub fn expected(&self) -> Vec<Expected> {
+        let by = || DESCRIPTION.to_owned();
+        let image = self.0.recorded_hashes().into_iter().find_map(|recorded| {
+            let algorithm = recorded.algorithm.parse().ok()?;
+            Some(Expected { of: Of::Image, algorithm, hex: recorded.hex.to_owned(), by: by() })
+        });
+        let plaintext = self.0.backup.plaintext.as_ref().map(|plaintext| {
+            let (of, algorithm) = (Of::Plaintext, Algorithm::Sha256);
+            Expected { of, algorithm, hex: plaintext.sha256.clone(), by: by() }
+        });
+        image.into_iter().chain(plaintext).collect()
+    }
+
+    /// The bytes of its plaintext, where they were recorded.
+    pub fn plaintext_bytes(&self) -> Option<u64> {
+        self.0.backup.plaintext.as_ref().map(|plaintext| plaintext.size)
+    }
+
+    /// What must be in its plaintext.
+    pub fn must_be(&self) -> Option<MustBe> {
+        MustBe::of_backup(&self.0.backup)
     }
 
     /// Refuses an image whose hash is not the one that the cloud had; otherwise says which hashes are the same.

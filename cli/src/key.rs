@@ -181,6 +181,14 @@ pub fn unlock(image: &Image, material: &Material, options: &UnlockOptions, sayin
     }
 }
 
+/// What was typed, where somebody has to be asked.
+pub fn asked(material: Material, image: &Path) -> Result<Material> {
+    match material {
+        Material::Ask { also } => ask_once(&shown(image), also).map(Material::Passphrases),
+        material => Ok(material),
+    }
+}
+
 /// A passphrase that is typed, with these behind it.
 pub fn ask_once(image: &str, also: Option<Key>) -> Result<Passphrases> {
     let typed = Key::line(prompt::ask(image)?)?;

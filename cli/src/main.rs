@@ -22,6 +22,7 @@ mod serve;
 mod source;
 mod test_key;
 mod time;
+mod verify;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         Command::Header(args) => header::run(args),
         #[cfg(feature = "openstack")]
         Command::Fetch(args) => fetch::run(&args.what),
+        Command::Verify(args) => verify::run(args, code),
         Command::RestorePlan(args) => restore_plan::run(args),
         #[cfg(feature = "nbd")]
         Command::Serve(args) => serve_image(args),
@@ -93,14 +95,18 @@ fn keep_secrets_in() {
 }
 
 /// The exit codes that the README documents.
-fn exit_code(e: &Error) -> ExitCode {
+fn code(e: &Error) -> u8 {
     match e.kind() {
-        ErrorKind::Io => ExitCode::from(1),
-        ErrorKind::InvalidInput => ExitCode::from(2),
-        ErrorKind::WrongKey => ExitCode::from(3),
-        ErrorKind::Corrupt => ExitCode::from(4),
-        ErrorKind::Unsupported => ExitCode::from(5),
-        ErrorKind::LimitExceeded => ExitCode::from(6),
-        ErrorKind::Cancelled => ExitCode::from(130),
+        ErrorKind::Io => 1,
+        ErrorKind::InvalidInput => 2,
+        ErrorKind::WrongKey => 3,
+        ErrorKind::Corrupt => 4,
+        ErrorKind::Unsupported => 5,
+        ErrorKind::LimitExceeded => 6,
+        ErrorKind::Cancelled => 130,
     }
+}
+
+fn exit_code(e: &Error) -> ExitCode {
+    ExitCode::from(code(e))
 }

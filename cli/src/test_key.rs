@@ -89,14 +89,14 @@ fn test(args: &TestKeyArgs, image: &std::path::Path, shared: &mut Option<Materia
     let opened = Opened::open(&mut args.source(image))?;
     let own = match &opened.backup {
         // A backup's own key is of no other image.
-        Some(_) => Some(asked(key::read(&args.key, stdin_is_image(args), opened.backup.as_ref())?, image)?),
+        Some(_) => Some(key::asked(key::read(&args.key, stdin_is_image(args), opened.backup.as_ref())?, image)?),
         None => None,
     };
     let material = match &own {
         Some(own) => own,
         None => match shared {
             Some(shared) => shared,
-            none => none.insert(asked(key::read(&args.key, stdin_is_image(args), None)?, image)?),
+            none => none.insert(key::asked(key::read(&args.key, stdin_is_image(args), None)?, image)?),
         },
     };
     let options = key::options(false, &args.key, &args.limits);
@@ -140,14 +140,6 @@ fn answer(image: &std::path::Path, keyslots: Vec<Slot>, unlocked: Result<()>) ->
 
 fn stdin_is_image(args: &TestKeyArgs) -> bool {
     args.images.iter().any(|image| is_dash(image))
-}
-
-/// What was typed, where somebody has to be asked.
-fn asked(material: Material, image: &std::path::Path) -> Result<Material> {
-    match material {
-        Material::Ask { also } => key::ask_once(&shown(image), also).map(Material::Passphrases),
-        material => Ok(material),
-    }
 }
 
 fn closed(image: String, keyslots: Vec<Slot>, e: &Error) -> Report {

@@ -19,6 +19,8 @@ pub enum Role {
     Key,
     /// The description of a backup.
     Description,
+    /// What an image is compared with.
+    Compared,
 }
 
 impl Role {
@@ -28,6 +30,7 @@ impl Role {
             Self::Header => "the header",
             Self::Key => "the key",
             Self::Description => "the description",
+            Self::Compared => "what is compared with",
         }
     }
 }

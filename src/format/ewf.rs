@@ -34,7 +34,7 @@ use super::fields;
 use super::joined::Joined;
 use super::map::{Layout, Mapped, Place, Run};
 use super::unpack::{Packing, unpack};
-use crate::error::{Error, ErrorKind, Result, escape};
+use crate::error::{Condition, Error, ErrorKind, Result, escape};
 use crate::io::ReadAt;
 use crate::limits::{CONTAINER_UNIT_MAX, EWF_SECTIONS_MAX};
 use crate::num::{at_most, to_u64, to_usize};
@@ -145,6 +145,7 @@ pub(super) fn open(segments: Vec<Arc<dyn ReadAt>>, notes: &mut Vec<String>) -> R
         let n = file.parts.len();
         return Err(Error::invalid(format!("the image goes on after segment file {n}, but no more were given"))
             .with_rule("ewf.segments")
+            .with_condition(Condition::MissingMember)
             .with_hint("all segment files (E01, E02 …) have to lie side by side"));
     }
     if let damaged @ 1.. = found.second_tables {

@@ -18,7 +18,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::{Format, foreign, known};
-use crate::error::{Error, Result, shown};
+use crate::error::{Condition, Error, Result, shown};
 use crate::io::{FileSource, Peek};
 use crate::limits::SPLIT_PIECES_MAX;
 
@@ -166,7 +166,10 @@ impl Series {
                 shown(&path(&missing)),
                 shown(&path(&further))
             );
-            return Err(Error::invalid(message).with_rule("split.missing").with_hint(OF_ITS_OWN));
+            return Err(Error::invalid(message)
+                .with_rule("split.missing")
+                .with_condition(Condition::MissingMember)
+                .with_hint(OF_ITS_OWN));
         }
         if !chain.contains(&self.suffix) {
             return Ok(None);
@@ -227,7 +230,10 @@ impl Series {
         let firsts =
             firsts.iter().rev().map(|name| shown(&given.with_file_name(name))).collect::<Vec<_>>().join(" or ");
         let message = format!("this is called as a piece of an image, and the first one, {firsts}, is missing");
-        Err(Error::invalid(message).with_rule("split.missing").with_hint(OF_ITS_OWN))
+        Err(Error::invalid(message)
+            .with_rule("split.missing")
+            .with_condition(Condition::MissingMember)
+            .with_hint(OF_ITS_OWN))
     }
 
     /// The suffixes from the first on, as far as they follow each other.

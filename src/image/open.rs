@@ -138,7 +138,7 @@ impl Image {
     }
 
     /// Whether the header is where the data is, and not in another file.
-    pub(super) fn has_own_header(&self) -> bool {
+    pub(crate) fn has_own_header(&self) -> bool {
         std::ptr::addr_eq(Arc::as_ptr(&self.header), Arc::as_ptr(&self.data))
     }
 }

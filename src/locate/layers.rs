@@ -8,7 +8,7 @@ use crate::format::Named;
 use crate::io::{Peek, ReadAt};
 use crate::luks::recover;
 use crate::storage::lvm::{Label, Volume, VolumeGroup};
-use crate::storage::md::{Array, AssembleOptions, Level, Source, Superblock};
+use crate::storage::md::{Array, AssembleOptions, Level, MemberState, Source, Superblock};
 use crate::storage::{self, starts_as_luks};
 
 /// How many layers may lie on each other. People have three: a partition, an array, a volume.
@@ -27,6 +27,10 @@ pub(super) fn below(disk: &Arc<dyn ReadAt>, search: Search<'_>, trail: &mut Trai
             return Ok(None);
         }
         trail.notes.push(format!("{}, {} bytes", array.info(), array.info().size));
+        if let missing @ 1.. = array.info().members.iter().filter(|m| m.state == MemberState::Missing).count() {
+            let of = array.info().raid_disks;
+            trail.notes.push(format!("md: the array is degraded: {missing} of {of} members are missing"));
+        }
         trail.notes.extend(array.info().notes.iter().cloned());
         trail.layers.push(Layer::new(LayerKind::Array, array.info(), array.len()));
         return Ok(Some(Arc::new(array)));

@@ -35,7 +35,7 @@ fn crc(bytes: &[u8]) -> [u8; 4] {
 }
 
 /// The physical volumes of a group. Each logical volume is cut in two: its second half comes first, and on the next device.
-fn group(name: &str, devices: usize, volumes: &[(&str, &[u8])]) -> Vec<Vec<u8>> {
+pub fn group(name: &str, devices: usize, volumes: &[(&str, &[u8])]) -> Vec<Vec<u8>> {
     let uuid = |n: usize| format!("{name:x<6}-{n:04}-{n:04}-{n:04}-{n:04}-{n:04}-{name:x<6}");
     let mut data = vec![Vec::new(); devices];
     let mut said = String::new();
@@ -140,7 +140,7 @@ fn seal(members: &mut [Vec<u8>], level: i32, layout: u32, uuid: &[u8; 16]) {
     }
 }
 
-fn raid1(data: &[u8]) -> Vec<Vec<u8>> {
+pub fn raid1(data: &[u8]) -> Vec<Vec<u8>> {
     let mut member = vec![0; DATA];
     member.extend_from_slice(data);
     member.resize(member.len().next_multiple_of(CHUNK), 0);
@@ -163,7 +163,7 @@ fn raid0(data: &[u8]) -> Vec<Vec<u8>> {
 }
 
 /// Three members, left-symmetric.
-fn raid5(data: &[u8]) -> Vec<Vec<u8>> {
+pub fn raid5(data: &[u8]) -> Vec<Vec<u8>> {
     let mut data = data.to_vec();
     data.resize(data.len().next_multiple_of(CHUNK * 2), 0);
     let mut members = vec![vec![0; DATA + data.len() / 2]; 3];

@@ -13,3 +13,5 @@ mod report;
 mod support;
 mod tables;
 mod unreadable;
+#[cfg(feature = "serde")]
+mod verify;

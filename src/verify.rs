@@ -1,0 +1,624 @@
+//! Whether an image restores: all of it is read once, and all that the other modules know of it comes to one verdict.
+//!
+//! ```text
+//! file ─► layers ─► header ─► key ─► length ─► contents (some milliseconds, at its roots)
+//!                                       │
+//!                                       └► one pass: decrypt ─► tags of dm-integrity, SHA-256, tree, zeroes, comparison
+//!                                                    └► the bytes of the file on their way, to its own hashes
+//! ```
+//!
+//! What is read and cannot be is zeroes for the pass, and an error of the report: the pass goes on, so that all places are
+//! known at its end. Memory does not grow with the image: one hash a level of the tree, and a chunk a thread.
+//!
+//! [`judge`] has what weighs how much. What was *not* checked is said in [`Coverage`]: that a flipped bit in a file of an
+//! ext4 shows nowhere is no reason to imply that there is none.
+
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
+
+mod judge;
+mod must_be;
+mod pass;
+mod patient;
+mod ranges;
+mod report;
+mod tree;
+
+use std::num::NonZeroUsize;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use crate::backup::rfc3339;
+use crate::decrypt::hash::{Algorithm, Hashed, Hashers, Of, Wanted};
+use crate::decrypt::{self, Job};
+use crate::error::{Condition, Error, ErrorKind, Result, escape};
+use crate::image::{Image, UnlockedImage};
+use crate::inside::Contents;
+use crate::io::ReadAt;
+use crate::luks::metadata::{Metadata, Role, SegmentKind};
+use crate::progress::Progress;
+use crate::volume::{BadSectorPolicy, Volume, VolumeOptions};
+use judge::Findings;
+use pass::{Pass, Passed};
+use patient::Patient;
+
+pub use must_be::MustBe;
+pub use pass::Compare;
+pub use report::*;
+pub use tree::{LEAF, TreeFile};
+
+/// A hash that bytes must have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expected {
+    /// Of the plaintext, or of the image's file.
+    pub of: Of,
+    /// Which hash.
+    pub algorithm: Algorithm,
+    /// The hash in lower-case hex.
+    pub hex: String,
+    /// Who says so, for messages: `backup.json`.
+    pub by: String,
+}
+
+/// What is wanted of a verification.
+#[derive(Default)]
+pub struct Options {
+    /// Hashes beside the plaintext's SHA-256, which is always made.
+    pub hashes: Vec<Wanted>,
+    /// Hashes that must come out.
+    pub expected: Vec<Expected>,
+    /// Bytes that the plaintext must have, where somebody recorded them.
+    pub plaintext_bytes: Option<u64>,
+    /// What must be recognised in the plaintext.
+    pub must_be: Option<MustBe>,
+    /// What the plaintext is compared with.
+    pub compare: Option<Compare>,
+    /// Where the leaves of the tree go.
+    pub tree: Option<TreeFile>,
+    /// How many threads decrypt; as many as the machine has cores where it is `None`.
+    pub threads: Option<NonZeroUsize>,
+}
+
+/// The image to verify.
+pub struct Subject<'a> {
+    /// Its path as it was given.
+    pub path: String,
+    /// The image, with the key that opens it.
+    pub unlocked: &'a UnlockedImage,
+    /// The whole files of the image, byte for byte, in their order.
+    pub files: Vec<Arc<dyn ReadAt>>,
+    /// The only file is what the volume reads.
+    pub passes_by: bool,
+    /// What was done to make the passphrase, for each keyslot that opened.
+    pub forms: Vec<String>,
+}
+
+/// When a run began.
+struct Clock(SystemTime, Instant);
+
+impl Clock {
+    fn start() -> Self {
+        Self(SystemTime::now(), Instant::now())
+    }
+
+    fn run(&self) -> Run {
+        let (tool, version) = ("unluks", env!("CARGO_PKG_VERSION"));
+        Run { tool, version, started_at: rfc3339(self.0), seconds: self.1.elapsed().as_secs_f64() }
+    }
+}
+
+impl Report {
+    /// The report of an image that could not be opened; `None` where that is no fault of the image's or the key's, so that
+    /// nothing is known of it. `image` is there where its header was read.
+    pub fn of_refusal(path: &str, image: Option<&Image>, e: &Error) -> Option<Self> {
+        let mut findings = Findings::default();
+        if let Some(image) = image {
+            let found = image.report(std::path::Path::new(path), None);
+            findings.add_all(judge::of_header(&found.findings, image.metadata(), None));
+        }
+        if e.kind() == ErrorKind::WrongKey {
+            let (verdict, why) = findings.verdict();
+            let message = e.message().to_owned();
+            // Where no key can open it any more, it is not the key that is wrong.
+            return Some(match verdict {
+                Verdict::NotRestorable => Self::closed(path, image, findings, (verdict, why), StageName::Key),
+                _ => Self::closed(path, image, findings, (Verdict::WrongKey, Some(message)), StageName::Key),
+            });
+        }
+        let finding = judge::of_error(e)?;
+        let stage = StageName::of(&finding.code);
+        let why = finding.message.clone();
+        findings.add(finding);
+        findings.verdict();
+        Some(Self::closed(path, image, findings, (Verdict::NotRestorable, Some(why)), stage))
+    }
+
+    fn closed(
+        path: &str,
+        image: Option<&Image>,
+        findings: Findings,
+        (verdict, reason): (Verdict, Option<String>),
+        reached: StageName,
+    ) -> Self {
+        let stage = |stage: StageName| {
+            if stage > reached {
+                let says = "not reached".into();
+                return Stage { stage, result: Outcome::NotReached, says };
+            }
+            let mut outcome = findings.stage(stage, String::new());
+            if stage == reached {
+                (outcome.result, outcome.says) = (Outcome::Failed, reason.clone().unwrap_or_default());
+            }
+            outcome
+        };
+        let statements = vec!["Nothing of the plaintext was read.".to_owned()];
+        Self {
+            schema: SCHEMA,
+            verdict,
+            stages: StageName::ALL.into_iter().map(stage).collect(),
+            reason,
+            image: ImageFile { path: path.to_owned(), size: image.map(|image| image.file().len()) },
+            key: None,
+            findings: findings.list,
+            more_findings: findings.more,
+            coverage: Coverage { contents: "none", statements, ..Coverage::default() },
+            hashes: Hashes::default(),
+            layers: image.map_or(Vec::new(), |image| image.layers().to_vec()),
+            run: Clock::start().run(),
+        }
+    }
+}
+
+/// Verifies an image.
+///
+/// # Errors
+/// None for what is wrong with the image: that is what the report is about. [`ErrorKind::Unsupported`] for what cannot be
+/// read here; [`ErrorKind::Cancelled`] where somebody stopped it; those of the outputs.
+pub fn verify(subject: &Subject<'_>, mut options: Options, progress: &Progress) -> Result<Report> {
+    let clock = Clock::start();
+    let image = subject.unlocked.image();
+    let tree = options.tree.take();
+    let mut work = Work::new(subject, image, &options);
+    let volume = work.open()?;
+    let contents = volume.as_ref().and_then(|volume| work.look(volume));
+    let passed = match &volume {
+        Some(volume) => work.pass(volume, tree, &options.compare, progress)?,
+        None => None,
+    };
+    Ok(work.report(volume.as_deref(), contents.as_ref(), passed, &clock))
+}
+
+/// What the stages share.
+struct Work<'a> {
+    subject: &'a Subject<'a>,
+    image: &'a Image,
+    wanted: Vec<Wanted>,
+    expected: &'a [Expected],
+    plaintext_bytes: Option<u64>,
+    must_be: Option<MustBe>,
+    threads: Option<NonZeroUsize>,
+    /// The data, and all files, each read patiently. Where the file is the data, they are one.
+    data: Arc<Patient>,
+    files: Vec<Arc<Patient>>,
+    findings: Findings,
+    coverage: Coverage,
+    hashes: Hashes,
+}
+
+/// What went through the pass, and how many bytes it had.
+struct Through {
+    bytes: u64,
+    passed: Passed,
+}
+
+impl<'a> Work<'a> {
+    fn new(subject: &'a Subject<'a>, image: &'a Image, options: &'a Options) -> Self {
+        let data = Arc::new(Patient::new(Arc::clone(image.data())));
+        let files = if subject.passes_by {
+            vec![Arc::clone(&data)]
+        } else {
+            subject.files.iter().map(|file| Arc::new(Patient::new(Arc::clone(file)))).collect()
+        };
+        let mut wanted = vec![Wanted { of: Of::Plaintext, algorithm: Algorithm::Sha256 }];
+        let expected = options.expected.iter().map(|e| Wanted { of: e.of, algorithm: e.algorithm });
+        for more in options.hashes.iter().copied().chain(expected) {
+            if !wanted.contains(&more) {
+                wanted.push(more);
+            }
+        }
+        Self {
+            subject,
+            image,
+            wanted,
+            expected: &options.expected,
+            plaintext_bytes: options.plaintext_bytes,
+            must_be: options.must_be,
+            threads: options.threads,
+            data,
+            files,
+            findings: Findings::default(),
+            coverage: Coverage { contents: "none", ..Coverage::default() },
+            hashes: Hashes::default(),
+        }
+    }
+
+    /// Layers, header and key, and on to the plaintext; `None` where there is none.
+    fn open(&mut self) -> Result<Option<Arc<Volume>>> {
+        self.findings.add_all(self.image.notes().iter().filter_map(|note| judge::of_note(note)));
+        let opened: Vec<u32> = self.subject.unlocked.opened().iter().map(|o| o.keyslot).collect();
+        let report = self.image.report(std::path::Path::new(&self.subject.path), None);
+        self.findings.add_all(judge::of_header(&report.findings, self.image.metadata(), Some(&opened)));
+        self.findings.add_all(self.subject.unlocked.passed_over().iter().map(|e| {
+            Finding::new(Severity::Warning, "keyslot.passed-over", "keyslots", e.message().to_owned()).at(e.offset())
+        }));
+        let options = VolumeOptions { allow_truncated: true, bad_sectors: BadSectorPolicy::Report };
+        let data: Arc<dyn ReadAt> = Arc::<Patient>::clone(&self.data);
+        let volume = match self.subject.unlocked.volume_over(data, options) {
+            Ok(volume) => volume,
+            Err(e) => {
+                let finding = judge::of_error(&e).ok_or(e)?;
+                self.findings.add(finding);
+                return Ok(None);
+            }
+        };
+        self.coverage.plaintext_bytes = Some(volume.len());
+        let said = |f: &Finding| f.code == "length.truncated";
+        if let Some(missing) = volume.missing().filter(|_| !self.findings.list.iter().any(said)) {
+            let message = format!("{missing} of the data are missing at its end");
+            self.findings.add(Finding::new(Severity::Error, "length.truncated", "data", message));
+        }
+        if let Some(recorded) = self.plaintext_bytes.filter(|recorded| *recorded != volume.len()) {
+            let message = format!("the plaintext has {} bytes; {recorded} were recorded", volume.len());
+            let finding = Finding::new(Severity::Error, "length.recorded", "plaintext", message);
+            self.findings.add(finding.says(volume.len(), recorded));
+        }
+        Ok(Some(Arc::new(volume)))
+    }
+
+    /// What the plaintext is.
+    fn look(&mut self, volume: &Arc<Volume>) -> Option<Contents> {
+        let disk: Arc<dyn ReadAt> = Arc::<Volume>::clone(volume);
+        let contents = match Contents::probe(disk) {
+            Ok(contents) => contents,
+            Err(e) => {
+                let message = format!("what is in the plaintext cannot be looked at: {}", e.message());
+                let finding = Finding::new(Severity::Error, "contents.unreadable", "contents", message);
+                self.findings.add(finding.at_plaintext(e.offset()));
+                return None;
+            }
+        };
+        self.coverage.contents = "quick";
+        let fits = contents.fits(volume.len());
+        if let Err(e) = &fits {
+            let finding = Finding::new(Severity::Error, "length.contents", "contents", e.message().to_owned());
+            self.findings.add(finding.says(volume.len(), contents.size().unwrap_or_default()));
+        }
+        let found = judge::of_contents(&contents);
+        self.findings.add_all(found.into_iter().filter(|f| f.code != "contents.size" || fits.is_ok()));
+        self.findings.more = self.findings.more.saturating_add(contents.more_findings);
+        let says = || match self.must_be {
+            Some(wanted) if !wanted.is_met(&contents) => Some((Severity::Error, wanted.word())),
+            _ if !contents.is_known() => Some((Severity::Note, "any")),
+            _ => None,
+        };
+        if let Some((severity, wanted)) = says() {
+            let message = match severity {
+                Severity::Error if wanted != "any" => format!("the plaintext is {}, not {wanted}", contents.kind),
+                Severity::Error => "nothing is recognised in the plaintext, and something must be there".to_owned(),
+                _ => format!("nothing is recognised in the plaintext: it is {}", contents.kind),
+            };
+            let code = if severity == Severity::Error { "contents.must-be" } else { judge::UNRECOGNISED };
+            self.findings.add(Finding::new(severity, code, "contents", message).says(contents.kind, wanted));
+        }
+        Some(contents)
+    }
+
+    /// The one pass over all of it; `None` where it broke off.
+    fn pass(
+        &mut self,
+        volume: &Volume,
+        tree: Option<TreeFile>,
+        compare: &Option<Compare>,
+        progress: &Progress,
+    ) -> Result<Option<Through>> {
+        let pass = Pass::new(tree, compare.as_ref());
+        let mut hashers = Hashers::default();
+        for wanted in &self.wanted {
+            match wanted.of {
+                Of::Plaintext => hashers.plaintext(wanted.algorithm, None),
+                Of::Image => {
+                    let files = self.files.iter().map(|file| Arc::<Patient>::clone(file) as Arc<dyn ReadAt>).collect();
+                    hashers.image(wanted.algorithm, files, self.subject.passes_by);
+                }
+            }
+        }
+        let job = Job { volume, start: 0, len: None };
+        let options = decrypt::Options { threads: self.threads, allow_truncated: true, drop_behind: false };
+        let ran = decrypt::run(&job, 0, &pass, &hashers, options, progress);
+        let bytes = match ran.and_then(|bytes| hashers.results().map(|hashed| (bytes, hashed))) {
+            Ok((bytes, hashed)) => {
+                self.take_hashes(hashed);
+                bytes
+            }
+            Err(e) if !e.is(Condition::Output) && matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::Io) => {
+                let message = format!("the plaintext cannot all be read: {}", e.message());
+                let finding = Finding::new(Severity::Error, "integrity.unreadable", "plaintext", message);
+                self.findings.add(finding.at(e.offset()));
+                self.note_bad(volume);
+                return Ok(None);
+            }
+            Err(e) => return Err(e),
+        };
+        self.coverage.read_bytes = bytes;
+        let passed = pass.finish(bytes)?;
+        (self.coverage.zero_bytes, self.coverage.data_bytes) = (passed.zero, passed.data);
+        self.note_bad(volume);
+        self.note_unread(volume);
+        self.check_expected();
+        if let Some(compare) = compare {
+            self.compared(compare, bytes, &passed);
+        }
+        Ok(Some(Through { bytes, passed }))
+    }
+
+    fn take_hashes(&mut self, hashed: Vec<Hashed>) {
+        let is_whole = self.data.unread().is_none();
+        let files_are_whole = self.files.iter().all(|file| file.unread().is_none());
+        for Hashed { of, algorithm, hex } in hashed {
+            match of {
+                Of::Plaintext if is_whole => drop(self.hashes.plaintext.insert(algorithm.name(), hex)),
+                Of::Image if files_are_whole => self.hashes.image.entry(algorithm.name()).or_default().push(hex),
+                Of::Plaintext | Of::Image => {}
+            }
+        }
+    }
+
+    /// Sectors whose tags are wrong, and a journal that was not replayed.
+    fn note_bad(&mut self, volume: &Volume) {
+        let bad = volume.bad_sectors();
+        let runs = bad.runs();
+        let bytes = runs.iter().fold(0u64, |sum, run| sum.saturating_add(run.len));
+        let own_place = self.subject.passes_by;
+        self.findings.add_all(runs.iter().map(|run| {
+            let message = format!("the tags of {} bytes of plaintext from byte {} on are wrong", run.len, run.start);
+            let finding = Finding::new(Severity::Error, "integrity.tag", "sectors", message);
+            finding.at(Some(run.stored_at).filter(|_| own_place)).at_plaintext(Some(run.start))
+        }));
+        self.findings.more = self.findings.more.saturating_add(bad.unlisted());
+        if let Some(damage) = bad.journal_damage() {
+            let message = format!("the journal is damaged, and the newest data of some sectors may be lost: {damage}");
+            self.findings.add(Finding::new(Severity::Error, "integrity.journal", "journal", message));
+        }
+        if is_authenticated(self.image.metadata()) {
+            let lost = bytes.saturating_add(bad.unlisted().saturating_mul(u64::from(volume.sector_size())));
+            self.coverage.authenticated_bytes = self.coverage.read_bytes.saturating_sub(lost);
+        }
+    }
+
+    /// Bytes that could not be read.
+    fn note_unread(&mut self, volume: &Volume) {
+        let files = self.files.iter().enumerate().filter(|_| !self.subject.passes_by);
+        let files = files.filter_map(|(n, file)| Some((format!("file {}", n.saturating_add(1)), file.unread()?)));
+        let data = self.data.unread().map(|unread| ("data".to_owned(), unread));
+        for (n, (structure, unread)) in data.into_iter().chain(files).enumerate() {
+            self.coverage.unreadable_bytes = self.coverage.unreadable_bytes.max(unread.bytes);
+            let code = if unread.is_damage { "format.damaged" } else { "file.unreadable" };
+            let of_data = n == 0 && structure == "data";
+            self.findings.add_all(unread.ranges.iter().map(|range| {
+                let len = range.end.saturating_sub(range.start);
+                let message =
+                    format!("{len} bytes from byte {} on cannot be read: {}", range.start, escape(&unread.error));
+                let plaintext = if of_data { in_plaintext(volume, range) } else { None };
+                Finding::new(Severity::Error, code, structure.as_str(), message)
+                    .at(Some(range.start))
+                    .at_plaintext(plaintext)
+            }));
+        }
+    }
+
+    /// The hashes that must come out.
+    fn check_expected(&mut self) {
+        for expected in self.expected {
+            let name = expected.algorithm.name();
+            let made = match expected.of {
+                Of::Plaintext => self.hashes.plaintext.get(name),
+                Of::Image => self.hashes.image.get(name).filter(|all| all.len() == 1).and_then(|all| all.first()),
+            };
+            let (code, what) = match expected.of {
+                Of::Plaintext => ("plaintext.hash", "plaintext"),
+                Of::Image => ("file.hash", "image"),
+            };
+            match made {
+                Some(made) if *made == expected.hex => {
+                    if expected.of == Of::Image {
+                        self.coverage.hashed_bytes = self.files.iter().fold(0, |n: u64, f| n.saturating_add(f.len()));
+                    } else {
+                        self.coverage.compared_bytes = self.coverage.read_bytes;
+                    }
+                }
+                Some(made) => {
+                    let by = &expected.by;
+                    let message = format!("the {what}'s {name} is {made}; by {by} it was {}", expected.hex);
+                    let finding = Finding::new(Severity::Error, code, what, message);
+                    self.findings.add(finding.says(made, &expected.hex));
+                }
+                // What is in several files has no hash as one; what could not be read is an error already.
+                None if self.files.iter().all(|file| file.unread().is_none()) => {
+                    let message =
+                        format!("the {name} by {} was not compared: the image is in several files", expected.by);
+                    self.findings.add(Finding::new(Severity::Warning, "file.not-compared", what, message));
+                }
+                None => {}
+            }
+        }
+    }
+
+    fn compared(&mut self, compare: &Compare, bytes: u64, passed: &Passed) {
+        let (ranges, differing) = &passed.differences;
+        if compare.size() != bytes {
+            let message = format!("the plaintext has {bytes} bytes; what it is compared with has {}", compare.size());
+            let finding = Finding::new(Severity::Error, "plaintext.size-differs", "plaintext", message);
+            self.findings.add(finding.says(bytes, compare.size()));
+        }
+        let leaves = matches!(compare, Compare::Tree(_));
+        self.findings.add_all(ranges.iter().map(|range| {
+            let within = if leaves { "somewhere in the " } else { "" };
+            let len = range.end.saturating_sub(range.start);
+            let message = format!(
+                "the plaintext is another one than it is compared with, {within}{len} bytes from byte {} on ({} in all)",
+                range.start,
+                judge::places(ranges, *differing)
+            );
+            Finding::new(Severity::Error, "plaintext.differs", "plaintext", message).at_plaintext(Some(range.start))
+        }));
+        self.coverage.compared_bytes = bytes.min(compare.size()).saturating_sub(*differing);
+    }
+
+    fn report(
+        mut self,
+        volume: Option<&Volume>,
+        contents: Option<&Contents>,
+        through: Option<Through>,
+        clock: &Clock,
+    ) -> Report {
+        let metadata = self.image.metadata();
+        self.hashes.tree = through.as_ref().map(|t| t.passed.tree.clone()).filter(|_| self.data.unread().is_none());
+        let (verdict, reason) = self.findings.verdict();
+        let whole = self.coverage.plaintext_bytes == Some(self.coverage.read_bytes) && self.coverage.read_bytes > 0;
+        let all = |bytes: u64| whole && bytes >= self.coverage.read_bytes;
+        let c = &self.coverage;
+        self.coverage.file_data_proven =
+            all(c.authenticated_bytes) || all(c.compared_bytes) || (whole && c.hashed_bytes > 0);
+        self.coverage.statements = statements(&self.coverage);
+        let size = self.files.iter().fold(0, |sum: u64, file| sum.saturating_add(file.len()));
+        let key = KeyUsed {
+            keyslots: self.subject.unlocked.opened().iter().map(|o| o.keyslot).collect(),
+            forms: self.subject.forms.clone(),
+        };
+        let says = |stage| match stage {
+            StageName::File => {
+                format!("{size} bytes{}", if self.coverage.hashed_bytes > 0 { ", as recorded" } else { "" })
+            }
+            StageName::Layers => layers(self.image),
+            StageName::Header => header(metadata),
+            StageName::Key => keyslots(&key),
+            StageName::Length => match volume {
+                Some(volume) => format!("{} bytes of plaintext", volume.len()),
+                None => "no plaintext".into(),
+            },
+            StageName::Integrity if is_authenticated(metadata) => {
+                format!("{} bytes are authenticated", self.coverage.authenticated_bytes)
+            }
+            StageName::Integrity => "nothing authenticates the data".into(),
+            StageName::Contents => contents.map_or("not looked at".into(), ToString::to_string),
+            StageName::Plaintext => match &through {
+                Some(t) => format!("{} bytes read, {} of them zero", t.bytes, t.passed.zero),
+                None => "not all of it was read".into(),
+            },
+        };
+        let mut stages: Vec<Stage> = StageName::ALL.into_iter().map(|s| self.findings.stage(s, says(s))).collect();
+        if through.is_none() {
+            stages.last_mut().into_iter().for_each(|last| last.result = Outcome::NotReached);
+        }
+        debug_assert!(through.is_some() || self.findings.has_error());
+        Report {
+            schema: SCHEMA,
+            verdict,
+            reason,
+            image: ImageFile { path: self.subject.path.clone(), size: Some(size) },
+            stages,
+            key: Some(key),
+            findings: self.findings.list,
+            more_findings: self.findings.more,
+            coverage: self.coverage,
+            hashes: self.hashes,
+            layers: self.image.layers().to_vec(),
+            run: clock.run(),
+        }
+    }
+}
+
+/// Whether every sector has a tag.
+fn is_authenticated(metadata: &Metadata) -> bool {
+    metadata.live_segments().all(|(_, segment)| match &segment.kind {
+        SegmentKind::Crypt(crypt) => crypt.integrity.as_ref().is_some_and(|i| i.kind != "none"),
+        _ => false,
+    })
+}
+
+/// How many segments are gone through.
+const SEGMENTS_MAX: usize = 1024;
+
+/// The plaintext's first byte that comes of a range of the data.
+fn in_plaintext(volume: &Volume, range: &Range<u64>) -> Option<u64> {
+    let mut offset = 0;
+    for _ in 0..SEGMENTS_MAX {
+        if offset >= volume.len() {
+            return None;
+        }
+        let (at, run) = volume.locate(offset).ok()??;
+        let first = range.start.max(at);
+        if first < range.end && first < at.saturating_add(run) {
+            return first.checked_sub(at)?.checked_add(offset);
+        }
+        offset = offset.checked_add(run.max(1))?;
+    }
+    None
+}
+
+fn layers(image: &Image) -> String {
+    let names: Vec<String> =
+        image.layers().iter().skip(1).map(|l| format!("{} {}", l.kind.name(), escape(&l.name))).collect();
+    if names.is_empty() { "the file is the container".into() } else { names.join(", ") }
+}
+
+fn header(metadata: &Metadata) -> String {
+    let good: Vec<&str> = metadata
+        .copies
+        .iter()
+        .filter(|copy| copy.error.is_none())
+        .map(|copy| if copy.role == Role::Primary { "primary" } else { "secondary" })
+        .collect();
+    format!("LUKS{}, {} good", metadata.version.number(), good.join(" and "))
+}
+
+fn keyslots(key: &KeyUsed) -> String {
+    let numbers: Vec<String> = key.keyslots.iter().map(ToString::to_string).collect();
+    if numbers.is_empty() {
+        return "the volume key was given".into();
+    }
+    let form = key.forms.first().map_or(String::new(), |form| format!(" ({form})"));
+    format!("opens keyslot {}{form}", numbers.join(", "))
+}
+
+/// What was proven, and what was not.
+fn statements(coverage: &Coverage) -> Vec<String> {
+    let mut all = Vec::new();
+    let read = coverage.read_bytes;
+    match coverage.authenticated_bytes {
+        0 => all.push("No byte of the plaintext is under a tag of dm-integrity.".to_owned()),
+        bytes => {
+            all.push(format!("{bytes} of {read} bytes of plaintext are under a tag of dm-integrity that is right."))
+        }
+    }
+    if coverage.hashed_bytes > 0 {
+        all.push(format!("{} bytes of the image are the same as when their hash was recorded.", coverage.hashed_bytes));
+    } else {
+        all.push("The image was not compared with a recorded hash.".into());
+    }
+    if coverage.compared_bytes > 0 {
+        all.push(format!(
+            "{} of {read} bytes of plaintext are the same as in an earlier one.",
+            coverage.compared_bytes
+        ));
+    }
+    if coverage.contents == "quick" {
+        all.push("Of the contents, the structures at their roots were checked, and no others.".into());
+    }
+    if !coverage.file_data_proven {
+        all.push(
+            "The data of files is under no checksum that was verified: a changed bit in a file would not show.".into(),
+        );
+    }
+    all
+}

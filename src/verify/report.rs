@@ -1,0 +1,299 @@
+//! What a verification says, as `docs/verify.schema.json` describes it. All but `run` is the same, byte for byte, whenever the
+//! same image is verified with the same key and the same wishes.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::luks::layer::Layer;
+
+/// The version of the report's shape.
+pub const SCHEMA: u32 = 1;
+
+/// Whether a restore would bring back what was there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// Nothing is wrong that was looked at.
+    Restorable,
+    /// It restores, and something should be seen to.
+    RestorableWithFindings,
+    /// A restore would not bring back all of it.
+    NotRestorable,
+    /// No keyslot opened with this key: nothing is known of the data.
+    WrongKey,
+}
+
+/// How much a finding weighs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Worth knowing; it changes no verdict, but for contents that are not recognised.
+    Note,
+    /// A safety is gone, and no data is.
+    Warning,
+    /// Data would not come back.
+    Error,
+}
+
+impl Severity {
+    /// Its name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Note => "note",
+            Self::Warning => "warning",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// Something that is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Finding {
+    /// How much it weighs.
+    pub severity: Severity,
+    /// Its stable code, whose first word is the layer: `file`, `format`, `storage`, `header`, `keyslot`, `length`,
+    /// `integrity` or `contents`.
+    pub code: String,
+    /// The structure that it is in.
+    pub structure: String,
+    /// The first byte of it in the container: of the file, where that is its own container.
+    pub image_offset: Option<u64>,
+    /// The first byte of it in the plaintext.
+    pub plaintext_offset: Option<u64>,
+    /// The path of a file in the contents; always null at this level.
+    pub path: Option<String>,
+    /// One sentence; text of the image in it is escaped.
+    pub message: String,
+    /// What was found.
+    pub found: Option<String>,
+    /// What is allowed, or was recorded.
+    pub expected: Option<String>,
+}
+
+impl Finding {
+    /// A finding of that code.
+    pub fn new(severity: Severity, code: impl Into<String>, structure: impl Into<String>, message: String) -> Self {
+        let (code, structure) = (code.into(), structure.into());
+        let (image_offset, plaintext_offset, path, found, expected) = (None, None, None, None, None);
+        Self { severity, code, structure, image_offset, plaintext_offset, path, message, found, expected }
+    }
+
+    pub(super) fn at(mut self, offset: Option<u64>) -> Self {
+        self.image_offset = offset;
+        self
+    }
+
+    pub(super) fn at_plaintext(mut self, offset: Option<u64>) -> Self {
+        self.plaintext_offset = offset;
+        self
+    }
+
+    pub(super) fn says(mut self, found: impl ToString, expected: impl ToString) -> Self {
+        self.found = Some(found.to_string());
+        self.expected = Some(expected.to_string());
+        self
+    }
+}
+
+/// What is looked at, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum StageName {
+    File,
+    Layers,
+    Header,
+    Key,
+    Length,
+    Integrity,
+    Contents,
+    Plaintext,
+}
+
+impl StageName {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::File,
+        Self::Layers,
+        Self::Header,
+        Self::Key,
+        Self::Length,
+        Self::Integrity,
+        Self::Contents,
+        Self::Plaintext,
+    ];
+
+    /// Its name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Layers => "layers",
+            Self::Header => "header",
+            Self::Key => "key",
+            Self::Length => "length",
+            Self::Integrity => "integrity",
+            Self::Contents => "contents",
+            Self::Plaintext => "plaintext",
+        }
+    }
+
+    /// The stage that a finding's code belongs to.
+    pub(super) fn of(code: &str) -> Self {
+        match code.split('.').next().unwrap_or_default() {
+            "file" => Self::File,
+            "format" | "storage" => Self::Layers,
+            "keyslot" => Self::Key,
+            "length" => Self::Length,
+            "integrity" => Self::Integrity,
+            "contents" => Self::Contents,
+            "plaintext" => Self::Plaintext,
+            _ => Self::Header,
+        }
+    }
+}
+
+/// How a stage went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// Nothing is wrong.
+    Ok,
+    /// Something should be seen to.
+    Finding,
+    /// Data would not come back.
+    Failed,
+    /// It was not come to, for one before it failed.
+    NotReached,
+}
+
+/// A stage, and what there is to say of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Stage {
+    /// Which one.
+    pub stage: StageName,
+    /// How it went.
+    pub result: Outcome,
+    /// What it was about, in some words.
+    pub says: String,
+}
+
+/// The file that was verified.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct ImageFile {
+    /// Its path as it was given; bytes that are no UTF-8 are replaced.
+    pub path: String,
+    /// Bytes of all its files together; `None` where it was not opened.
+    pub size: Option<u64>,
+}
+
+/// What opened the image.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct KeyUsed {
+    /// The keyslots that opened; empty with a volume key.
+    pub keyslots: Vec<u32>,
+    /// What was done to the key's bytes to make the passphrase of them, for each of the keyslots.
+    pub forms: Vec<String>,
+}
+
+/// What was proven of how many bytes, and what was not.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Coverage {
+    /// Bytes of plaintext by the header and the data's length.
+    pub plaintext_bytes: Option<u64>,
+    /// Bytes of plaintext that were read and decrypted.
+    pub read_bytes: u64,
+    /// Bytes of plaintext, in blocks of 4096, that are zero.
+    pub zero_bytes: u64,
+    /// Bytes of plaintext in blocks that are not zero.
+    pub data_bytes: u64,
+    /// Bytes of plaintext under a tag of dm-integrity that was checked, and is right.
+    pub authenticated_bytes: u64,
+    /// Bytes of the files that are the same as a recorded hash says.
+    pub hashed_bytes: u64,
+    /// Bytes of plaintext that are the same as in what they were compared with.
+    pub compared_bytes: u64,
+    /// Bytes of the files that could not be read.
+    pub unreadable_bytes: u64,
+    /// How far the contents were looked at: `quick`, or `none`.
+    pub contents: &'static str,
+    /// Whether the bytes of files in the contents are under a checksum that was verified.
+    pub file_data_proven: bool,
+    /// The same for people, and what was not checked, a sentence each.
+    pub statements: Vec<String>,
+}
+
+/// The tree of hashes over the plaintext.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct TreeInfo {
+    /// How it is made: the Merkle tree of RFC 6962 with SHA-256.
+    pub kind: &'static str,
+    /// Bytes of plaintext of a leaf; the last one may be shorter.
+    pub leaf_bytes: u64,
+    /// How many leaves there are.
+    pub leaves: u64,
+    /// The root, in lower-case hex.
+    pub root: String,
+}
+
+/// The hashes that were made. Those of bytes that could not all be read are left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Hashes {
+    /// Of the plaintext, by the hash's name.
+    pub plaintext: BTreeMap<&'static str, String>,
+    /// Of the image's files, by the hash's name, in their order.
+    pub image: BTreeMap<&'static str, Vec<String>>,
+    /// The tree over the plaintext.
+    pub tree: Option<TreeInfo>,
+}
+
+/// The one part that differs between two runs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Run {
+    /// The program.
+    pub tool: &'static str,
+    /// Its version.
+    pub version: &'static str,
+    /// When it began: RFC 3339, UTC.
+    pub started_at: String,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+/// All that a verification says.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct Report {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// Whether it restores.
+    pub verdict: Verdict,
+    /// Why, where it does not, or not without findings.
+    pub reason: Option<String>,
+    /// The image.
+    pub image: ImageFile,
+    /// How each stage went.
+    pub stages: Vec<Stage>,
+    /// What opened it; `None` where nothing did.
+    pub key: Option<KeyUsed>,
+    /// What is not as it should be, in the order of the stages.
+    pub findings: Vec<Finding>,
+    /// How many findings were left out of the list.
+    pub more_findings: u64,
+    /// What was proven, and what was not.
+    pub coverage: Coverage,
+    /// The hashes.
+    pub hashes: Hashes,
+    /// What lies on what, from the file down to what holds the container.
+    pub layers: Vec<Layer>,
+    /// When and by what.
+    pub run: Run,
+}
