@@ -34,6 +34,8 @@ pub enum Condition {
     Truncated,
     /// The bytes are of a file format that is not the one asked for, or is not read.
     OtherFormat,
+    /// A table of a file format lies beyond the end of its file.
+    TableBeyondEnd,
     /// A disk that is a part of a set was not given.
     MissingMember,
     /// The journal of dm-integrity is damaged; the data can be read without it.

@@ -134,7 +134,7 @@ pub fn find(file: Arc<dyn ReadAt>, mut options: FindOptions) -> Result<Found> {
 
 /// Names the internal snapshots in the error of a disk without a LUKS header: an earlier state may have one.
 pub(crate) fn with_snapshots(e: Error, snapshots: &[Snapshot]) -> Error {
-    if snapshots.is_empty() || !(e.is(Condition::NoHeader) || e.rule() == "magic") {
+    if snapshots.is_empty() || !e.is(Condition::NoHeader) {
         return e;
     }
     let mut hints = vec![format::snapshots_hint(snapshots)];
@@ -180,9 +180,9 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// Whether a member is the disk that is looked through: a part that lies on it is among its own candidates.
-    fn is_the_disk(&self, named: &Named) -> bool {
-        self.members.first().is_some_and(|first| std::ptr::eq(&raw const first.named, named))
+    /// Whether `named` is the image itself, which is the first of the members.
+    fn is_image(&self, named: &Named) -> bool {
+        self.members.first().is_some_and(|own| std::ptr::eq(&own.named, named))
     }
 }
 
@@ -247,6 +247,29 @@ enum Layout {
 enum Choice {
     Whole,
     Part(Window<Arc<dyn ReadAt>>),
+}
+
+/// What a partition leads to.
+struct End {
+    layer: Option<Layer>,
+    /// Its volume group's UUID and its own, where it is a physical volume.
+    physical: Option<(String, String)>,
+}
+
+impl End {
+    /// Whether `other` leads to the same: another member of one array, whose name has its UUID, or another physical volume
+    /// of one group. Copies lead to their own.
+    fn is(&self, other: &Self) -> bool {
+        let is_same = self.layer.as_ref().map(|layer| layer.kind).is_some_and(|kind| match kind {
+            LayerKind::Array => true,
+            LayerKind::Volume => match (&self.physical, &other.physical) {
+                (Some((group, own)), Some((other_group, other))) => group == other_group && own != other,
+                _ => false,
+            },
+            _ => false,
+        });
+        is_same && self.layer == other.layer
+    }
 }
 
 /// A disk, and what is wanted of it.
@@ -335,22 +358,19 @@ impl Survey<'_> {
 
     /// The one partition that leads to LUKS through an array or a volume group.
     fn through(&self, table: &Table, trail: &mut Trail) -> Result<Choice> {
-        let mut leads = Vec::new();
-        let mut containers: Vec<(Vec<Layer>, [u8; 512])> = Vec::new();
+        let (mut leads, mut ends) = (Vec::new(), Vec::new());
         let mut failed = None;
         for entry in self.lower(table).unwrap_or_default() {
             let part: Arc<dyn ReadAt> = Arc::new(entry.open(Arc::clone(self.disk))?);
             let search = Search { options: self.options, members: self.members };
-            let mut way = Trail::default();
-            match resolve(part, None, search, &mut way, 1) {
+            let mut below = Trail::default();
+            let found = resolve(Arc::clone(&part), None, search, &mut below, 1);
+            match found {
                 Ok((disk, _)) if layers::holds_luks(&disk) => {
-                    let mut header = [0; 512];
-                    disk.read_exact_at(&mut header, 0)?;
-                    // Two parts of one set lead to the same container.
-                    let container = (way.layers, header);
-                    if !containers.contains(&container) {
-                        containers.push(container);
+                    let end = End { layer: below.layers.pop(), physical: layers::physical_volume(&part) };
+                    if !ends.iter().any(|other| end.is(other)) {
                         leads.push(entry);
+                        ends.push(end);
                     }
                 }
                 Ok(_) => {}
@@ -485,5 +505,5 @@ fn nothing(table: &Table, look: &Peek<'_>) -> Error {
     if let Some(e) = look.take_failure() {
         return e.within(format!("{message} where it can be read")).with_hint(hint);
     }
-    Error::corrupt("magic", message).with_hint(hint)
+    Error::corrupt("magic", message).with_condition(Condition::NoHeader).with_hint(hint)
 }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::error::{Error, Result};
+use crate::error::{Condition, Error, Result};
 use crate::io::{ReadAt, check_range};
 use crate::limits::CONTAINER_CACHE;
 use crate::num::to_u64;
@@ -95,6 +95,7 @@ impl Pages {
             let message = format!("{len} bytes of the image's tables lie at byte {offset}, but the file ends at {end}");
             Error::corrupt("container.truncated", message)
                 .at(offset)
+                .with_condition(Condition::TableBeyondEnd)
                 .with_hint("the image file is cut off or damaged: fetch it again")
         })
     }

@@ -2,7 +2,7 @@
 
 use zerocopy::{FromBytes, IntoBytes};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Condition, Error, ErrorKind, Result};
 use crate::io::ReadAt;
 use crate::num::to_u64;
 
@@ -56,6 +56,7 @@ pub(super) fn table_within(
             format!("{what} of {entries} entries does not fit the file, which ends at byte {}", file.len()),
         )
         .at(offset)
+        .with_condition(Condition::TableBeyondEnd)
         .with_hint("the image file is cut off or damaged: fetch it again"));
     }
     Ok(())

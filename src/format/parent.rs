@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::below::Below;
 use super::{Contents, Format, Opened, Options, Set, open_below};
-use crate::error::{Error, Result, escape};
+use crate::error::{Error, Hint, Result};
 use crate::io::ReadAt;
 use crate::limits::CONTAINER_PARENTS_MAX;
 
@@ -79,10 +79,24 @@ fn last_component(name: &str) -> &str {
     name.rsplit(['/', '\\']).next().unwrap_or(name)
 }
 
+/// What leads on from the error of a parent that is not there.
+pub(super) fn give_it(kin: &Kin<'_>) -> Hint {
+    if kin.options.with.is_empty() {
+        Hint::NameParent
+    } else {
+        Hint::All(vec![
+            Hint::NameParent,
+            "the one that is meant has this name; a link may give it to another file".into(),
+        ])
+    }
+}
+
 /// What an image says of its parent.
 pub(super) enum Wanted<'a> {
-    /// What it is called, and whether it is raw whatever it looks like.
-    Name { name: &'a str, raw: bool },
+    /// What it is called, and its format, where the image says that.
+    ///
+    /// Nothing proves that it is the right one, and a wrong one gives wrong bytes: so no file of another name is taken.
+    Name { name: &'a str, format: Option<Format> },
     /// What a file of the format has to have.
     Proven { format: Format, by: &'a dyn Fn(&Arc<dyn ReadAt>) -> bool },
 }
@@ -101,7 +115,7 @@ impl Kin<'_> {
 
     /// The parent that `wanted` describes, opened; `None` where no file that was named is it.
     pub(super) fn parent(&self, wanted: &Wanted<'_>, notes: &mut Vec<String>) -> Result<Option<Below>> {
-        let Some((n, format)) = self.find(wanted, notes)? else { return Ok(None) };
+        let Some((n, format)) = self.find(wanted) else { return Ok(None) };
         if self.chain.len() >= CONTAINER_PARENTS_MAX {
             let message = format!("more than {CONTAINER_PARENTS_MAX} images lie on top of each other");
             return Err(Error::limit("container.parents", message));
@@ -122,24 +136,13 @@ impl Kin<'_> {
     }
 
     /// The number of the parent among the files, and its format where that is known.
-    fn find(&self, wanted: &Wanted<'_>, notes: &mut Vec<String>) -> Result<Option<(usize, Option<Format>)>> {
+    fn find(&self, wanted: &Wanted<'_>) -> Option<(usize, Option<Format>)> {
         let by = |fits: &dyn Fn(&Named) -> bool| self.free().find(|(_, named)| fits(named)).map(|(n, _)| n);
-        Ok(match wanted {
-            Wanted::Name { name, raw } => {
-                let format = raw.then_some(Format::Raw);
-                if let Some(n) = by(&|named| named.last_component() == last_component(name)) {
-                    return Ok(Some((n, format)));
-                }
-                let mut rest = self.free().filter(|(_, named)| !named.is_used());
-                let (Some((n, only)), None) = (rest.next(), rest.next()) else { return Ok(None) };
-                notes.push(format!(
-                    "{} is taken for the parent, which the image calls {}: nothing proves that it is",
-                    only.name,
-                    escape(name)
-                ));
-                Some((n, format))
+        match wanted {
+            Wanted::Name { name, format } => {
+                by(&|named| named.last_component() == last_component(name)).map(|n| (n, *format))
             }
             Wanted::Proven { format, by: fits } => by(&|named| fits(&named.file)).map(|n| (n, Some(*format))),
-        })
+        }
     }
 }

@@ -17,10 +17,10 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::below::Below;
 use super::cache::Pages;
-use super::fields;
 use super::map::{Layout, Mapped, Place, Run};
-use super::parent::{Kin, Wanted};
-use crate::error::{Error, Hint, Result, escape};
+use super::parent::{Kin, Wanted, give_it};
+use super::{Format, fields};
+use crate::error::{Error, Result, escape};
 use crate::io::ReadAt;
 use crate::num::from_u32;
 
@@ -102,13 +102,13 @@ fn backing_file(file: &dyn ReadAt, header: &Header, kin: &Kin<'_>, notes: &mut V
     let at = u64::from(header.backing_filename_offset.get());
     fields::fill(file, &mut name, at, "qed.backing_filename", "the name of the backing file")?;
     let name = String::from_utf8_lossy(&name).into_owned();
-    let raw = header.features.get() & BACKING_FILE_RAW != 0;
-    kin.parent(&Wanted::Name { name: &name, raw }, notes)?.ok_or_else(|| {
+    let format = (header.features.get() & BACKING_FILE_RAW != 0).then_some(Format::Raw);
+    kin.parent(&Wanted::Name { name: &name, format }, notes)?.ok_or_else(|| {
         let message = format!(
             "this image lies on top of {}, which is not followed: an image can name any file, and its maker would get to see it",
             escape(&name)
         );
-        Error::unsupported("qed.backing_file", message).at(56).with_hint(Hint::NameParent)
+        Error::unsupported("qed.backing_file", message).at(56).with_hint(give_it(kin))
     })
 }
 

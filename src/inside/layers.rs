@@ -19,7 +19,7 @@ pub(super) fn probe_luks(look: &Look<'_>) -> Option<Contents> {
     let opened = crate::luks::open(&**look.disk());
     // One that is cut off within its keyslots says its size all the same.
     let opened = match opened {
-        Err(e) if e.rule() == "length" => crate::luks::open(&Endless(look.disk())).or(Err(e)),
+        Err(e) if e.kind() == ErrorKind::Corrupt => crate::luks::open(&Endless(look.disk())).or(Err(e)),
         other => other,
     };
     match opened {

@@ -8,7 +8,7 @@ use crate::format::Named;
 use crate::io::{Peek, ReadAt};
 use crate::luks::recover;
 use crate::storage::lvm::{Label, Volume, VolumeGroup};
-use crate::storage::md::{Array, AssembleOptions, Level, MemberState, Source, Superblock};
+use crate::storage::md::{Array, AssembleOptions, MemberState, Source, Superblock};
 use crate::storage::{self, starts_as_luks};
 
 /// How many layers may lie on each other. People have three: a partition, an array, a volume.
@@ -56,11 +56,9 @@ pub(super) fn below(disk: &Arc<dyn ReadAt>, search: Search<'_>, trail: &mut Trai
 
 /// Whether `disk` is a part of something larger, and what that is: an offset into it leads nowhere by itself.
 pub(super) fn part_of(disk: &dyn ReadAt) -> Option<String> {
-    match Superblock::probe(disk) {
-        Ok(Some(md)) if !matches!(md.level, Level::Raid1) => {
-            return Some(format!("a member of an md {} array", md.level));
-        }
-        _ => {}
+    // A mirror's bytes go on in it, but beyond the array's end.
+    if let Ok(Some(md)) = Superblock::probe(disk) {
+        return Some(format!("a member of an md {} array", md.level));
     }
     let label = Label::probe(disk).ok().flatten();
     label.filter(|_| !starts_as_luks(&Peek::new(disk), 0)).map(|_| "a physical volume of LVM".to_owned())
@@ -84,17 +82,49 @@ fn candidates(members: &[Member]) -> Vec<(&Named, Source)> {
 
 /// The array that `disk` is a member of, with those of the named disks that are members of it, too.
 pub(super) fn array(disk: &Arc<dyn ReadAt>, own: &Superblock, search: Search<'_>) -> Result<Array> {
-    let first = Source { name: search.options.name.clone(), disk: Arc::clone(disk) };
+    array_of(Source { name: search.options.name.clone(), disk: Arc::clone(disk) }, own, search)
+}
+
+/// The array that `first` is a member of.
+fn array_of(first: Source, own: &Superblock, search: Search<'_>) -> Result<Array> {
     let mut members = vec![first];
     for (named, source) in candidates(search.members) {
         let md = Superblock::probe(&*source.disk).ok().flatten();
-        let is_itself = |md: &Superblock| search.is_the_disk(named) && md == own;
+        let is_itself = |md: &Superblock| search.is_image(named) && md == own;
         if md.is_some_and(|md| md.set_uuid == own.set_uuid && !is_itself(&md)) {
             named.mark_used();
             members.push(source);
         }
     }
     Array::assemble(members, &AssembleOptions::default())
+}
+
+/// The UUIDs of the volume group that `disk` is a physical volume of, and of itself.
+pub(super) fn physical_volume(disk: &dyn ReadAt) -> Option<(String, String)> {
+    let label = Label::probe(disk).ok().flatten()?;
+    let (_, group) = label.group()?;
+    Some((group.to_owned(), label.uuid.clone()))
+}
+
+/// What may be a physical volume: the named disks and their partitions, and the arrays that those make. A member of an
+/// array is none, though the label of a mirror can be read in it.
+fn may_be_physical<'a>(search: Search<'a>) -> Vec<(&'a Named, Arc<dyn ReadAt>)> {
+    let mut all: Vec<(&Named, Arc<dyn ReadAt>)> = Vec::new();
+    let mut arrays = Vec::new();
+    for (named, source) in candidates(search.members) {
+        let Some(md) = Superblock::probe(&*source.disk).ok().flatten() else {
+            all.push((named, source.disk));
+            continue;
+        };
+        if !arrays.contains(&md.set_uuid) {
+            arrays.push(md.set_uuid);
+            // One that cannot be read may be another's; the group says what it misses.
+            if let Ok(array) = array_of(source, &md, search) {
+                all.push((named, Arc::new(array)));
+            }
+        }
+    }
+    all
 }
 
 /// The volume group that `disk` is a physical volume of, with those of the named disks that belong to it, too.
@@ -104,14 +134,16 @@ pub(super) fn group(disk: &Arc<dyn ReadAt>, search: Search<'_>) -> Result<Volume
     let group = own.as_ref().and_then(group_of);
     let mut devices = vec![Arc::clone(disk)];
     let mut files: Vec<Option<&Named>> = vec![None];
-    for (named, other) in candidates(search.members) {
-        let label = Label::probe(&*other.disk).ok().flatten();
+    for (named, other) in may_be_physical(search) {
+        let Some(label) = Label::probe(&*other).ok().flatten() else { continue };
+        // The image itself is among what was named, and with it this physical volume.
+        let is_own = || own.as_ref().is_some_and(|own| own.uuid == label.uuid);
+        if search.is_image(named) && is_own() {
+            continue;
+        }
         // One without metadata of its own may be of this group: assembling knows by its UUID.
-        let fits = |label: &Label| group_of(label).is_none_or(|other| group.as_ref().is_none_or(|own| *own == other));
-        let is_itself =
-            |label: &Label| search.is_the_disk(named) && own.as_ref().is_some_and(|own| own.uuid == label.uuid);
-        if label.is_some_and(|label| fits(&label) && !is_itself(&label)) {
-            devices.push(other.disk);
+        if group_of(&label).is_none_or(|other| group.as_ref().is_none_or(|own| *own == other)) {
+            devices.push(other);
             files.push(Some(named));
         }
     }

@@ -64,8 +64,10 @@ pub struct Ways {
 pub fn ways(disk: &Arc<dyn ReadAt>, sector_size: Option<u32>, options: &FindOptions) -> Result<Ways> {
     let traced = Arc::new(Traced { disk: Arc::clone(disk), last: AtomicU64::new(u64::MAX) });
     let (mut all, base): (Ways, Arc<dyn ReadAt>) = (Ways::default(), Arc::clone(&traced) as _);
-    let members = members(&base, options)?;
-    let search = Search { options, members: &members };
+    let mut options = options.clone();
+    options.container.with = options.with.clone();
+    let members = members(&base, &options)?;
+    let search = Search { options: &options, members: &members };
     all.walk(&base, sector_size, search, &Step { base: Some((0, disk.len())), ..Step::default() });
     for way in &mut all.found {
         traced.last.store(u64::MAX, Ordering::Relaxed);

@@ -106,6 +106,9 @@ pub struct Container<'a> {
     /// Where the next container starts within this one, whose header does not say where it ends. Not in the JSON.
     #[serde(skip)]
     pub next: Option<u64>,
+    /// The bytes of its plaintext, where no layer's name but its place alone leads to it. Not in the JSON.
+    #[serde(skip)]
+    pub plaintext: Option<u64>,
     /// Whether the header is good as a whole.
     pub opens: bool,
     /// What is behind the header; `None` where it does not open.
@@ -203,6 +206,14 @@ impl<'a> Report<'a> {
                     let place = Place { disk: disk.disk, start: c.start.unwrap_or(0), end: disk_len, next: None };
                     Container { part_of: Some(part), ..Container::new(c, place, number) }
                 }
+                // One in a table within a partition: no number leads to it alone, but it ends where the inner one does.
+                (Some(way), _) if way.layers.len() > 1 => {
+                    let place = Place { disk: &*way.disk, start: 0, end: way.disk.len(), next: None };
+                    let own = Container::new(c, place, way.partition);
+                    let header = crate::luks::open(&*way.disk).ok();
+                    let plaintext = header.and_then(|header| header.plaintext_size(way.disk.len()));
+                    Container { layers: &way.layers, plaintext, ..own }
+                }
                 (way, _) => {
                     // A container ends where its partition does, and without one where the disk does.
                     let end = partition.map_or(disk_len, |p| p.start.saturating_add(p.len).min(disk_len));
@@ -272,6 +283,7 @@ impl<'a> Container<'a> {
             layers: &[],
             part_of: None,
             next: next.filter(|_| open_ended),
+            plaintext: None,
             opens: data.is_some(),
             data,
             recovered,
@@ -296,6 +308,7 @@ impl<'a> Container<'a> {
             layers: &way.layers,
             part_of: None,
             next: None,
+            plaintext: None,
             opens: true,
             data: Some(assess(&metadata, file).state),
             error: None,

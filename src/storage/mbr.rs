@@ -100,13 +100,18 @@ pub(super) fn list_by_contents(disk: &dyn ReadAt, mbr: &Sector, sector_sizes: &[
     let known = second.entries.iter().find(|entry| begins_as_known(&look, entry.start));
     let why = if let Some(entry) = known {
         format!("partition {} begins as one at byte {}", entry.number, entry.start)
-    } else if second.sector_size > first.sector_size && fills(&second, disk) && !fills(&first, disk) {
+    } else if second.sector_size > first.sector_size && fits_better(&second, &first, disk) {
         "its partitions end where the image does".to_owned()
     } else {
         return first;
     };
     second.notes.push(format!("mbr: the table counts in units of {} bytes: {why}", second.sector_size));
     second
+}
+
+/// Whether all of `table` lies on the disk and ends with it, and `other` does not.
+fn fits_better(table: &Table, other: &Table, disk: &dyn ReadAt) -> bool {
+    table.notes.is_empty() && table.entries.len() >= other.entries.len() && fills(table, disk) && !fills(other, disk)
 }
 
 /// Whether the last partition ends with the disk, as programs make it that give it all that is left.

@@ -169,19 +169,32 @@ fn chains_of_images_read_as_qemu_reads_them() {
 }
 
 #[test]
-fn a_parent_under_another_name_is_taken_where_nothing_else_is_left() {
+fn a_parent_under_another_name_is_not_taken() {
     let bench = Bench::new(test_disk(1 << 20, 33));
-    let [base, moved, top, other] = ["base.raw", "moved.raw", "top.qcow2", "other"].map(|name| bench.path(name));
-    std::fs::write(&base, &bench.disk).unwrap();
-    qemu_img(&["create", "-q", "-f", "qcow2", "-b", text(&base), "-F", "raw", text(&top)]);
-    std::fs::rename(&base, &moved).unwrap();
-    let notes = assert_reads(&top, &[&moved], &bench.disk, "moved");
-    assert!(notes[0].contains("moved.raw is taken for the parent") && notes[0].contains("nothing proves"), "{notes:?}");
-    std::fs::write(&other, [0; 512]).unwrap();
-    let e = open_set(&top, &[&moved, &other], None).err().unwrap();
-    assert_eq!((e.kind(), e.rule()), (ErrorKind::Unsupported, "qcow2.backing_file"));
+    let names = ["base.qcow2", "mid.qcow2", "top.qcow2", "moved.qcow2", "link/mid.qcow2"];
+    let [base, mid, top, moved, link] = names.map(|name| bench.path(name));
+    qemu_img(&["convert", "-f", "raw", "-O", "qcow2", text(&bench.path("disk.raw")), text(&base)]);
+    for (image, parent) in [(&mid, &base), (&top, &mid)] {
+        qemu_img(&["create", "-q", "-f", "qcow2", "-b", text(parent), "-F", "qcow2", text(image)]);
+    }
+    scribble(&mid, "qcow2", 3, 1 << 20, false);
+    let wanted = by_qemu(&top, "qcow2");
+    // The parent's parent would give the bytes of an older state.
+    let e = open_set(&top, &[&base], None).err().unwrap();
+    assert_eq!((e.kind(), e.rule()), (ErrorKind::Unsupported, "qcow2.backing_file"), "{e}");
+    std::fs::rename(&mid, &moved).unwrap();
+    let e = open_set(&top, &[&moved, &base], None).err().unwrap();
+    assert!(e.to_string().contains("mid.qcow2") && e.to_string().contains("a link may give it"), "{e}");
+    std::fs::create_dir(bench.path("link")).unwrap();
+    std::os::unix::fs::symlink(&moved, &link).unwrap();
+    assert_reads(&top, &[&link, &base], &wanted, "by a link");
+    // The image says which format its parent has, and no other is read.
+    std::fs::remove_file(&link).unwrap();
+    std::fs::copy(bench.path("disk.raw"), &link).unwrap();
+    let e = open_set(&top, &[&link], None).err().unwrap();
+    assert_eq!(e.kind(), ErrorKind::Corrupt, "{e}");
+    let [moved, base, top] = ["disk.raw", "base.vmdk", "top.vmdk"].map(|name| bench.path(name));
     // A VMDK's parent has the CID that the image has for it, and no other image is it.
-    let [base, top] = ["base.vmdk", "top.vmdk"].map(|name| bench.path(name));
     qemu_img(&["convert", "-f", "raw", "-O", "vmdk", text(&moved), text(&base)]);
     qemu_img(&["create", "-q", "-f", "vmdk", "-b", text(&base), "-F", "vmdk", text(&top)]);
     assert_reads(&top, &[&base], &bench.disk, "the right CID");

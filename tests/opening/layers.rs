@@ -141,12 +141,16 @@ fn seal(members: &mut [Vec<u8>], level: i32, layout: u32, uuid: &[u8; 16]) {
 }
 
 pub fn raid1(data: &[u8]) -> Vec<Vec<u8>> {
+    raid1_of(data, b"a raid1 has uuid")
+}
+
+fn raid1_of(data: &[u8], uuid: &[u8; 16]) -> Vec<Vec<u8>> {
     let mut member = vec![0; DATA];
     member.extend_from_slice(data);
     member.resize(member.len().next_multiple_of(CHUNK), 0);
     // What is behind the array is not its own.
     let mut members = vec![member.clone(), member];
-    seal(&mut members, 1, 0, b"a raid1 has uuid");
+    seal(&mut members, 1, 0, uuid);
     members.iter_mut().for_each(|member| member.extend([0xee; 65_536]));
     members
 }
@@ -276,6 +280,36 @@ fn every_order_of_layers_leads_to_the_container_and_to_its_end() {
 }
 
 #[test]
+fn a_group_over_several_arrays_is_put_together() {
+    let golden = golden();
+    let volumes = group("vg", 2, &[("crypt", &golden.image)]);
+    let arrays: Vec<Vec<Vec<u8>>> = volumes
+        .iter()
+        .zip([b"the first array.", b"the second array"])
+        .map(|(data, uuid)| raid1_of(data, uuid))
+        .collect();
+    let [one, two] = arrays.as_slice() else { panic!("two arrays") };
+    // As a NAS makes them of disks of unequal size: each disk has a partition of each array.
+    let nas = |n: usize| in_partitions(&[one[n].clone(), two[n].clone()]);
+    let sets = [
+        vec![one[0].clone(), two[1].clone()],
+        vec![two[0].clone(), two[1].clone(), one[0].clone(), one[1].clone()],
+        vec![in_mbr(&one[1]), two[0].clone()],
+    ];
+    for disks in sets {
+        let found = find_in(disks, FindOptions::default()).unwrap();
+        golden.open(&Image::open_found(&found, None).unwrap()).unwrap();
+    }
+    for disks in [vec![nas(0)], vec![nas(1), nas(0)]] {
+        let options = FindOptions { partition: Some("2".into()), ..FindOptions::default() };
+        let found = find_in(disks, options).unwrap();
+        golden.open(&Image::open_found(&found, None).unwrap()).unwrap();
+    }
+    let e = refused(vec![one[0].clone()], FindOptions::default());
+    assert!(e.is(Condition::MissingMember) || e.to_string().contains("missing"), "{e}");
+}
+
+#[test]
 fn all_that_a_disk_leads_to_is_found_with_its_way() {
     let luks = golden().image;
     let inner = group("vg", 1, &[("one", &luks), ("plain", &[7; 9000]), ("two", &luks)]).remove(0);
@@ -296,6 +330,18 @@ fn all_that_a_disk_leads_to_is_found_with_its_way() {
         disk.read_exact_at(&mut magic, start).unwrap();
         assert_eq!(magic, *b"LUKS\xba\xbe", "byte {start}");
     }
+    // Two members of three, in partitions of one disk, or in two.
+    let members = raid5(&luks);
+    let both: Arc<dyn ReadAt> = Arc::new(in_partitions(&members[..2]));
+    assert_eq!(ways(&both, None, &FindOptions::default()).unwrap().found.len(), 2);
+    let found = find(both, FindOptions::default()).unwrap();
+    assert_eq!(found.layers.iter().filter(|layer| layer.kind == LayerKind::Array).count(), 1);
+    let first: Arc<dyn ReadAt> = Arc::new(members[0].clone());
+    let with = vec![Named::new("other", Arc::new(members[2].clone()))];
+    let [way] = &ways(&first, None, &FindOptions { with, ..FindOptions::default() }).unwrap().found[..] else {
+        panic!("one container")
+    };
+    assert_eq!(way.disk.len(), found.place.source().len());
     // One of three: named as what is missing, and nothing is found.
     let alone: Arc<dyn ReadAt> = Arc::new(in_mbr(&raid5(&luks).remove(0)));
     let none = ways(&alone, None, &FindOptions::default()).unwrap();
@@ -357,6 +403,8 @@ fn an_offset_into_a_part_of_a_set_wants_to_be_meant() {
         (lvm, start, "physical volume of LVM"),
         (partition, start + PARTITION, "physical volume of LVM"),
         (raid0(&luks).remove(0), 8192, "member of an md RAID0 array"),
+        // A mirror's member has it whole, and more behind it.
+        (raid1(&luks).remove(0), 8192, "member of an md RAID1 array"),
     ];
     for (disk, offset, what) in cases {
         let at = FindOptions { offset: Some(offset), ..FindOptions::default() };
@@ -365,9 +413,6 @@ fn an_offset_into_a_part_of_a_set_wants_to_be_meant() {
         assert!(e.to_string().contains(what), "{e}");
         find_in(vec![disk], FindOptions { foreign_offset: true, ..at }).unwrap();
     }
-    // Each member of a mirror has it whole.
-    let at = FindOptions { offset: Some(8192), ..FindOptions::default() };
-    find_in(vec![raid1(&luks).remove(0)], at).unwrap();
 }
 
 #[test]

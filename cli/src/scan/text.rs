@@ -106,14 +106,16 @@ fn command_for(args: &ScanArgs, c: &Container, data: Data) -> Option<String> {
     for other in &args.with {
         let _ = write!(command, " --with {}", quote::path(other));
     }
-    if let Some(number) = c.partition {
+    if let Some(number) = c.partition.filter(|_| c.plaintext.is_none()) {
         let _ = write!(command, " --partition {number}");
     }
     if let Some(volume) = c.volume {
         let _ = write!(command, " {}", quote::flag("--volume", volume).ok()?);
     }
     // Layers lead to what is in them from the disk's beginning on; what nothing leads to has its place alone.
-    if c.layers.is_empty() && c.partition.is_none() {
+    if let Some(plaintext) = c.plaintext {
+        let _ = write!(command, " --offset {} --length {plaintext}", c.offset?);
+    } else if c.layers.is_empty() && c.partition.is_none() {
         let _ = write!(command, " --offset {}", c.offset?);
     }
     if data == Data::Truncated {

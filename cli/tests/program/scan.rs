@@ -112,6 +112,33 @@ fn the_printed_command_opens_a_partition_whose_primary_header_is_gone() {
 }
 
 #[test]
+fn a_container_in_a_table_within_a_partition_opens_to_its_end() {
+    let inner = gpt();
+    let sectors = u32::try_from(inner.len() / 512).unwrap();
+    let mut disk = vec![0; 1 << 20];
+    for n in 0..2u32 {
+        let start = u32::try_from(disk.len() / 512).unwrap();
+        let entry = 446 + 16 * usize::try_from(n).unwrap();
+        disk[entry + 4] = 0x83;
+        disk[entry + 8..entry + 12].copy_from_slice(&start.to_le_bytes());
+        disk[entry + 12..entry + 16].copy_from_slice(&sectors.to_le_bytes());
+        disk.extend_from_slice(&inner);
+    }
+    disk[510..512].copy_from_slice(&[0x55, 0xaa]);
+    let site = Site::new("disk.img", &disk, "gpt");
+    let alone = Site::new("disk.img", &inner, "gpt").opens_as_printed();
+    let said = site.sh(&["bash"], "unluks scan -q disk.img | sed -n 's/^  open with  //p'");
+    let said = String::from_utf8(said.stdout).unwrap();
+    assert_eq!(said.lines().count(), 2, "{said}");
+    for command in said.lines() {
+        let run = site.sh(&["dash"], command);
+        assert!(run.status.success(), "{command}: {}", String::from_utf8_lossy(&run.stderr));
+        assert!(fs::read(site.dir.path().join("OUT")).unwrap() == alone, "{command}");
+        fs::remove_file(site.dir.path().join("OUT")).unwrap();
+    }
+}
+
+#[test]
 fn neither_a_partition_table_nor_a_primary_header_is_needed() {
     let mut disk = gpt();
     disk[..1 << 20].fill(0);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::extensions::Extensions;
 use super::{Header, SECTOR};
-use crate::error::{Error, Result};
+use crate::error::{Condition, Error, Result};
 use crate::io::{ReadAt, Window};
 use crate::limits::CONTAINER_RUNS_MAX;
 
@@ -58,7 +58,7 @@ pub trait HostMap: Send + Sync {
             }
             at += match self.map(at, u64::MAX) {
                 Ok(Mapping::Host { len, .. } | Mapping::Zero { len }) => len,
-                Err(e) if e.rule() == "container.truncated" => {
+                Err(e) if e.is(Condition::TableBeyondEnd) => {
                     let end = e.offset().unwrap_or(0).saturating_add(SECTOR);
                     return Some(end.saturating_sub(self.file().len()).max(1));
                 }

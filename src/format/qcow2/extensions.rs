@@ -3,10 +3,11 @@
 //! An extension is its type (4 bytes), the length of its data (4 bytes), and the data, padded to a multiple of 8 bytes.
 
 use super::{FEATURE_DATA_FILE, Header, HeaderV3};
-use crate::error::{Error, Hint, Result, escape};
+use crate::error::{Error, Result, escape};
+use crate::format::Format;
 use crate::format::below::Below;
 use crate::format::cache::Pages;
-use crate::format::parent::{Kin, Wanted};
+use crate::format::parent::{Kin, Wanted, give_it};
 
 const EXTENSION_END: u32 = 0;
 const EXTENSION_CRYPT_HEADER: u32 = 0x0537_be77;
@@ -121,12 +122,12 @@ impl Extensions {
         let name = text(pages, offset, u64::from(header.backing_file_size.get()));
         let format = self.backing_format.map(|(at, len)| text(pages, at, len));
         // A guest writes the first bytes of a raw disk: what they look like does not count then.
-        let raw = format.is_some_and(|format| format == "raw");
-        let found = kin.parent(&Wanted::Name { name: &name, raw }, notes)?;
+        let format = format.and_then(|format| format.parse::<Format>().ok());
+        let found = kin.parent(&Wanted::Name { name: &name, format }, notes)?;
         found.map(Some).ok_or_else(|| {
             let name = escape(&name);
             let message = format!("the image builds on a backing file, {name}, which is not followed; {WHY}");
-            Error::unsupported("qcow2.backing_file", message).at(8).with_hint(Hint::NameParent)
+            Error::unsupported("qcow2.backing_file", message).at(8).with_hint(give_it(kin))
         })
     }
 }
