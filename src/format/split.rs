@@ -5,6 +5,8 @@
 //! | `X.001`, `X.002` … `X.999`, `X.1000` | FTK Imager, 7-Zip, `split -d -a 3 --numeric-suffixes=1` |
 //! | `X.000`, `X.00`, `X.01`, `X.0001` | the same with other widths and starts |
 //! | `X.aa` … `X.yz`, `X.zaaa` | `split` with a prefix that ends in a dot; it widens names where they run out |
+//! | `X.AA`, `X.0a` … `X.0f`, `X.10` | the same in capitals; in hexadecimal, which `09` beside `0a` tells (`split -x`) |
+//! | `X.1` … `X.9`, `X.10`; `X.0` | numbers without leading zeroes, where there is more than one |
 //! | `xaa`, `part-aa`, `x00` | `split` with any other prefix |
 //!
 //! No image names these files: the names follow from the one that was given. What else may be called so, copies of a
@@ -41,7 +43,10 @@ pub(super) fn pieces(given: &Path, apart: &[&Path]) -> Result<Option<Pieces>> {
     if !given.metadata().is_ok_and(|meta| meta.is_file()) {
         return Ok(None);
     }
-    for series in Series::of(name) {
+    // Where a first piece is there, it tells how the names are meant.
+    let (led, others): (Vec<Series>, Vec<Series>) =
+        Series::of(name).into_iter().partition(|series| series.first(given).is_some());
+    for series in led.into_iter().chain(others) {
         if let Some(pieces) = series.pieces(given, apart)? {
             return Ok(Some(pieces));
         }
@@ -52,17 +57,40 @@ pub(super) fn pieces(given: &Path, apart: &[&Path]) -> Result<Option<Pieces>> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Digits {
     Decimal,
+    Hex,
     Letters,
+    Capitals,
 }
 
 impl Digits {
+    fn alphabet(self) -> &'static str {
+        match self {
+            Self::Decimal => "0123456789",
+            Self::Hex => "0123456789abcdef",
+            Self::Letters => "abcdefghijklmnopqrstuvwxyz",
+            Self::Capitals => "ABCDEFGHIJKLMNOPQRSTUVWXYZ",
+        }
+    }
+
+    /// The first digit and the last.
     fn range(self) -> (char, char) {
-        if self == Self::Decimal { ('0', '9') } else { ('a', 'z') }
+        let mut all = self.alphabet().chars();
+        let first = all.next().unwrap_or_default();
+        (first, all.next_back().unwrap_or_default())
+    }
+
+    /// The digit that follows `c`.
+    fn next(self, c: char) -> Option<char> {
+        self.alphabet().chars().skip_while(|digit| *digit != c).nth(1)
     }
 
     fn holds(self, text: &str) -> bool {
-        let (first, last) = self.range();
-        text.chars().all(|c| (first..=last).contains(&c))
+        text.chars().all(|c| self.alphabet().contains(c))
+    }
+
+    /// Whether they are letters alone, as the endings of many names are.
+    fn is_text(self) -> bool {
+        matches!(self, Self::Letters | Self::Capitals)
     }
 }
 
@@ -80,9 +108,10 @@ impl Series {
     /// The ways to take `name`, the likeliest first.
     fn of(name: &str) -> Vec<Self> {
         let run = |digits: Digits| name.chars().rev().take_while(|c| digits.holds(c.encode_utf8(&mut [0; 4]))).count();
-        let (count, digits) = match run(Digits::Decimal) {
-            0 => (run(Digits::Letters), Digits::Letters),
-            count => (count, Digits::Decimal),
+        let (count, digits) = match (run(Digits::Decimal), run(Digits::Letters)) {
+            (0, 0) => (run(Digits::Capitals), Digits::Capitals),
+            (0, count) => (count, Digits::Letters),
+            (count, _) => (count, Digits::Decimal),
         };
         let cut = |width: usize| name.split_at(name.len().saturating_sub(width));
         let way = |of: usize, width: usize| {
@@ -90,17 +119,23 @@ impl Series {
             Self { stem: stem.into(), suffix: suffix.into(), width, digits }
         };
         let mut ways = Vec::new();
+        let hex = run(Digits::Hex);
+        let (before, _) = cut(hex);
+        // Numbers alone may be of either kind: hexadecimal where what only that has lies beside them.
+        if before.len() > 1 && before.ends_with('.') && (2..=4).contains(&hex) {
+            ways.push(Self { digits: Digits::Hex, ..way(hex, hex) });
+        }
         let (before, suffix) = cut(count);
         if before.ends_with('.') {
-            let most = if digits == Digits::Decimal { 6 } else { 4 };
+            let (least, most) = if digits.is_text() { (2, 4) } else { (1, 6) };
             // A name that is a suffix alone is that of a hidden file.
-            if before.len() > 1 && (2..=most).contains(&count) {
+            if before.len() > 1 && (least..=most).contains(&count) {
                 ways.push(way(count, count));
                 // Names that ran out were widened: by one digit, or by two as split does it.
                 let widened =
-                    if digits == Digits::Decimal { !suffix.starts_with('0') } else { suffix.starts_with('z') };
+                    if digits.is_text() { suffix.starts_with(digits.range().1) } else { !suffix.starts_with('0') };
                 ways.extend([1, 2].iter().filter(|_| widened).filter_map(|less| {
-                    let width = count.checked_sub(*less).filter(|width| *width >= 2)?;
+                    let width = count.checked_sub(*less).filter(|width| *width >= least)?;
                     Some(way(count, width))
                 }));
             }
@@ -124,7 +159,7 @@ impl Series {
     fn firsts(&self) -> Vec<String> {
         let zeroes = self.zeroes();
         match self.digits {
-            Digits::Decimal if self.is_dotted() => {
+            Digits::Decimal | Digits::Hex if self.is_dotted() => {
                 let one = format!("{:0width$}", 1, width = self.width);
                 vec![zeroes, one]
             }
@@ -132,14 +167,28 @@ impl Series {
         }
     }
 
+    fn path(&self, given: &Path, suffix: &str) -> PathBuf {
+        given.with_file_name(format!("{}{suffix}", self.stem))
+    }
+
+    /// The suffix of the first piece, where that is there.
+    fn first(&self, given: &Path) -> Option<String> {
+        self.firsts().into_iter().find(|suffix| {
+            let path = self.path(given, suffix);
+            path == *given || is_file(&path)
+        })
+    }
+
     fn pieces(&self, given: &Path, apart: &[&Path]) -> Result<Option<Pieces>> {
-        let path = |suffix: &str| given.with_file_name(format!("{}{suffix}", self.stem));
-        let is_there = |suffix: &str| path(suffix) == *given || is_file(&path(suffix));
-        let first = self.firsts().into_iter().find(|suffix| is_there(suffix));
-        if first.is_none() && self.digits == Digits::Letters {
+        let path = |suffix: &str| self.path(given, suffix);
+        let first = self.first(given);
+        if first.is_none() && (self.digits != Digits::Decimal || self.width == 1) {
             return Ok(None);
         }
         let there = self.there(given, apart)?;
+        if self.digits == Digits::Hex && !self.counts_in_hex(&there) {
+            return Ok(None);
+        }
         let Some(first) = first else { return self.without_first(given, &there) };
         let own = Beginning::of(&path(&first))?;
         let is_own = |suffix: &str| Ok::<_, Error>(own.is_some() && Beginning::of(&path(suffix))? == own);
@@ -176,7 +225,7 @@ impl Series {
         }
         let all: Vec<PathBuf> = chain.iter().map(|suffix| path(suffix)).collect();
         let note = match all.as_slice() {
-            [_] if !self.is_dotted() || self.digits == Digits::Letters => return Ok(None),
+            [_] if !self.is_dotted() || self.digits.is_text() || self.width == 1 => return Ok(None),
             [one] => {
                 let next = self.after(&self.suffix).into_iter().next().map(|next| path(&next));
                 let next = next.map(|next| format!(" ({} is not there)", shown(&next))).unwrap_or_default();
@@ -194,6 +243,11 @@ impl Series {
             }
         };
         Ok(Some(Pieces { all, note: Some(note) }))
+    }
+
+    /// Whether there is one of the numbers behind 9 that have a digit of hexadecimal alone.
+    fn counts_in_hex(&self, there: &BTreeSet<String>) -> bool {
+        ('a'..='f').any(|digit| there.contains(&format!("{digit:0>width$}", width = self.width)))
     }
 
     /// The suffixes of files in the directory that may be of this series.
@@ -257,7 +311,7 @@ impl Series {
         let missing = self.after(last).into_iter().next()?;
         let mut behind = there.iter().filter(|other| other.len() == last.len() && *other > last);
         let further = behind.next()?;
-        if self.digits == Digits::Letters {
+        if self.digits.is_text() {
             let mut at = missing.clone();
             let mut steps = (0..LETTERS_GAP).map_while(|_| {
                 at = self.after(&at).into_iter().next()?;
@@ -278,7 +332,7 @@ impl Series {
         let kept = chars.len().saturating_sub(carried);
         chars.iter_mut().skip(kept).for_each(|c| *c = first);
         if let Some(c) = kept.checked_sub(1).and_then(|at| chars.get_mut(at)) {
-            *c = char::from_u32(u32::from(*c).saturating_add(1)).unwrap_or(last);
+            *c = self.digits.next(*c).unwrap_or(last);
             ways.push(chars.iter().collect());
         } else if self.digits == Digits::Decimal {
             ways.push(format!("1{}", "0".repeat(suffix.len())));
@@ -286,7 +340,7 @@ impl Series {
         // A leading 9 or z is kept for longer names: 89 is followed by 9000, yz by zaaa.
         let leading = suffix.chars().take_while(|c| *c == last).count();
         let mut rest = suffix.chars().skip(leading);
-        let before_last = char::from_u32(u32::from(last).saturating_sub(1));
+        let before_last = self.digits.alphabet().chars().nth_back(1);
         if rest.next() == before_last && before_last.is_some() && rest.all(|c| c == last) {
             let nines = leading.saturating_add(1);
             let zeroes = suffix.len().saturating_add(2).saturating_sub(nines);
@@ -375,8 +429,13 @@ mod tests {
     use super::*;
     use crate::ErrorKind;
 
+    /// But for those of hexadecimal, which every number may be.
+    fn ways(name: &str) -> Vec<Series> {
+        Series::of(name).into_iter().filter(|series| series.digits != Digits::Hex).collect()
+    }
+
     fn series(name: &str) -> Series {
-        Series::of(name).into_iter().next().unwrap()
+        ways(name).swap_remove(0)
     }
 
     #[test]
@@ -397,15 +456,18 @@ mod tests {
             assert_eq!(found, follow, "{name}");
         }
         assert!(series("x.zz").after("zz").is_empty());
+        let hex = Series { digits: Digits::Hex, ..series("x.00") };
+        assert_eq!([hex.after("09"), hex.after("0f"), hex.after("ef")], [vec!["0a"], vec!["10"], vec!["f0", "f000"]]);
     }
 
     #[test]
     fn what_is_no_piece_has_no_series() {
-        for name in ["disk", "disk.raw2x", "disk.1", "7", ".001", "disk.img.1234567"] {
-            let ways = Series::of(name);
+        for name in ["disk", "disk.raw2x", "7", ".001", "disk.img.1234567"] {
+            let ways = ways(name);
             assert!(ways.iter().all(|way| !way.is_dotted()), "{name}: {ways:?}");
         }
-        assert_eq!(Series::of("x.1000").iter().map(|way| way.width).collect::<Vec<_>>(), [4, 3, 2]);
+        assert_eq!(ways("x.1000").iter().map(|way| way.width).collect::<Vec<_>>(), [4, 3, 2]);
+        assert_eq!(ways("x.1").iter().map(|way| way.width).collect::<Vec<_>>(), [1]);
         assert_eq!(Series::of("xaa").iter().map(|way| way.stem.as_str()).collect::<Vec<_>>(), ["x"]);
     }
 
@@ -446,6 +508,9 @@ mod tests {
             ["part-aa", "part-ab", "part-ac"],
             ["xaa", "xab", "xac"],
             ["x00", "x01", "x02"],
+            ["E.AA", "E.AB", "E.AC"],
+            ["e.1", "e.2", "e.3"],
+            ["e.0", "e.1", "e.2"],
         ] {
             let dir =
                 Dir::new(&[(names[0], b"LUKS\xba\xbe.."), (names[1], &[2; 8]), (names[2], b"last"), ("e.txt", b"")]);
@@ -453,6 +518,42 @@ mod tests {
                 assert_eq!(dir.names(given), names.join(" "), "{given}");
             }
         }
+    }
+
+    #[test]
+    fn pieces_that_count_in_hexadecimal_are_no_decimal_ones() {
+        let names: Vec<String> = (0..0x13).map(|n| format!("e.{n:02x}")).collect();
+        let piece = |n: usize| if n == 0 { b"LUKS\xba\xbe..".as_slice() } else { &[7; 8] };
+        let files: Vec<(&str, &[u8])> = names.iter().enumerate().map(|(n, name)| (name.as_str(), piece(n))).collect();
+        let dir = Dir::new(&files);
+        for given in &names {
+            assert_eq!(dir.names(given), names.join(" "), "{given}");
+        }
+        std::fs::remove_file(dir.path("e.0c")).unwrap();
+        assert!(
+            ["e.00", "e.11"]
+                .iter()
+                .all(|given| dir.refused(given).1.contains("e.0c, a piece of the image, is missing"))
+        );
+    }
+
+    #[test]
+    fn numbers_without_zeroes_are_counted() {
+        let names: Vec<String> = (1..=12).map(|n| format!("e.{n}")).collect();
+        let piece = |n: usize| if n == 0 { b"LUKS\xba\xbe..".as_slice() } else { &[7; 8] };
+        let files: Vec<(&str, &[u8])> = names.iter().enumerate().map(|(n, name)| (name.as_str(), piece(n))).collect();
+        let dir = Dir::new(&files);
+        for given in ["e.1", "e.5", "e.11"] {
+            assert_eq!(dir.names(given), names.join(" "), "{given}");
+        }
+        std::fs::remove_file(dir.path("e.10")).unwrap();
+        std::fs::remove_file(dir.path("e.7")).unwrap();
+        assert!(dir.refused("e.1").1.contains("e.7, a piece of the image, is missing"));
+        // Copies with a number behind them are no pieces, and one alone is as any image.
+        let luks: &[u8] = b"LUKS\xba\xbe..";
+        let dir = Dir::new(&[("disk.1", luks), ("disk.2", luks), ("other.1", luks), ("ls.1", b"text")]);
+        let found = ["disk.1", "disk.2", "other.1", "ls.1"].map(|name| dir.names(name));
+        assert_eq!(found, ["disk.1", "-", "-", "-"]);
     }
 
     #[test]

@@ -108,7 +108,7 @@ pub(super) fn physical_volume(disk: &dyn ReadAt) -> Option<(String, String)> {
 
 /// What may be a physical volume: the named disks and their partitions, and the arrays that those make. A member of an
 /// array is none, though the label of a mirror can be read in it.
-fn may_be_physical<'a>(search: Search<'a>) -> Vec<(&'a Named, Arc<dyn ReadAt>)> {
+fn may_be_physical(search: Search<'_>) -> Vec<(&Named, Arc<dyn ReadAt>)> {
     let mut all: Vec<(&Named, Arc<dyn ReadAt>)> = Vec::new();
     let mut arrays = Vec::new();
     for (named, source) in candidates(search.members) {
