@@ -271,7 +271,7 @@ fn each_damage_has_its_verdict_and_the_layer_that_it_is_in() {
         ("a tag of dm-integrity", Case::golden("l2-integrity-tag-flipped"), BAD, "integrity."),
         ("data under dm-integrity", Case::golden("l2-integrity-data-flipped"), BAD, "integrity."),
         ("the journal of dm-integrity", Case::golden("l2-integrity-journal-damaged"), BAD, "integrity."),
-        ("a bit in the superblock", Case::changed("l2-ext4", |i| i[DATA + 1024 + 0x60] ^= 1), BAD, "contents."),
+        ("a bit in a group descriptor", Case::changed("l2-ext4", |i| i[DATA + 2048] ^= 1), BAD, "contents."),
         ("no superblock", Case::changed("l2-ext4", |i| zero(i, DATA, 4096)), FINDINGS, ""),
         (
             "no superblock, and something must be there",
