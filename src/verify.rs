@@ -328,7 +328,8 @@ impl<'a> Work<'a> {
             match wanted.of {
                 Of::Plaintext => hashers.plaintext(wanted.algorithm, None),
                 Of::Image => {
-                    let files = self.files.iter().map(|file| Arc::<Patient>::clone(file) as Arc<dyn ReadAt>).collect();
+                    let file = |file: &Arc<Patient>| -> Arc<dyn ReadAt> { Arc::<Patient>::clone(file) };
+                    let files = self.files.iter().map(file).collect();
                     hashers.image(wanted.algorithm, files, self.subject.passes_by);
                 }
             }
