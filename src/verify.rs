@@ -22,6 +22,7 @@ mod patient;
 mod ranges;
 mod report;
 mod tree;
+mod words;
 
 use std::num::NonZeroUsize;
 use std::ops::Range;
@@ -35,7 +36,7 @@ use crate::error::{Condition, Error, ErrorKind, Result, escape};
 use crate::image::{Image, UnlockedImage};
 use crate::inside::Contents;
 use crate::io::ReadAt;
-use crate::luks::metadata::{Metadata, Role, SegmentKind};
+use crate::luks::metadata::{Metadata, SegmentKind};
 use crate::progress::Progress;
 use crate::volume::{BadSectorPolicy, Volume, VolumeOptions};
 use judge::Findings;
@@ -296,16 +297,16 @@ impl<'a> Work<'a> {
         let found = judge::of_contents(&contents);
         self.findings.add_all(found.into_iter().filter(|f| f.code != "contents.size" || fits.is_ok()));
         self.findings.more = self.findings.more.saturating_add(contents.more_findings);
-        let says = || match self.must_be {
+        let unmet = match self.must_be {
             Some(wanted) if !wanted.is_met(&contents) => Some((Severity::Error, wanted.word())),
             _ if !contents.is_known() => Some((Severity::Note, "any")),
             _ => None,
         };
-        if let Some((severity, wanted)) = says() {
+        if let Some((severity, wanted)) = unmet {
             let message = match severity {
                 Severity::Error if wanted != "any" => format!("the plaintext is {}, not {wanted}", contents.kind),
                 Severity::Error => "nothing is recognised in the plaintext, and something must be there".to_owned(),
-                _ => format!("nothing is recognised in the plaintext: it is {}", contents.kind),
+                _ => format!("no structure of the plaintext could be checked: it is {}", contents.kind),
             };
             let code = if severity == Severity::Error { "contents.must-be" } else { judge::UNRECOGNISED };
             self.findings.add(Finding::new(severity, code, "contents", message).says(contents.kind, wanted));
@@ -327,7 +328,8 @@ impl<'a> Work<'a> {
             match wanted.of {
                 Of::Plaintext => hashers.plaintext(wanted.algorithm, None),
                 Of::Image => {
-                    let files = self.files.iter().map(|file| Arc::<Patient>::clone(file) as Arc<dyn ReadAt>).collect();
+                    let file = |file: &Arc<Patient>| -> Arc<dyn ReadAt> { Arc::<Patient>::clone(file) };
+                    let files = self.files.iter().map(file).collect();
                     hashers.image(wanted.algorithm, files, self.subject.passes_by);
                 }
             }
@@ -489,7 +491,7 @@ impl<'a> Work<'a> {
         let c = &self.coverage;
         self.coverage.file_data_proven =
             all(c.authenticated_bytes) || all(c.compared_bytes) || (whole && c.hashed_bytes > 0);
-        self.coverage.statements = statements(&self.coverage);
+        self.coverage.statements = words::statements(&self.coverage);
         let size = self.files.iter().fold(0, |sum: u64, file| sum.saturating_add(file.len()));
         let key = KeyUsed {
             keyslots: self.subject.unlocked.opened().iter().map(|o| o.keyslot).collect(),
@@ -499,9 +501,9 @@ impl<'a> Work<'a> {
             StageName::File => {
                 format!("{size} bytes{}", if self.coverage.hashed_bytes > 0 { ", as recorded" } else { "" })
             }
-            StageName::Layers => layers(self.image),
-            StageName::Header => header(metadata),
-            StageName::Key => keyslots(&key),
+            StageName::Layers => words::layers(self.image),
+            StageName::Header => words::header(metadata),
+            StageName::Key => words::keyslots(&key),
             StageName::Length => match volume {
                 Some(volume) => format!("{} bytes of plaintext", volume.len()),
                 None => "no plaintext".into(),
@@ -564,61 +566,4 @@ fn in_plaintext(volume: &Volume, range: &Range<u64>) -> Option<u64> {
         offset = offset.checked_add(run.max(1))?;
     }
     None
-}
-
-fn layers(image: &Image) -> String {
-    let names: Vec<String> =
-        image.layers().iter().skip(1).map(|l| format!("{} {}", l.kind.name(), escape(&l.name))).collect();
-    if names.is_empty() { "the file is the container".into() } else { names.join(", ") }
-}
-
-fn header(metadata: &Metadata) -> String {
-    let good: Vec<&str> = metadata
-        .copies
-        .iter()
-        .filter(|copy| copy.error.is_none())
-        .map(|copy| if copy.role == Role::Primary { "primary" } else { "secondary" })
-        .collect();
-    format!("LUKS{}, {} good", metadata.version.number(), good.join(" and "))
-}
-
-fn keyslots(key: &KeyUsed) -> String {
-    let numbers: Vec<String> = key.keyslots.iter().map(ToString::to_string).collect();
-    if numbers.is_empty() {
-        return "the volume key was given".into();
-    }
-    let form = key.forms.first().map_or(String::new(), |form| format!(" ({form})"));
-    format!("opens keyslot {}{form}", numbers.join(", "))
-}
-
-/// What was proven, and what was not.
-fn statements(coverage: &Coverage) -> Vec<String> {
-    let mut all = Vec::new();
-    let read = coverage.read_bytes;
-    match coverage.authenticated_bytes {
-        0 => all.push("No byte of the plaintext is under a tag of dm-integrity.".to_owned()),
-        bytes => {
-            all.push(format!("{bytes} of {read} bytes of plaintext are under a tag of dm-integrity that is right."))
-        }
-    }
-    if coverage.hashed_bytes > 0 {
-        all.push(format!("{} bytes of the image are the same as when their hash was recorded.", coverage.hashed_bytes));
-    } else {
-        all.push("The image was not compared with a recorded hash.".into());
-    }
-    if coverage.compared_bytes > 0 {
-        all.push(format!(
-            "{} of {read} bytes of plaintext are the same as in an earlier one.",
-            coverage.compared_bytes
-        ));
-    }
-    if coverage.contents == "quick" {
-        all.push("Of the contents, the structures at their roots were checked, and no others.".into());
-    }
-    if !coverage.file_data_proven {
-        all.push(
-            "The data of files is under no checksum that was verified: a changed bit in a file would not show.".into(),
-        );
-    }
-    all
 }

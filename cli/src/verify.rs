@@ -86,7 +86,14 @@ fn code_of(report: &Report, strict: bool) -> u8 {
 /// The report of an image; an error where nothing is known of it.
 fn one(args: &VerifyArgs, path: &Path, shared: &mut Option<Material>) -> Result<Report> {
     let name = path.to_string_lossy().into_owned();
-    let refused = |image: Option<&Image>, e: Error| Report::of_refusal(&name, image, &e).ok_or(e);
+    let refused = |image: Option<&Image>, e: Error| {
+        let report = Report::of_refusal(&name, image, &e);
+        if report.is_some() && !args.quiet {
+            // The report says what is wrong, and this what to do next.
+            let _ = writeln!(anstream::stderr(), "note: {}", crate::hint::line(&e));
+        }
+        report.ok_or(e)
+    };
     let mut source = args.source(path);
     let mut opened = match Opened::open(&mut source) {
         Ok(opened) => opened,
@@ -246,7 +253,8 @@ fn text(report: &Report) -> String {
             Outcome::Failed => "failed",
             Outcome::NotReached => "-",
         };
-        text += format!("  {:<10} {result:<8} {}\n", stage.stage.name(), stage.says).trim_start_matches('\n');
+        let line = format!("  {:<10} {result:<8} {}", stage.stage.name(), stage.says);
+        text += &format!("{}\n", line.trim_end());
     }
     let is_shown = |f: &&Finding| f.severity > Severity::Note || f.code == "contents.unrecognised";
     for finding in report.findings.iter().filter(is_shown) {

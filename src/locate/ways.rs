@@ -63,7 +63,8 @@ pub struct Ways {
 /// Where a file of [`FindOptions::with`] cannot be opened, as [`crate::format::open`].
 pub fn ways(disk: &Arc<dyn ReadAt>, sector_size: Option<u32>, options: &FindOptions) -> Result<Ways> {
     let traced = Arc::new(Traced { disk: Arc::clone(disk), last: AtomicU64::new(u64::MAX) });
-    let (mut all, base): (Ways, Arc<dyn ReadAt>) = (Ways::default(), Arc::clone(&traced) as _);
+    let mut all = Ways::default();
+    let base: Arc<dyn ReadAt> = Arc::<Traced>::clone(&traced);
     let mut options = options.clone();
     options.container.with = options.with.clone();
     let members = members(&base, &options)?;

@@ -210,7 +210,7 @@ impl Sink for Pass<'_> {
         self.compare(plaintext, offset)?;
         let (mut rest, mut at) = (plaintext, offset);
         while !rest.is_empty() {
-            let (now, later) = rest.split_at(at_most(LEAF - at % LEAF, rest.len()));
+            let (now, later) = rest.split_at(at_most(LEAF.saturating_sub(at % LEAF), rest.len()));
             self.add(now, at)?;
             (rest, at) = (later, at.saturating_add(to_u64(now.len())));
         }

@@ -34,7 +34,7 @@ fn inspected(image: &Image, header: Option<&str>) -> Value {
 
 fn inspect(image: Vec<u8>, header: Option<Vec<u8>>) -> Value {
     let name = header.as_ref().map(|_| "header");
-    let header = header.map(|bytes| Arc::new(bytes) as Arc<dyn ReadAt>);
+    let header = header.map(|bytes| -> Arc<dyn ReadAt> { Arc::new(bytes) });
     inspected(&open(Arc::new(image), header).0.unwrap(), name)
 }
 

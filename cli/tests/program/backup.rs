@@ -49,7 +49,7 @@ impl Backup {
         fs::write(self.path("backup.json"), self.description.to_string()).unwrap();
     }
 
-    fn changed(change: impl FnOnce(&mut Value)) -> Self {
+    pub fn changed(change: impl FnOnce(&mut Value)) -> Self {
         let mut backup = Self::new();
         change(&mut backup.description);
         backup.write();

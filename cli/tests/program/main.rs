@@ -44,4 +44,5 @@ mod stack;
 #[allow(dead_code)]
 mod targets;
 mod test_key;
+mod verify;
 mod whole_disk;
