@@ -150,7 +150,7 @@ pub(super) fn integrity(data: &[u8]) -> bool {
     for (allow_truncated, bad_sectors) in
         [(false, BadSectorPolicy::Refuse), (true, BadSectorPolicy::Refuse), (true, BadSectorPolicy::Report)]
     {
-        let options = VolumeOptions { allow_truncated, bad_sectors, ..Default::default() };
+        let options = VolumeOptions { allow_truncated, bad_sectors };
         match Volume::new(metadata, Arc::clone(&data), &unlocked, options) {
             Ok(volume) => {
                 good |= !allow_truncated;

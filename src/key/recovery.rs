@@ -110,7 +110,7 @@ mod tests {
         let key = [0, 0, 1, 0, 0xff, 0xff, 0x39, 0x30, 0, 0, 0, 0, 0, 0, 7, 0].to_vec();
         let text = "00000-00001-65535-12345-00000-00000-00000-00007";
         for text in [text.to_owned(), text.replace('-', ""), text.replace('-', " "), format!("recovery: {text}\n")] {
-            assert_eq!(found(&text), [key.clone()], "{text}");
+            assert_eq!(found(&text), std::slice::from_ref(&key), "{text}");
         }
         assert!(found(&text.replace("65535", "65536")).is_empty(), "no 16 bits");
         assert!(found(&text[1..]).is_empty());

@@ -260,6 +260,6 @@ mod tests {
         let passed = pass.finish(to_u64(bytes.len())).unwrap();
         let block = to_u64(BLOCK);
         assert_eq!((passed.zero, passed.data), (8 * block + 7, 2 * block));
-        assert_eq!(passed.differences, (vec![2 * block + 1..2 * block + 2], 1));
+        assert_eq!(passed.differences, (std::iter::once(2 * block + 1..2 * block + 2).collect(), 1));
     }
 }

@@ -226,7 +226,8 @@ fn every_order_of_layers_leads_to_the_container_and_to_its_end() {
     let lvm = |data: &[u8]| group("vg", 1, &[("home", &other), ("crypt", data)]).remove(0);
     let one = |disk: Vec<u8>| vec![disk];
     // The disks, what is said of the layers, and how much may come behind the container: a rest of an extent or a chunk.
-    let cases: Vec<(&str, Vec<Vec<u8>>, &[&str])> = vec![
+    type Case = (&'static str, Vec<Vec<u8>>, &'static [&'static str]);
+    let cases: Vec<Case> = vec![
         ("a volume", one(lvm(luks)), &["LVM volume vg/crypt"]),
         ("a volume of two devices", group("vg", 2, &[("crypt", luks)]), &["LVM volume vg/crypt"]),
         ("one half of a mirror", one(raid1(luks).remove(1)), &["RAID1"]),

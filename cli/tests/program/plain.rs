@@ -188,7 +188,7 @@ fn a_volume_key_opens_with_a_header_and_without_it() {
     let golden = Golden::unpack("l1-aes-xts-512-sha256");
     let (key, offset) = volume_key(&golden);
     let hex = hex::encode(&key);
-    let rows: Vec<_> = key.chunks(16).map(|row| hex::encode(row)).collect();
+    let rows: Vec<_> = key.chunks(16).map(hex::encode).collect();
     let mut image = fs::read(&golden.image).unwrap();
     let sectors = (u64::try_from(image.len()).unwrap() - offset) / 512;
     let dump = format!("MK bits: 512\nMK dump:\t{}\n", rows.join("\n\t\t"));

@@ -58,7 +58,7 @@ fn plaintext(name: &str) -> Vec<u8> {
     case.output()
 }
 
-fn wipe_magics(image: &mut Vec<u8>) {
+fn wipe_magics(image: &mut [u8]) {
     image[..6].fill(0);
     if image[SECONDARY..].starts_with(b"SKUL") {
         image[SECONDARY..SECONDARY + 6].fill(0);

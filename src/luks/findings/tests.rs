@@ -267,7 +267,10 @@ const CASES: &[Case] = &[
 
 /// These bring others with them: all of them, the gravest first.
 const TOGETHER: &[(Change, &[&str])] = &[
-    (|m, _| m.recovery = Some(recovery(vec![20 * MIB - 16896..20 * MIB])), &["overwritten", "header-recovered"]),
+    (
+        |m, _| m.recovery = Some(recovery(std::iter::once(20 * MIB - 16896..20 * MIB).collect())),
+        &["overwritten", "header-recovered"],
+    ),
     (
         |m, _| {
             m.keyslots.clear();

@@ -82,7 +82,7 @@ fn a_binary_header_is_made_anew_for_its_json_area() {
     let recovery = m.recovery.as_ref().unwrap();
     assert_eq!(recovery.lies_there, Some("a GPT"));
     let end = to_u64(image.len());
-    assert_eq!(recovery.overwritten, [end - 33 * 512..end]);
+    assert_eq!(recovery.overwritten, std::iter::once(end - 33 * 512..end).collect::<Vec<_>>());
 }
 
 /// Where a binary header says that its JSON area is another one, that is what was changed: no digest proves a segment.
