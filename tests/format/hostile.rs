@@ -199,7 +199,8 @@ fn mutated_descriptors() {
     let extents: String =
         (0..9).map(|n| format!("RW {} FLAT \"f{}.vmdk\" {}\nRW 5 ZERO\n", 8 + n, n % 3, n * 8)).collect();
     let good = format!("# Disk DescriptorFile\nCID=12345678\nparentCID=ffffffff\n{extents}").into_bytes();
-    let files: Vec<Arc<dyn ReadAt>> = (0..3).map(|_| Arc::new(vec![1u8; 64 << 10]) as Arc<dyn ReadAt>).collect();
+    let files: Vec<Arc<dyn ReadAt>> =
+        std::iter::repeat_with(|| -> Arc<dyn ReadAt> { Arc::new(vec![1u8; 64 << 10]) }).take(3).collect();
     let (mut opened, mut failed) = (0, 0);
     for n in 0..MUTATIONS {
         let mutated = mutate(&mut rng, &good, &[60, 100, 200]);
