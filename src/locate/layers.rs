@@ -90,8 +90,8 @@ fn array_of(first: Source, own: &Superblock, search: Search<'_>) -> Result<Array
     let mut members = vec![first];
     for (named, source) in candidates(search.members) {
         let md = Superblock::probe(&*source.disk).ok().flatten();
-        let is_itself = |md: &Superblock| search.is_image(named) && md == own;
-        if md.is_some_and(|md| md.set_uuid == own.set_uuid && !is_itself(&md)) {
+        // The member itself is among them, too.
+        if md.is_some_and(|md| md.set_uuid == own.set_uuid && md != *own) {
             named.mark_used();
             members.push(source);
         }

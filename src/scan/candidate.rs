@@ -25,7 +25,16 @@ impl Suspect {
     /// What `rest`, which begins with a sector at `offset`, may be of: a header by its UUID, or a JSON area.
     pub(super) fn of(rest: &[u8], offset: u64) -> Option<Self> {
         if UUID.iter().all(|(at, byte)| rest.get(*at) == Some(byte)) {
-            return Some(Self { starts: vec![offset], size: LUKS2_HDR_SIZE_MIN.saturating_mul(2) });
+            let field = |at: usize| rest.get(at..).and_then(|field| field.first_chunk::<8>());
+            let size = match rest.get(6..8)? {
+                [0, 1] => LUKS2_HDR_SIZE_MIN,
+                // With its magic it is a candidate, whose other copy has what is lost of it.
+                _ if Candidate::begins_in(rest) => return None,
+                _ => field(8).map_or(0, |size| u64::from_be_bytes(*size)),
+            };
+            let size =
+                if (LUKS2_HDR_SIZE_MIN..=LUKS2_HDR_SIZE_MAX).contains(&size) { size } else { LUKS2_HDR_SIZE_MIN };
+            return Some(Self { starts: vec![offset], size: size.saturating_mul(2) });
         }
         if !rest.starts_with(b"{\"") {
             return None;

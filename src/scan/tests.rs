@@ -85,6 +85,10 @@ fn the_rule_that_a_damaged_copy_breaks_is_named() {
     // A secondary whose place is damaged does not tell where its container starts.
     both = image("l2-pbkdf2-sha512");
     both[..4096].fill(0);
+    // As long as a JSON area is there, the header is put together from it.
+    assert_eq!((scan(&both).containers[0].start, scan(&both).found()), (Some(0), true));
+    both[4096..16384].fill(0);
+    both[16384 + 4096..32768].fill(0);
     both[16384 + 256..][..8].copy_from_slice(&(1u64 << 40).to_be_bytes());
     let found = scan(&both);
     assert_eq!((found.containers[0].start, found.found()), (None, false));
@@ -272,4 +276,15 @@ fn large_headers_are_opened_as_long_as_they_are_few() {
     assert_eq!(opened, most);
     let last = found.containers.last().unwrap().header.as_ref().unwrap().as_ref().unwrap_err();
     assert_eq!((last.kind(), last.rule()), (ErrorKind::LimitExceeded, "scan.open"));
+}
+
+#[test]
+fn noise_has_no_header() {
+    let mut x = 7u64;
+    let mut next = || {
+        x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (x ^ x >> 29).to_le_bytes()
+    };
+    let noise: Vec<u8> = (0..32 * MIB / 8).flat_map(|_| next()).collect();
+    assert!(scan(&noise).containers.is_empty());
 }
