@@ -174,6 +174,8 @@ pub fn run(
         let feeds = hashers.start(scope, &pipeline.failed, progress);
         let feeds = Arc::new(feeds.inspect_err(|_| pipeline.failed.store(true, Ordering::Relaxed))?);
         let pipeline = &pipeline;
+        // Buffers come before the stacks of many threads, which may take all of the address space that is left.
+        drop([pipeline.pool.take()?, pipeline.pool.take()?]);
         for n in 1..threads {
             let feeds = Arc::clone(&feeds);
             let worker = std::thread::Builder::new().name(format!("decrypt-{n}"));

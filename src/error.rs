@@ -34,7 +34,7 @@ pub enum Condition {
     Truncated,
     /// The bytes are of a file format that is not the one asked for, or is not read.
     OtherFormat,
-    /// A table of a file format lies beyond the end of its file.
+    /// A table of a file format, or what one names, lies beyond the end of its file.
     TableBeyondEnd,
     /// A disk that is a part of a set was not given.
     MissingMember,

@@ -140,6 +140,7 @@ impl SectorCipher {
             first = generator.fill(ivs, first, step);
             mode.decrypt(run, ivs, sector_size);
         }
+        wipe_stack();
         Ok(())
     }
 
@@ -160,6 +161,7 @@ impl SectorCipher {
     pub(crate) fn decrypt_with(&self, data: &mut [u8], ivs: &mut [u8]) {
         if let Some((mode, _)) = &self.keyed {
             mode.decrypt(data, ivs, from_u32(self.sector_size));
+            wipe_stack();
         }
     }
 }
@@ -254,15 +256,18 @@ where
     fn below<T>(make: impl FnOnce() -> T) -> T {
         make()
     }
-    #[inline(never)]
-    fn wipe() {
-        let mut stack = [0u8; STACK];
-        stack.zeroize();
-        std::hint::black_box(&mut stack);
-    }
     let made = below(make);
-    wipe();
+    wipe_stack();
     made
+}
+
+/// Wipes the stack below the caller: besides what was made there, the round keys for which a processor's registers were not
+/// enough while sectors were decrypted.
+#[inline(never)]
+fn wipe_stack() {
+    let mut stack = [0u8; STACK];
+    stack.zeroize();
+    std::hint::black_box(&mut stack);
 }
 
 fn keyed<C: KeyInit>(key: &[u8]) -> Option<C> {

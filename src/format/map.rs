@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::below::Below;
 use super::cache::Cache;
-use crate::error::{Error, Result};
+use crate::error::{Condition, Error, Result};
 use crate::io::{Extent, ReadAt, check_range};
 use crate::num::{to_u64, to_usize};
 
@@ -87,6 +87,7 @@ pub(super) fn truncated(offset: u64, at: u64, len: u64) -> Error {
     let message = format!("byte {offset} of the disk is said to lie at byte {at}, but the file ends at byte {len}");
     Error::corrupt("container.truncated", message)
         .at(at)
+        .with_condition(Condition::TableBeyondEnd)
         .with_hint("the image file is cut off or damaged: fetch it again")
 }
 

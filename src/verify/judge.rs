@@ -132,12 +132,13 @@ pub fn of_header(found: &[luks::Finding], metadata: &Metadata, opened: Option<&[
     let keyslots = metadata.keyslots.values().filter(|k| matches!(k.kind, KeyslotKind::Luks2(_))).count();
     let all_gone = overwritten > 0 && overwritten == keyslots && opened.is_none();
     let severity = |f: &luks::Finding| match f.code {
-        "truncated" | "header-only" | "header-backup" | "detached-header" | "no-key" => Severity::Error,
+        "truncated" | "header-only" | "header-backup" | "detached-header" | "no-key" | "overwritten" => Severity::Error,
         // One safety less, where another keyslot opens.
         "keyslot-overwritten" if all_gone => Severity::Error,
         "keyslot-overwritten"
         | "header-copy-damaged"
         | "header-copies-differ"
+        | "header-recovered"
         | "keyslot-unreadable"
         | "integrity-shorter"
         | "invalid-keyslot"
