@@ -82,6 +82,7 @@ pub(crate) fn open_as(source: &(impl ReadAt + ?Sized), nth: usize) -> Result<Met
 }
 
 /// Whether a header begins at the start of `source` that [`super::open`] does not take.
+#[cfg(feature = "unlock")]
 pub(crate) fn is_damaged_header(source: &(impl ReadAt + ?Sized)) -> bool {
     open(source).is_ok_and(|m| m.recovery.is_some_and(|r| r.error.is_some()))
 }

@@ -19,6 +19,7 @@ pub struct Recovery {
     /// Other bytes that were overwritten with it, counted from the container's start: a GPT's backup at the end.
     pub overwritten: Vec<Range<u64>>,
     /// How many ciphers there may be, where the name of it is gone: they are tried in order, and the digest proves one.
+    #[cfg_attr(not(feature = "unlock"), expect(dead_code, reason = "unlocking tries them"))]
     pub(crate) ciphers: usize,
     pub(super) patches: Vec<Patch>,
 }

@@ -90,7 +90,7 @@ impl Big {
 
 #[test]
 fn an_interrupt_at_the_start_leaves_nothing() {
-    let big = Big::new(192 << 20);
+    let big = Big::new(512 << 20);
     for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
         let started = big.start(&big.path("out")).until(|| big.path(".out.unluks-part").exists());
         let output = started.end(signal);
@@ -103,7 +103,7 @@ fn an_interrupt_at_the_start_leaves_nothing() {
 
 #[test]
 fn what_was_interrupted_or_killed_goes_on() {
-    let big = Big::new(192 << 20);
+    let big = Big::new(512 << 20);
     let whole = big.path("whole");
     assert_ok(&big.decrypt(&whole, &[]));
     let want = sha256_file(&whole);
@@ -145,7 +145,7 @@ fn refuses_to_go_on_with_anything_else(big: &Big, out: &Path) {
         assert!(!out.exists() && part.exists() && journal.exists());
     };
     refused(&["--skip", "512"], &["another part is wanted"]);
-    refused(&["--length", "134217728"], &["another part is wanted"]);
+    refused(&["--length", "268435456"], &["another part is wanted"]);
     refused(&["--offset", "0"], &["lies at another place"]);
 
     // A file of the same length that was changed later.
@@ -241,7 +241,7 @@ fn a_signal_ends_what_waits_for_a_pipe() {
 
 #[test]
 fn a_second_run_leaves_the_first_ones_journal_alone() {
-    let big = Big::new(192 << 20);
+    let big = Big::new(512 << 20);
     let out = big.path("out");
     let first = big.start(&out).until(|| big.is_begun());
     first.signal(Signal::STOP);
@@ -257,7 +257,7 @@ fn a_second_run_leaves_the_first_ones_journal_alone() {
 
 #[test]
 fn hours_of_work_are_not_thrown_away_unasked() {
-    let big = Big::new(192 << 20);
+    let big = Big::new(512 << 20);
     let out = big.path("out");
     big.start(&out).until(|| big.is_begun()).end(Signal::KILL);
     let noted = fs::read(big.journal_of_out()).unwrap();
