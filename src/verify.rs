@@ -10,7 +10,7 @@
 //! What is read and cannot be is zeroes for the pass, and an error of the report: the pass goes on, so that all places are
 //! known at its end. Memory does not grow with the image: one hash a level of the tree, and a chunk a thread.
 //!
-//! [`judge`] has what weighs how much. What was *not* checked is said in [`Coverage`]: that a flipped bit in a file of an
+//! `judge` has what weighs how much. What was *not* checked is said in [`Coverage`]: that a flipped bit in a file of an
 //! ext4 shows nowhere is no reason to imply that there is none.
 
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]

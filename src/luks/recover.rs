@@ -9,7 +9,7 @@
 //! | some of LUKS1's keyslots | each keeps the rules by itself |
 //!
 //! What the accident left is never trusted beyond that, and a key is proved by its digest as ever. Nothing is written: the
-//! damaged bytes are laid over in memory ([`Overlay`]).
+//! damaged bytes are laid over in memory (`Overlay`).
 //!
 //! It is our own: no crate recovers headers, and `cryptsetup repair` writes to the image.
 
