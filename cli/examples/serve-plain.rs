@@ -21,6 +21,9 @@ mod args {
 }
 #[path = "../src/serve.rs"]
 mod serve;
+#[path = "../src/signals.rs"]
+#[allow(dead_code)]
+mod signals;
 #[path = "../src/time.rs"]
 mod time;
 

@@ -23,6 +23,7 @@ use crate::hashes;
 use crate::key;
 use crate::open::Opened;
 use crate::progress::{ProgressView, StopFollowers};
+use crate::signals;
 use crate::source::{Source, is_dash};
 
 pub fn run(args: &mut DecryptArgs) -> Result<ExitCode> {
@@ -70,7 +71,7 @@ pub fn run(args: &mut DecryptArgs) -> Result<ExitCode> {
         seen,
         progress: Progress::default(),
     };
-    work.catch_signals()?;
+    signals::stop_by(&work.progress.cancel_flag())?;
     let hashes = work.write(output).map_err(|e| name_file(e, source))?;
     // One that was made to compare the image alone was not asked for.
     let asked_for = |h: &Hashed| asked.contains(&Wanted { of: h.of, algorithm: h.algorithm });
@@ -235,21 +236,6 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// The first signal stops the stream in good order; a second one ends the program at once.
-    fn catch_signals(&self) -> Result<()> {
-        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
-        let failed = |e| Error::io("catching signals", e);
-        let flag = self.progress.cancel_flag();
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
-            signal_hook::flag::register_conditional_default(signal, Arc::clone(&flag)).map_err(failed)?;
-            signal_hook::flag::register(signal, Arc::clone(&flag)).map_err(failed)?;
-        }
-        // A write beyond the limit on a file's size ends the program by this signal, unless somebody catches it: then
-        // the write fails, which is an error like that of a full disk.
-        signal_hook::flag::register(SIGXFSZ, Arc::default()).map_err(failed)?;
-        Ok(())
-    }
-
     /// Writes the output, and gives its hashes.
     fn write(&self, output: Checked) -> Result<Vec<Hashed>> {
         let args = &self.args.source;

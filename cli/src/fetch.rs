@@ -21,6 +21,7 @@ use unluks_openstack::secret::Secret;
 use unluks_openstack::{Cloud, Options};
 
 use crate::args::fetch::{CloudArgs, What};
+use crate::signals;
 use crate::source::shown;
 
 pub fn run(what: &What) -> Result<ExitCode> {
@@ -33,15 +34,8 @@ pub fn run(what: &What) -> Result<ExitCode> {
 
 /// Logs in. From here on the first signal stops all in good order, and a second one ends the program at once.
 pub fn connect(args: &CloudArgs, progress: &Progress) -> Result<Cloud> {
-    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
-    let failed = |e| Error::io("catching signals", e);
     let flag = progress.cancel_flag();
-    for signal in [SIGINT, SIGTERM, SIGHUP] {
-        signal_hook::flag::register_conditional_default(signal, Arc::clone(&flag)).map_err(failed)?;
-        signal_hook::flag::register(signal, Arc::clone(&flag)).map_err(failed)?;
-    }
-    // A write beyond the limit on a file's size is then an error like that of a full disk.
-    signal_hook::flag::register(SIGXFSZ, Arc::default()).map_err(failed)?;
+    signals::stop_by(&flag)?;
     Cloud::connect(Options { name: args.cloud.clone(), retries: args.retries, cancelled: flag })
 }
 
@@ -50,15 +44,12 @@ pub fn connect(args: &CloudArgs, progress: &Progress) -> Result<Cloud> {
 ///
 /// A request that changes something is not cut off by the first: nobody would know what became of it.
 pub fn catch_signals(progress: &Progress) -> Result<Arc<AtomicBool>> {
-    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
-    let failed = |e| Error::io("catching signals", e);
-    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(failed)?;
+    let mut caught = signal_hook::iterator::Signals::new(signals::stopping()).map_err(signals::failed)?;
     let (first, abort) = (progress.cancel_flag(), Arc::new(AtomicBool::new(false)));
     let second = Arc::clone(&abort);
-    // A write beyond the limit on a file's size is then an error like that of a full disk.
-    signal_hook::flag::register(SIGXFSZ, Arc::default()).map_err(failed)?;
+    signals::outlive_file_size_limit()?;
     std::thread::spawn(move || {
-        for signal in signals.forever() {
+        for signal in caught.forever() {
             if !first.swap(true, Ordering::Relaxed) {
                 let _ = writeln!(anstream::stderr(), "stopping; what was made in the cloud is deleted again");
             } else if second.swap(true, Ordering::Relaxed) {

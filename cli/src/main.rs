@@ -19,6 +19,7 @@ mod restore_plan;
 mod scan;
 #[cfg(feature = "nbd")]
 mod serve;
+mod signals;
 mod source;
 mod test_key;
 mod time;

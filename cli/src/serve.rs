@@ -8,12 +8,13 @@ use std::process::{Child, Command, ExitStatus};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::SIGTERM;
 use signal_hook::iterator::Signals;
 use unluks::nbd::{Export, Listener, Server, Service, Stopper, Tls};
 use unluks::{Error, ReadAt, Result};
 
 use crate::args::serve::ServeArgs;
+use crate::signals::{failed, stopping};
 
 /// Serves `source` until a signal comes or the captive command ends, and says what to exit with.
 ///
@@ -22,7 +23,7 @@ use crate::args::serve::ServeArgs;
 /// must not be used; [`ErrorKind::Io`](unluks::ErrorKind::Io) where the system refuses.
 pub fn serve(args: &ServeArgs, source: Arc<dyn ReadAt>) -> Result<i32> {
     // Signals that come while things are being set up wait for their turn.
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|e| Error::io("taking over signals", e))?;
+    let mut signals = Signals::new(stopping()).map_err(failed)?;
     let tls = args.tls_certificates.as_deref().map(|dir| Tls::from_folder(dir, args.tls_verify_peer)).transpose()?;
     let export = Export::new(args.export_name.as_str(), args.description.clone(), source)?;
     let mut service = Service::new(export)

@@ -20,6 +20,7 @@ use crate::hashes;
 use crate::key::{self, Material, Saying};
 use crate::open::Opened;
 use crate::progress::ProgressView;
+use crate::signals;
 use crate::source::{is_dash, shown};
 
 /// Exit codes beside those of errors.
@@ -120,7 +121,7 @@ fn one(args: &VerifyArgs, path: &Path, shared: &mut Option<Material>) -> Result<
     let existing = if args.force { Existing::Replace } else { Existing::Keep };
     options.tree = args.tree.as_ref().map(|tree| TreeFile::create(tree, existing)).transpose()?;
     let progress = Progress::default();
-    catch_signals(&progress)?;
+    signals::stop_by(&progress.cancel_flag())?;
     let view = ProgressView::new(args.progress, args.quiet, None, 0);
     let report = view.beside(&progress, || verify::verify(&subject, options, &progress));
     view.finish(progress.bytes());
@@ -205,19 +206,6 @@ fn unlock(
         Material::Ask { .. } | Material::VolumeKey(_) => Vec::new(),
     };
     Ok((unlocked, forms))
-}
-
-/// The first signal stops the pass in good order; a second one ends the program at once.
-fn catch_signals(progress: &Progress) -> Result<()> {
-    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-    let flag = progress.cancel_flag();
-    for signal in [SIGINT, SIGTERM, SIGHUP] {
-        let caught = signal_hook::flag::register_conditional_default(signal, Arc::clone(&flag));
-        caught
-            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&flag)))
-            .map_err(|e| Error::io("catching signals", e))?;
-    }
-    Ok(())
 }
 
 fn print(args: &VerifyArgs, report: &Report) -> Result<()> {

@@ -9,7 +9,6 @@ use unluks::{Error, Result, SecretBytes};
 /// Asks for the image's passphrase on the terminal, without echo. A signal at the prompt puts the terminal back before it ends the program.
 pub fn ask(image: &str) -> Result<SecretBytes> {
     use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
-    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     let no_terminal = |e| {
         Error::io("asking for the passphrase", e)
             .with_hint("give a key with --barbican-key, --key-file, --passphrase-file or --key")
@@ -20,7 +19,7 @@ pub fn ask(image: &str) -> Result<SecretBytes> {
     let mut silent = before.clone();
     silent.local_modes.remove(LocalModes::ECHO);
     silent.local_modes.insert(LocalModes::ECHONL);
-    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(no_terminal)?;
+    let mut signals = signal_hook::iterator::Signals::new(crate::signals::stopping()).map_err(no_terminal)?;
     let handle = signals.handle();
     let at_signal = before.clone();
     let watch = move || {

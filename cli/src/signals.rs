@@ -1,0 +1,32 @@
+//! What the signals do that stop a program: one place for all commands.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
+use unluks::{Error, Result};
+
+/// The signals that stop a command in good order.
+pub fn stopping() -> impl Iterator<Item = i32> {
+    [SIGINT, SIGTERM, SIGHUP].into_iter()
+}
+
+/// The first of them sets `flag`; a second one ends the program at once.
+pub fn stop_by(flag: &Arc<AtomicBool>) -> Result<()> {
+    for signal in stopping() {
+        signal_hook::flag::register_conditional_default(signal, Arc::clone(flag)).map_err(failed)?;
+        signal_hook::flag::register(signal, Arc::clone(flag)).map_err(failed)?;
+    }
+    outlive_file_size_limit()
+}
+
+/// A write beyond the limit on a file's size ends the program by a signal, unless somebody catches it: then the write
+/// fails, which is an error like that of a full disk.
+pub fn outlive_file_size_limit() -> Result<()> {
+    signal_hook::flag::register(SIGXFSZ, Arc::default()).map(drop).map_err(failed)
+}
+
+/// The error where they cannot be caught.
+pub fn failed(e: std::io::Error) -> Error {
+    Error::io("catching signals", e)
+}
