@@ -6,9 +6,18 @@ use std::sync::atomic::AtomicBool;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use unluks::{Error, Result};
 
-/// The signals that stop a command in good order.
+/// The signals that stop a command in good order. Under nohup the end of the terminal is none: a handler would undo that.
 pub fn stopping() -> impl Iterator<Item = i32> {
-    [SIGINT, SIGTERM, SIGHUP].into_iter()
+    let is_outlived = is_ignored(SIGHUP);
+    [SIGINT, SIGTERM, SIGHUP].into_iter().filter(move |signal| *signal != SIGHUP || !is_outlived)
+}
+
+/// Whether a signal is ignored (proc(5), `SigIgn`); where the system does not tell, it is not.
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.zip(u32::try_from(signal - 1).ok()).is_some_and(|(mask, bit)| mask >> bit & 1 == 1)
 }
 
 /// The first of them sets `flag`; a second one ends the program at once.

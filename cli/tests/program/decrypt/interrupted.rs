@@ -102,6 +102,22 @@ fn an_interrupt_at_the_start_leaves_nothing() {
 }
 
 #[test]
+fn the_end_of_the_terminal_stops_nothing_under_nohup() {
+    let big = Big::new(512 << 20);
+    for (ignored, code) in [(true, 0), (false, 130)] {
+        let out = big.path(if ignored { "kept" } else { "stopped" });
+        let trap = if ignored { "trap '' HUP; " } else { "" };
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("{trap}exec \"$0\" \"$@\""), UNLUKS]).args(big.args(&out));
+        command.args(["--threads", "1", "--quiet"]).stdin(Stdio::null()).stderr(Stdio::piped());
+        let part = big.path(&format!(".{}.unluks-part", if ignored { "kept" } else { "stopped" }));
+        let output = Slowed(command.spawn().unwrap()).until(|| part.exists()).end(Signal::HUP);
+        assert_eq!(output.status.code(), Some(code), "{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(out.exists(), ignored);
+    }
+}
+
+#[test]
 fn what_was_interrupted_or_killed_goes_on() {
     let big = Big::new(512 << 20);
     let whole = big.path("whole");
