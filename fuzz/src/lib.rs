@@ -454,7 +454,8 @@ fn unlock_with(image: &Image, passphrase: &[u8], options: &UnlockOptions) -> boo
         let key = keys.values().next().unwrap();
         match image.unlock_with_volume_key(VolumeKey::copy_of(key.expose()).unwrap(), options) {
             Ok(same) => assert!(same.keys().keys().eq(keys.keys())),
-            Err(e) => assert_eq!(e.kind(), ErrorKind::LimitExceeded, "{e}"),
+            // A header whose cipher is found by trying tells it with a passphrase only.
+            Err(e) => assert!(e.kind() == ErrorKind::LimitExceeded || e.rule() == "cipher-name", "{e}"),
         }
     }
     for allow_truncated in [false, true] {
