@@ -13,6 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::{HostMap, Qcow2Luks, Snapshot};
 use crate::io::ReadAt;
 use crate::key::Key;
+use crate::luks::data::{Data, DataFile, assess};
 use crate::luks::layer::Layer;
 use crate::luks::metadata::Metadata;
 use crate::luks::recover;
@@ -189,6 +190,30 @@ impl Image {
         }
         let unlocked = unlock::with_volume_key(&self.metadata, key, options)?;
         Ok(UnlockedImage { image: self.clone(), unlocked })
+    }
+
+    /// Refuses data that is cut off or not there, unless that is allowed, as far as the header tells it without a key.
+    ///
+    /// # Errors
+    /// As [`Volume::check_file`].
+    pub fn check_data(&self, options: VolumeOptions) -> Result<()> {
+        if self.clusters.is_some() || self.is_plain() {
+            return Ok(());
+        }
+        Volume::check_file(&self.metadata, self.data_file(), options)
+    }
+
+    /// How much of the data is there, as far as the header tells it.
+    pub fn assess(&self) -> Data {
+        match &self.clusters {
+            Some(clusters) => Data::in_clusters(clusters.virtual_size(), clusters.missing()),
+            None => assess(&self.metadata, self.data_file()),
+        }
+    }
+
+    /// What is known of the file that holds the data.
+    fn data_file(&self) -> DataFile {
+        DataFile { len: self.data.known_len(), detached: !self.has_own_header() }
     }
 
     /// Refuses a header that cannot be that of encrypted clusters, before anything is derived.

@@ -7,20 +7,20 @@ mod bad_sectors;
 mod clusters;
 mod crypt;
 mod integrity;
+mod length;
 mod reencrypt;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
 use zeroize::Zeroize;
 
-use crate::error::{Error, ErrorKind, Hint, Result, escape};
+use crate::error::{Error, ErrorKind, Result, escape};
 use crate::format::HostMap;
 use crate::io::{Extent, Pipe, ReadAt, check_range};
-use crate::luks::data::{DataFile, State, assess};
-use crate::luks::metadata::{CryptSegment, Metadata, SegmentKind, Version};
+use crate::luks::data::DataFile;
+use crate::luks::metadata::{CryptSegment, Metadata, SegmentKind};
 use crate::luks::reencrypt::Reencryption;
 use crate::luks::unlock::Unlocked;
 use crate::num::{at_most, to_u64, to_usize};
@@ -30,6 +30,8 @@ use clusters::Clusters;
 use crypt::{Crypt, Linear};
 use integrity::Integrity;
 pub use integrity::findings as integrity_findings;
+use length::Found;
+pub use length::Missing;
 
 /// The largest encryption sector.
 const SECTOR_MAX: usize = 4096;
@@ -61,22 +63,6 @@ pub struct Volume {
     bad_sectors: Arc<BadSectors>,
     notes: Vec<String>,
     overwritten: Vec<BadRun>,
-}
-
-/// Bytes that a data file lacks at its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Missing {
-    /// How many.
-    pub bytes: u64,
-    /// There may be more: the header does not say how long the data is.
-    pub at_least: bool,
-}
-
-impl fmt::Display for Missing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{} bytes", if self.at_least { "at least " } else { "" }, self.bytes)
-    }
 }
 
 /// A run of plaintext that comes from one segment.
@@ -216,7 +202,7 @@ impl Volume {
             };
             volume.push(Stored { id, at, size }, layer)?;
         }
-        volume.check_data(metadata, file, options)?;
+        length::check(metadata, file, Found { plaintext: Some(volume.len), missing: volume.missing }, options)?;
         Ok(volume)
     }
 
@@ -285,6 +271,15 @@ impl Volume {
         clusters::segment(metadata).map(|_| ())
     }
 
+    /// Refuses a data file that is cut off or holds no data, unless that is allowed, as far as the header tells it without
+    /// a key. [`Volume::new`] refuses it, too; this is known before any key is derived.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`].
+    pub fn check_file(metadata: &Metadata, file: DataFile, options: VolumeOptions) -> Result<()> {
+        length::check(metadata, file, Found::without_key(metadata, file), options)
+    }
+
     /// A volume without plaintext.
     fn empty(data: Arc<dyn ReadAt>) -> Self {
         let (parts, notes, bad_sectors) = (Vec::new(), Vec::new(), Arc::default());
@@ -293,8 +288,8 @@ impl Volume {
 
     /// Takes note that the data file lacks `bytes` bytes, or more. Gives 0, for what is there of a segment that is not.
     fn note_missing(&mut self, bytes: u64, at_least: bool) -> Option<u64> {
-        let before = self.missing.unwrap_or(Missing { bytes: 0, at_least: false });
-        self.missing = Some(Missing { bytes: before.bytes.max(bytes), at_least: before.at_least || at_least });
+        let before = self.missing.unwrap_or(Missing::new(0, false));
+        self.missing = Some(Missing::new(before.bytes.max(bytes), before.at_least || at_least));
         Some(0)
     }
 
@@ -342,45 +337,6 @@ impl Volume {
             self.len = end;
         }
         Ok(())
-    }
-
-    /// Refuses a data file that is cut off, or that holds no data at all, unless that is allowed.
-    fn check_data(&self, metadata: &Metadata, file: DataFile, options: VolumeOptions) -> Result<()> {
-        let data = assess(metadata, file);
-        if metadata.version == Version::V1 && data.offset == 0 && !file.detached && data.state != State::DetachedHeader
-        {
-            let message = "found 0, which is a detached header's, in a header that is none: it is damaged, or forged";
-            return Err(Error::corrupt("payload-offset", message).at(104).with_hint(Hint::DetachedHeader));
-        }
-        if data.state == State::DetachedHeader {
-            let message = "this is a detached header: it has no data behind it, which is in another file";
-            return Err(
-                Error::corrupt("data", message).with_hint("open that file, with this one as its detached header")
-            );
-        }
-        if options.allow_truncated {
-            return Ok(());
-        }
-        let end = self.data.len();
-        if self.len == 0 {
-            let what = match data.state {
-                State::HeaderBackup => "it is a header backup, a header and nothing else",
-                _ if end == data.offset && end > 0 => "it was cut off at the start of its data",
-                _ => "there is nothing to decrypt",
-            };
-            let more = self.missing.map_or(String::new(), |missing| format!(", {missing} are missing"));
-            let message =
-                format!("the data would start at byte {}, but its file ends at byte {end}{more}: {what}", data.offset);
-            return Err(Error::corrupt("truncated", message).at(end).with_hint(Hint::HeaderBackup));
-        }
-        match self.missing {
-            None => Ok(()),
-            Some(missing) => {
-                Err(Error::corrupt("truncated", format!("the data ends at byte {end}, {missing} too early"))
-                    .at(end)
-                    .with_hint(Hint::AllowTruncated))
-            }
-        }
     }
 
     /// The bytes that a cut-off data file lacks; `None` where it is whole, as far as anybody can know.

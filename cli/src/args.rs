@@ -439,7 +439,8 @@ pub struct OutArgs {
     /// Do not wait until the output is on the disk: faster, but after a power cut it may look whole and not be
     #[arg(long, conflicts_with = "resume")]
     pub no_sync: bool,
-    /// Hash plaintext and image on the way: md5, sha1, sha256, sha512, blake3; plaintext:NAME or image:NAME for one
+    /// Hash plaintext and image on the way: md5, sha1, sha256, sha512, sha3-256, blake2b, blake3 or another; plaintext:NAME
+    /// or image:NAME for one
     #[arg(long, value_name = "[OF:]NAME")]
     pub hash: Vec<String>,
     /// Write the hashes to this file, in the format of sha256sum

@@ -2,7 +2,7 @@
 
 use unluks::backup::{BackupDir, DESCRIPTION};
 use unluks::decrypt::hash::{Algorithm, Hashed, Of, Wanted};
-use unluks::error::Condition;
+use unluks::error::{Condition, escape};
 use unluks::files::Role;
 use unluks::verify::{Expected, MustBe};
 use unluks::{Error, Key, Result};
@@ -72,10 +72,21 @@ impl InBackup {
         self.0.read_key()
     }
 
-    /// The hash of the image to make on the way: the strongest that was recorded, and that is known here.
-    pub fn wanted(&self) -> Option<Wanted> {
-        let known = self.0.recorded_hashes().into_iter().find_map(|recorded| recorded.algorithm.parse().ok());
-        known.map(|algorithm: Algorithm| Wanted { of: Of::Image, algorithm })
+    /// The hash of the image to make on the way: the strongest that was recorded, and that is known here. `None` where none
+    /// was recorded.
+    pub fn wanted(&self) -> Result<Option<Wanted>> {
+        let recorded = self.0.recorded_hashes();
+        let known = recorded.iter().find_map(|recorded| recorded.algorithm.parse().ok());
+        match (known, recorded.first()) {
+            (Some(algorithm), _) => Ok(Some(Wanted { of: Of::Image, algorithm })),
+            (None, None) => Ok(None),
+            (None, Some(recorded)) => {
+                let message =
+                    format!("the hash that was recorded of the image is {}, which is not known here", escape(recorded.algorithm));
+                Err(Error::unsupported("image.os_hash_algo", message)
+                    .with_hint("--no-compare takes the image without comparing it"))
+            }
+        }
     }
 
     /// The strongest hash that was recorded of the image, and that of its plaintext where it was decrypted on the way.
@@ -106,14 +117,15 @@ impl InBackup {
     pub fn compare(&self, hashes: &[Hashed]) -> Result<String> {
         let mut same = Vec::new();
         for recorded in self.0.recorded_hashes() {
-            let made = hashes.iter().find(|h| h.of == Of::Image && h.algorithm.name() == recorded.algorithm);
+            let is_same = |h: &&Hashed| recorded.algorithm.parse().is_ok_and(|algorithm: Algorithm| algorithm == h.algorithm);
+            let made = hashes.iter().filter(|h| h.of == Of::Image).find(is_same);
             if let Some(made) = made {
                 recorded.compare(&made.hex)?;
                 same.push(format!("{} {}", recorded.algorithm, recorded.hex));
             }
         }
         Ok(if same.is_empty() {
-            "warning: the image was not compared: no hash that is known here was recorded of it".into()
+            "warning: the image was not compared: no hash was recorded of it".into()
         } else {
             format!("the image is as it was fetched: {}", same.join(", "))
         })

@@ -44,13 +44,14 @@ pub fn run(args: &mut DecryptArgs) -> Result<ExitCode> {
         ));
     }
     // All that can be known is looked at before any key is derived, which may take minutes.
+    opened.check_data(|len| args.part.is_within(len))?;
     let len = Part::expected(args, source, image)?;
     let output = output::check(destination(&args.output), &source.inputs, len, args.out.options())?;
     for note in output.notes.iter().filter(|_| !args.out.quiet) {
         let _ = writeln!(anstream::stderr(), "note: {note}");
     }
     let compared = opened.to_compare(args.out.no_compare, args.out.quiet);
-    let to_compare = compared.and_then(InBackup::wanted).filter(|wanted| !asked.contains(wanted));
+    let to_compare = compared.map(InBackup::wanted).transpose()?.flatten().filter(|wanted| !asked.contains(wanted));
     let wanted: Vec<_> = asked.iter().copied().chain(to_compare).collect();
     let unlocked = opened.unlock(&args.key, &args.limits, args.out.quiet)?;
     let options = VolumeOptions { bad_sectors: BadSectors::policy(args.part.bad_sectors), ..VolumeOptions::default() };

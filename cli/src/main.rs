@@ -72,6 +72,7 @@ fn serve_image(args: &mut args::ServeCommand) -> unluks::Result<ExitCode> {
         let message = "the image was not compared with the hash that was recorded of it; unluks decrypt compares it";
         let _ = writeln!(anstream::stderr(), "warning: {message}");
     }
+    opened.check_data(|_| false)?;
     let unlocked = opened.unlock(&args.key, &args.limits, args.quiet)?;
     let options = unluks::volume::VolumeOptions {
         bad_sectors: args::ServedBadSectors::policy(args.bad_sectors),

@@ -127,6 +127,22 @@ impl Opened {
         None
     }
 
+    fn refuse_doubts(&self) -> Result<()> {
+        self.doubts().into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// Refuses an image that is cut off or holds no data, unless that is allowed, or `part_is_there` says of the plaintext
+    /// that it is enough: as far as that is known before a key is derived, which may take minutes.
+    pub fn check_data(&self, part_is_there: impl Fn(u64) -> bool) -> Result<()> {
+        self.refuse_doubts()?;
+        let options = VolumeOptions { allow_truncated: self.allow_truncated, ..VolumeOptions::default() };
+        let checked = self.image.check_data(options).or_else(|e| {
+            let there = self.image.assess().readable.filter(|there| part_is_there(*there));
+            there.map(|_| ()).ok_or(e)
+        });
+        checked.map_err(|e| self.source.named(e))
+    }
+
     /// Refuses what there is doubt of; then reads the key, derives from it, and says on the standard error how it opened.
     pub fn unlock(&self, key: &KeyArgs, limits: &LimitArgs, quiet: bool) -> Result<UnlockedImage> {
         let options = key::options(self.allow_foreign_segments, key, limits);
@@ -140,9 +156,7 @@ impl Opened {
         options: &UnlockOptions,
         quiet: bool,
     ) -> Result<UnlockedImage> {
-        if let Some(doubt) = self.doubts().into_iter().next() {
-            return Err(doubt);
-        }
+        self.refuse_doubts()?;
         if let Some(key) = &self.unproven {
             let key = VolumeKey::copy_of(key.expose())?;
             return self.image.unlock_unproven(key, options).map_err(|e| self.source.named(e));

@@ -21,25 +21,41 @@ use crate::num::{at_most, to_u64};
 /// Chunks that may wait for a lane: enough that it never runs dry, and few enough that they stay in the cache.
 const WAITING: usize = 2;
 
-/// A hash that examiners and checksum files use.
+/// A hash that examiners, checksum files and image services use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs)]
 #[non_exhaustive]
 pub enum Algorithm {
     Md5,
     Sha1,
+    Sha224,
     Sha256,
+    Sha384,
     Sha512,
+    Sha3_224,
+    Sha3_256,
+    Sha3_384,
+    Sha3_512,
+    Blake2b,
+    Blake2s,
     Blake3,
 }
 
 impl Algorithm {
     /// All of them, by name.
-    pub const ALL: [(&'static str, Self); 5] = [
+    pub const ALL: [(&'static str, Self); 13] = [
         ("md5", Self::Md5),
         ("sha1", Self::Sha1),
+        ("sha224", Self::Sha224),
         ("sha256", Self::Sha256),
+        ("sha384", Self::Sha384),
         ("sha512", Self::Sha512),
+        ("sha3-224", Self::Sha3_224),
+        ("sha3-256", Self::Sha3_256),
+        ("sha3-384", Self::Sha3_384),
+        ("sha3-512", Self::Sha3_512),
+        ("blake2b", Self::Blake2b),
+        ("blake2s", Self::Blake2s),
         ("blake3", Self::Blake3),
     ];
 
@@ -50,10 +66,18 @@ impl Algorithm {
 
     fn hasher(self) -> Hasher {
         match self {
-            Self::Md5 => Hasher::Other(Box::new(md5::Md5::default())),
-            Self::Sha1 => Hasher::Other(Box::new(sha1::Sha1::default())),
-            Self::Sha256 => Hasher::Other(Box::new(sha2::Sha256::default())),
-            Self::Sha512 => Hasher::Other(Box::new(sha2::Sha512::default())),
+            Self::Md5 => Hasher::of::<md5::Md5>(),
+            Self::Sha1 => Hasher::of::<sha1::Sha1>(),
+            Self::Sha224 => Hasher::of::<sha2::Sha224>(),
+            Self::Sha256 => Hasher::of::<sha2::Sha256>(),
+            Self::Sha384 => Hasher::of::<sha2::Sha384>(),
+            Self::Sha512 => Hasher::of::<sha2::Sha512>(),
+            Self::Sha3_224 => Hasher::of::<sha3::Sha3_224>(),
+            Self::Sha3_256 => Hasher::of::<sha3::Sha3_256>(),
+            Self::Sha3_384 => Hasher::of::<sha3::Sha3_384>(),
+            Self::Sha3_512 => Hasher::of::<sha3::Sha3_512>(),
+            Self::Blake2b => Hasher::of::<blake2::Blake2b512>(),
+            Self::Blake2s => Hasher::of::<blake2::Blake2s256>(),
             Self::Blake3 => Hasher::Blake3(Box::default()),
         }
     }
@@ -64,7 +88,8 @@ impl FromStr for Algorithm {
 
     fn from_str(name: &str) -> Result<Self> {
         let known = || Self::ALL.map(|(n, _)| n).join(", ");
-        let found = Self::ALL.iter().find(|(n, _)| *n == name).map(|(_, a)| *a);
+        // Python, and so an image service, writes sha3_256.
+        let found = Self::ALL.iter().find(|(n, _)| *n == name || n.replace('-', "_") == name).map(|(_, a)| *a);
         found.ok_or_else(|| Error::invalid(format!("no hash is named \"{}\"; there are {}", escape(name), known())))
     }
 }
@@ -75,6 +100,10 @@ enum Hasher {
 }
 
 impl Hasher {
+    fn of<D: DynDigest + Default + Send + 'static>() -> Self {
+        Self::Other(Box::new(D::default()))
+    }
+
     fn update(&mut self, data: &[u8]) {
         match self {
             Self::Other(d) => d.update(data),

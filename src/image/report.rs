@@ -5,7 +5,6 @@ use std::path::Path;
 use super::Image;
 use crate::format;
 use crate::luks::area;
-use crate::luks::data::DataFile;
 use crate::luks::report::{Container, DataIn, FileInfo, Files, Report, Snapshot};
 use crate::volume::integrity_findings;
 
@@ -30,10 +29,10 @@ impl Image {
     /// # Ok(()) }
     /// ```
     pub fn report(&self, path: &Path, header: Option<&Path>) -> Report<'_> {
-        let (file, detached) = (self.file.as_ref().unwrap_or(&self.data), !self.has_own_header());
+        let file = self.file();
         let data_in = match &self.clusters {
             Some(clusters) => DataIn::Clusters { size: clusters.virtual_size(), missing: clusters.missing() },
-            None => DataIn::File(DataFile { len: self.data.known_len(), detached }),
+            None => DataIn::File(self.data_file()),
         };
         let container = self.file.as_ref().map(|_| Container {
             notes: self.notes.to_vec(),

@@ -103,6 +103,20 @@ fn a_header_without_data_is_an_error() {
         let run = decrypt(&golden, &[&["-o", "-"], more].concat());
         assert_refused(&run, 4, &["truncated", &format!("ends at byte {start}"), "--header"]);
     }
+    // No key is wanted to know it, and so none is derived.
+    let (image, other) = (text(&golden.image), golden.path("other"));
+    fs::write(&other, "another key").unwrap();
+    let other = text(&other);
+    for subcommand in [&["decrypt", "-o", "-"][..], &["serve", "--run", "true"]] {
+        let run = unluks(&[subcommand, &[&image, "--key-file", &other]].concat());
+        assert_refused(&run, 4, &["truncated", &format!("ends at byte {start}"), "--header"]);
+        fs::write(&golden.image, &whole[..start + 4096 + 100]).unwrap();
+        let run = unluks(&[subcommand, &[&image, "--key-file", &other]].concat());
+        assert_refused(&run, 4, &["truncated", "too early", "--allow-truncated"]);
+        let run = unluks(&["decrypt", "-o", "-", &image, "--key-file", &other, "--length", "4096"]);
+        assert_refused(&run, 3, &[]);
+        fs::write(&golden.image, &whole[..start]).unwrap();
+    }
     let run = decrypt(&golden, &["-o", "-", "--allow-truncated"]);
     assert_ok(&run);
     assert!(run.stdout.is_empty());
