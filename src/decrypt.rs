@@ -17,6 +17,7 @@ mod target;
 
 use std::io::Write;
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -294,8 +295,22 @@ impl<'a> Pipeline<'a> {
         self.job.volume.will_need(offset.saturating_add(READ_AHEAD), size);
         let len = self.job.volume.len().saturating_sub(offset).min(size);
         chunk.resize(to_usize(len)?);
-        self.job.volume.fetch(&mut chunk, offset)?;
+        // What nobody asked for need not be readable, unless the image is hashed.
+        let wanted = if self.hashers.want_ciphertext() { 0..chunk.len() } else { self.wanted(offset, chunk.len()).1 };
+        if let Some(part) = chunk.get_mut(wanted.clone()) {
+            self.job.volume.fetch(part, offset + to_u64(wanted.start))?;
+        }
         Ok(Some(Claimed { index, offset, chunk }))
+    }
+
+    /// Which bytes of a chunk are of the part that is wanted, and which sectors those lie in.
+    fn wanted(&self, offset: u64, len: usize) -> (Range<usize>, Range<usize>) {
+        let end = *lock(&self.end);
+        let range = at_most(self.begin.saturating_sub(offset), len)..at_most(end.saturating_sub(offset), len);
+        let sector = from_u32(self.job.volume.sector_size());
+        let first = range.start / sector * sector;
+        let last = range.end.checked_next_multiple_of(sector).unwrap_or(range.end).min(len);
+        (range, first..last)
     }
 
     /// Reads a chunk as far as the pipe goes, and takes note where it ends.
@@ -363,16 +378,11 @@ impl<'a> Pipeline<'a> {
         } else {
             None
         };
-        let end = *lock(&self.end);
         let from = self.begin.saturating_sub(offset);
-        let to = end.saturating_sub(offset).min(to_u64(chunk.len()));
-        let range = at_most(from, chunk.len())..at_most(to, chunk.len());
         // A bad sector that nobody asked for is no error: only the sectors that are wanted are decrypted.
-        let sector = from_u32(self.job.volume.sector_size());
-        let first = range.start / sector * sector;
-        let last = range.end.checked_next_multiple_of(sector).unwrap_or(range.end).min(chunk.len());
-        if let Some(wanted) = chunk.get_mut(first..last) {
-            self.job.volume.decipher(wanted, offset + to_u64(first))?;
+        let (range, sectors) = self.wanted(offset, chunk.len());
+        if let Some(wanted) = chunk.get_mut(sectors.clone()) {
+            self.job.volume.decipher(wanted, offset + to_u64(sectors.start))?;
         }
         if self.options.drop_behind {
             self.job.volume.wont_need(offset, to_u64(chunk.len()));

@@ -59,6 +59,8 @@ pub enum Hint {
     All(Vec<Hint>),
     /// The file is a header backup, which goes with its image.
     HeaderBackup,
+    /// Take what is left of the header, without what breaks the rules.
+    Recover,
     /// Take segments that cryptsetup would not activate.
     ForeignSegments,
     /// Take the whole sectors that are there of a source that is cut off.
@@ -150,6 +152,7 @@ impl fmt::Display for Hint {
                 return Ok(());
             }
             Self::HeaderBackup => "get a whole copy; a header backup goes with its image as a detached header",
+            Self::Recover => "Rules::Recover takes what is left of it",
             Self::ForeignSegments => "if you trust the header, allow_foreign_segments takes it",
             Self::AllowTruncated => "get a whole copy, or take the whole sectors that are there (allow_truncated)",
             Self::RaiseKdfMemory => "Limits::kdf_memory allows more",

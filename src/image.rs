@@ -16,7 +16,7 @@ use crate::key::Key;
 use crate::luks::data::{Data, DataFile, assess};
 use crate::luks::layer::Layer;
 use crate::luks::metadata::Metadata;
-use crate::luks::recover;
+use crate::luks::recover::{self, Rules};
 use crate::luks::unlock::{self, Opened, UnlockOptions, Unlocked};
 use crate::secret::VolumeKey;
 use crate::volume::{Volume, VolumeOptions};
@@ -75,7 +75,11 @@ impl Image {
     /// # Errors
     /// As [`recover::open`]: a header that is damaged is mended in memory, where nothing else can be meant.
     pub fn open_detached(header: Arc<dyn ReadAt>, data: Arc<dyn ReadAt>) -> Result<Self> {
-        let metadata = recover::open(&*header)?;
+        Self::open_by(header, data, Rules::Strict)
+    }
+
+    fn open_by(header: Arc<dyn ReadAt>, data: Arc<dyn ReadAt>, rules: Rules) -> Result<Self> {
+        let metadata = recover::open_by(&*header, rules)?;
         Ok(Self::new(header, data, metadata))
     }
 

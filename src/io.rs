@@ -4,6 +4,7 @@ mod cursor;
 #[cfg(feature = "unlock")]
 mod peek;
 mod pipe;
+mod rescue;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -15,6 +16,7 @@ pub use cursor::ReadAtCursor;
 #[cfg(feature = "unlock")]
 pub(crate) use peek::Peek;
 pub use pipe::{Pipe, Tap};
+pub use rescue::{RescueMap, Rescued};
 
 /// A run of bytes that reads alike, as [`ReadAt::extent_at`] reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

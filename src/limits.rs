@@ -135,6 +135,8 @@ pub const VERIFY_RANGES_MAX: usize = 4096;
 pub const INTEGRITY_JOURNAL_MAX: u64 = 512 << 20;
 /// The most runs of bad sectors that are listed; those beyond are only counted.
 pub const BAD_SECTOR_RUNS_MAX: usize = 65_536;
+/// The largest mapfile of ddrescue, in bytes: a line of 30 for each block.
+pub const RESCUE_MAP_MAX: u64 = 64 << 20;
 
 /// Scan: how many header copies are reported, and again how many that are not good, the first ones on the disk; the rest
 /// is counted. A file can be full of them.

@@ -9,6 +9,7 @@ mod crypt;
 mod integrity;
 mod length;
 mod reencrypt;
+mod unreadable;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -25,7 +26,7 @@ use crate::luks::reencrypt::Reencryption;
 use crate::luks::unlock::Unlocked;
 use crate::num::{at_most, to_u64, to_usize};
 use crate::secret::VolumeKey;
-pub use bad_sectors::{BadRun, BadSectorPolicy, BadSectors};
+pub use bad_sectors::{BadRun, BadSectorPolicy, BadSectors, Cause};
 use clusters::Clusters;
 use crypt::{Crypt, Linear};
 use integrity::Integrity;
@@ -45,7 +46,7 @@ const NOTED: u64 = 512;
 pub struct VolumeOptions {
     /// Take the whole sectors of a data file that is cut off, instead of refusing it.
     pub allow_truncated: bool,
-    /// What becomes of sectors whose integrity tag is wrong.
+    /// What becomes of sectors that cannot be read, or whose integrity tag is wrong.
     pub bad_sectors: BadSectorPolicy,
 }
 
@@ -217,7 +218,8 @@ impl Volume {
                 let (from, to) = (range.start.max(base), range.end.min(end));
                 if from < to {
                     let start = part.start.saturating_add(from.saturating_sub(base));
-                    overwritten.push(BadRun { start, len: to.saturating_sub(from), stored_at: from });
+                    let len = to.saturating_sub(from);
+                    overwritten.push(BadRun { cause: Cause::Overwritten, start, len, stored_at: from });
                 }
             }
         }
@@ -240,12 +242,12 @@ impl Volume {
             let mut at = from.saturating_sub(from.saturating_sub(run.start) % NOTED);
             while at < to {
                 let stored_at = run.stored_at.saturating_add(at.saturating_sub(run.start));
-                self.bad_sectors.note(BadRun { start: at, len: NOTED.min(run.end().saturating_sub(at)), stored_at });
+                let len = NOTED.min(run.end().saturating_sub(at));
+                self.bad_sectors.note(BadRun { start: at, len, stored_at, ..*run });
                 at = at.saturating_add(NOTED);
             }
-            let place = |at: u64| to_usize(at.saturating_sub(offset)).unwrap_or(usize::MAX);
-            if let Some(lost) = buf.get_mut(place(from)..place(to)).filter(|_| as_zeroes && from < to) {
-                lost.fill(0);
+            if as_zeroes {
+                blank(buf, offset, from..to);
             }
         }
     }
@@ -354,8 +356,7 @@ impl Volume {
         self.open_ended
     }
 
-    /// The sectors whose integrity tag was wrong when they were read, where that is no error
-    /// ([`VolumeOptions::bad_sectors`]).
+    /// The sectors that could not be read or trusted, where that is no error ([`VolumeOptions::bad_sectors`]).
     pub fn bad_sectors(&self) -> &BadSectors {
         &self.bad_sectors
     }
@@ -409,7 +410,7 @@ impl Volume {
     /// and beyond the end of the volume.
     pub fn fetch(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         self.each_run_of_sectors(buf, offset, |part, now, inside| match part.layer.in_place() {
-            Some(layer) => self.data.read_exact_at(now, layer.stored_at(inside)),
+            Some(layer) => self.read_stored(part, layer, now, inside),
             None => Ok(()),
         })
     }
@@ -421,9 +422,10 @@ impl Volume {
     pub fn decipher(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         self.each_run_of_sectors(buf, offset, |part, now, inside| match part.layer.in_place() {
             Some(layer) => layer.decipher(now, inside),
-            None => part.layer.read(&*self.data, now, inside),
+            None => self.read_sectors(part, now, inside),
         })?;
         self.note_overwritten(buf, offset);
+        self.blank_unreadable(buf, offset);
         Ok(())
     }
 
@@ -461,7 +463,7 @@ impl Volume {
             let n = match at_most(whole, RUN) {
                 0 => self.read_in_sector(part, buf, inside - skew, to_usize(skew)?, sector)?,
                 n => {
-                    part.layer.read(&*self.data, &mut buf[..n], inside)?;
+                    self.read_sectors(part, &mut buf[..n], inside)?;
                     n
                 }
             };
@@ -476,11 +478,19 @@ impl Volume {
     fn read_in_sector(&self, part: &Part, buf: &mut [u8], at: u64, skew: usize, sector: u64) -> Result<usize> {
         let mut whole = [0u8; SECTOR_MAX];
         let whole = &mut whole[..at_most(sector, SECTOR_MAX)];
-        part.layer.read(&*self.data, whole, at)?;
+        self.read_sectors(part, whole, at)?;
         let n = buf.len().min(whole.len() - skew);
         buf[..n].copy_from_slice(&whole[skew..skew + n]);
         whole.zeroize();
         Ok(n)
+    }
+}
+
+/// Makes the part of `buf`, which is the plaintext from `offset` on, zeroes that lies in `range`.
+fn blank(buf: &mut [u8], offset: u64, range: Range<u64>) {
+    let place = |at: u64| to_usize(at.saturating_sub(offset)).unwrap_or(usize::MAX);
+    if let Some(lost) = buf.get_mut(place(range.start)..place(range.end)) {
+        lost.fill(0);
     }
 }
 

@@ -30,6 +30,7 @@ pub struct Cli {
 // There is one value of it, made once.
 #[allow(clippy::large_enum_variant)]
 pub enum Command {
+    #[command(aliases = ["luksDump", "luksdump", "info", "dump", "isLuks"])]
     Inspect(InspectArgs),
     Decrypt(DecryptArgs),
     Scan(ScanArgs),
@@ -41,6 +42,34 @@ pub enum Command {
     Serve(ServeCommand),
     #[cfg(feature = "openstack")]
     Fetch(FetchCommand),
+    Completions(CompletionsArgs),
+    Man(ManArgs),
+    /// For those who know it from cryptsetup.
+    #[command(hide = true, aliases = ["luksOpen", "mount", "map"])]
+    Open(OpenArgs),
+}
+
+/// Prints a script for a shell that completes subcommands and flags
+#[derive(Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum, value_name = "SHELL")]
+    pub shell: clap_complete::Shell,
+}
+
+/// Writes the manual pages, one for each subcommand
+#[derive(Args)]
+pub struct ManArgs {
+    /// The folder that they go to
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+}
+
+/// What cryptsetup would map is decrypted or served.
+#[derive(Args)]
+pub struct OpenArgs {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub rest: Vec<std::ffi::OsString>,
 }
 
 /// Fetches an image and its key from OpenStack into a directory that the other commands take
@@ -238,7 +267,8 @@ pub struct RestorePlanArgs {
 pub struct ServeCommand {
     #[command(flatten)]
     pub source: SourceArgs,
-    /// Serve sectors whose integrity tag is wrong, and list them at the end; the exit code is 4 then
+    /// Serve sectors that cannot be read, or whose integrity tag is wrong, and list them at the end; the exit code is 4
+    /// then
     #[arg(long, value_enum, value_name = "HOW")]
     pub bad_sectors: Option<ServedBadSectors>,
     /// Say nothing but errors
@@ -292,9 +322,16 @@ pub struct SourceArgs {
     /// Take --offset also in a member of an array or a physical volume of LVM, whose bytes need not go on there
     #[arg(long, requires = "offset")]
     pub force_offset: bool,
+    /// ddrescue's mapfile of the image: what it could not read from the medium is an error here, too
+    #[arg(long, value_name = "FILE")]
+    pub image_map: Option<PathBuf>,
     /// Take what is there, in whole sectors, when the image or its partition is cut off
     #[arg(long)]
     pub allow_truncated: bool,
+    /// Take a LUKS2 header that cryptsetup does not open, without what is damaged in it: keyslots, tokens, configuration,
+    /// checksums
+    #[arg(long)]
+    pub recover: bool,
     /// Take data that cryptsetup would not: segments that are not encrypted, or several, without a reencryption
     #[arg(long)]
     pub allow_foreign_segments: bool,
@@ -364,7 +401,7 @@ pub struct PartArgs {
     /// Write this many bytes of plaintext
     #[arg(long, value_name = "BYTES", value_parser = size)]
     pub length: Option<u64>,
-    /// List sectors whose integrity tag is wrong and go on; the exit code is 4 all the same
+    /// List sectors that cannot be read, or whose integrity tag is wrong, and go on; the exit code is 4 all the same
     #[arg(long, value_enum, value_name = "HOW")]
     pub bad_sectors: Option<BadSectors>,
 }
@@ -377,14 +414,14 @@ impl PartArgs {
     }
 }
 
-/// What becomes of sectors whose integrity tag is wrong.
+/// What becomes of sectors that cannot be read, or whose integrity tag is wrong.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum BadSectors {
     /// They are zeroes in the output
     Zero,
     /// They are left out: a hole in a file, what was there before on a block device, zeroes in a pipe
     Skip,
-    /// They are decrypted all the same, and may be anything
+    /// They are decrypted all the same, and may be anything; of what cannot be read, the rest of its sector is right
     Report,
 }
 
@@ -399,7 +436,7 @@ impl BadSectors {
     }
 }
 
-/// What clients read of sectors whose integrity tag is wrong.
+/// What clients read of sectors that cannot be read, or whose integrity tag is wrong.
 #[cfg(feature = "nbd")]
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ServedBadSectors {
@@ -446,6 +483,9 @@ pub struct OutArgs {
     /// Write the hashes to this file, in the format of sha256sum
     #[arg(long, value_name = "FILE", requires = "hash")]
     pub hash_file: Option<PathBuf>,
+    /// Write a mapfile as ddrescue has it of the plaintext: which bytes of it are right, and which are bad sectors
+    #[arg(long, value_name = "FILE")]
+    pub map: Option<PathBuf>,
     /// Do not compare a backup's image with the hash that was recorded when it was fetched
     #[arg(long)]
     pub no_compare: bool,

@@ -81,8 +81,10 @@ impl InBackup {
             (Some(algorithm), _) => Ok(Some(Wanted { of: Of::Image, algorithm })),
             (None, None) => Ok(None),
             (None, Some(recorded)) => {
-                let message =
-                    format!("the hash that was recorded of the image is {}, which is not known here", escape(recorded.algorithm));
+                let message = format!(
+                    "the hash that was recorded of the image is {}, which is not known here",
+                    escape(recorded.algorithm)
+                );
                 Err(Error::unsupported("image.os_hash_algo", message)
                     .with_hint("--no-compare takes the image without comparing it"))
             }
@@ -117,7 +119,8 @@ impl InBackup {
     pub fn compare(&self, hashes: &[Hashed]) -> Result<String> {
         let mut same = Vec::new();
         for recorded in self.0.recorded_hashes() {
-            let is_same = |h: &&Hashed| recorded.algorithm.parse().is_ok_and(|algorithm: Algorithm| algorithm == h.algorithm);
+            let is_same =
+                |h: &&Hashed| recorded.algorithm.parse().is_ok_and(|algorithm: Algorithm| algorithm == h.algorithm);
             let made = hashes.iter().filter(|h| h.of == Of::Image).find(is_same);
             if let Some(made) = made {
                 recorded.compare(&made.hex)?;

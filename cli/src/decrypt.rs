@@ -10,10 +10,11 @@ use unluks::decrypt::hash::{Hashed, Wanted};
 use unluks::decrypt::output::{self, Checked, Destination, Hashes, Written};
 use unluks::decrypt::{Identity, Job, Options};
 use unluks::error::Condition;
+use unluks::io::RescueMap;
 use unluks::locate::Place;
 use unluks::luks::findings::{Severity, findings};
 use unluks::progress::Progress;
-use unluks::volume::{BadRun, BadSectorPolicy, VolumeOptions};
+use unluks::volume::{BadRun, BadSectorPolicy, Cause, VolumeOptions};
 use unluks::{Error, ErrorKind, Image, ReadAt, Result, Volume};
 
 use crate::args::{BadSectors, DecryptArgs};
@@ -23,6 +24,7 @@ use crate::hashes;
 use crate::key;
 use crate::open::Opened;
 use crate::progress::{ProgressView, StopFollowers};
+use crate::side_file;
 use crate::signals;
 use crate::source::{Source, is_dash};
 
@@ -34,7 +36,7 @@ pub fn run(args: &mut DecryptArgs) -> Result<ExitCode> {
     let asked = hashes::parse(&args.out.hash)?;
     key::note(&args.key, &mut opened.source.inputs)?;
     let Opened { source, image, .. } = &opened;
-    hashes::check_file(args, source)?;
+    side_file::check_all(args, source)?;
     if args.out.resume && source.pipe().is_some() {
         return Err(Error::invalid("--resume wants an image that can be read at any place, not a pipe"));
     }
@@ -74,10 +76,12 @@ pub fn run(args: &mut DecryptArgs) -> Result<ExitCode> {
     };
     signals::stop_by(&work.progress.cancel_flag())?;
     let hashes = work.write(output).map_err(|e| name_file(e, source))?;
+    let map_text = work.map();
     // One that was made to compare the image alone was not asked for.
     let asked_for = |h: &Hashed| asked.contains(&Wanted { of: h.of, algorithm: h.algorithm });
     let hashes: Vec<_> = hashes.into_iter().filter(asked_for).collect();
     hashes::report(&hashes, args, source)?;
+    side_file::write("--map", args.out.map.as_deref(), map_text.as_bytes(), args)?;
     report_bad_sectors(&volume, "the output is kept, with bad sectors").map_err(|e| source.named(e))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -113,25 +117,26 @@ pub fn report_bad_sectors(volume: &Volume, kept: &str) -> Result<()> {
         BadSectorPolicy::Skip => "left out",
     };
     let mut found = Vec::new();
-    let is_lost =
-        |run: &&BadRun| volume.overwritten().iter().any(|lost| run.start < lost.end() && lost.start < run.end());
-    let (lost, wrong): (Vec<&BadRun>, Vec<&BadRun>) = runs.iter().partition(is_lost);
-    let bytes = |runs: &[&BadRun]| runs.iter().map(|run| run.len).sum::<u64>();
-    if !wrong.is_empty() {
-        found.push(format!("the tags of {} bytes of plaintext in {} runs do not match", bytes(&wrong), wrong.len()));
+    let of = |cause: Cause| {
+        let runs: Vec<&BadRun> = runs.iter().filter(|run| run.cause == cause).collect();
+        (runs.iter().map(|run| run.len).sum::<u64>(), runs.len())
+    };
+    let (wrong, lost, unread) = (of(Cause::Tag), of(Cause::Overwritten), of(Cause::Unreadable));
+    if wrong.1 > 0 {
+        found.push(format!("the tags of {} bytes of plaintext in {} runs do not match", wrong.0, wrong.1));
     }
-    if !lost.is_empty() {
+    if lost.1 > 0 {
         let by = "by what was written over the header";
-        found.push(format!("{} bytes of plaintext in {} runs were overwritten {by}", bytes(&lost), lost.len()));
+        found.push(format!("{} bytes of plaintext in {} runs were overwritten {by}", lost.0, lost.1));
+    }
+    if unread.1 > 0 {
+        found.push(format!("{} bytes of plaintext in {} runs could not be read", unread.0, unread.1));
     }
     if bad.unlisted() > 0 {
         found.push(format!("{} sectors more are not listed", bad.unlisted()));
     }
-    let rule = match (wrong.is_empty(), lost.is_empty()) {
-        (false, _) => "integrity.tag",
-        (true, false) => "overwritten",
-        (true, true) => "integrity.journal",
-    };
+    let rules = [(wrong, "integrity.tag"), (unread, "unreadable"), (lost, "overwritten")];
+    let rule = rules.iter().find(|((_, runs), _)| *runs > 0).map_or("integrity.journal", |(_, rule)| *rule);
     if let Some(damage) = bad.journal_damage() {
         found.push(format!("the journal was passed over ({damage})"));
     }
@@ -237,6 +242,13 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
+    /// Which bytes of the plaintext are right, as ddrescue's mapfile.
+    fn map(&self) -> String {
+        let (start, len) = (self.part.start, self.part.len.unwrap_or_else(|| self.progress.bytes()));
+        let lost = self.volume.bad_sectors().runs().into_iter().map(|run| run.start..run.end());
+        RescueMap::of_lost(start, len, lost).text(start, len)
+    }
+
     /// Writes the output, and gives its hashes.
     fn write(&self, output: Checked) -> Result<Vec<Hashed>> {
         let args = &self.args.source;

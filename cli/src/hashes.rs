@@ -1,16 +1,15 @@
 //! `--hash`: which hashes are wanted, and how they are printed.
 
-use std::fs::File;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use unluks::decrypt::hash::{Hashed, Of, Wanted};
-use unluks::files::{Existing, Inputs, Role, folder, names, write_whole};
 use unluks::{Error, Result};
 
 use crate::args::DecryptArgs;
-use crate::source::{Source, is_dash, shown};
+use crate::side_file;
+use crate::source::{Source, is_dash};
 
 /// Reads `sha256`, `plaintext:sha256` and `image:sha256`; without a prefix it is both.
 pub fn parse(hashes: &[String]) -> Result<Vec<Wanted>> {
@@ -36,55 +35,6 @@ pub fn parse(hashes: &[String]) -> Result<Vec<Wanted>> {
     Ok(all)
 }
 
-/// Refuses a `--hash-file` that would do harm, before hours of work rather than after them.
-pub fn check_file(args: &DecryptArgs, source: &Source) -> Result<()> {
-    let Some(path) = &args.out.hash_file else { return Ok(()) };
-    let refuse = |why: &str| Err(Error::invalid(format!("--hash-file {}: {why}", shown(path))));
-    if is_dash(path) {
-        return refuse("name a file; the hashes are printed anyway");
-    }
-    let [_, unfinished, _] = names(path)?;
-    for name in [path, &unfinished] {
-        source.inputs.refuse(name)?;
-    }
-    if path.is_dir() {
-        return refuse("it is a folder");
-    }
-    let full = full_name(path)?;
-    if !is_dash(&args.output) {
-        // Whoever makes the one must not take a name of the other.
-        let own = [full, full_name(&unfinished)?];
-        for name in names(&args.output)? {
-            // An output whose folder is not there says so itself.
-            if full_name(&name).is_ok_and(|name| own.contains(&name)) || is_output(path, args) {
-                return refuse("it is the output itself, or a name that it takes meanwhile");
-            }
-        }
-    }
-    match path.symlink_metadata() {
-        Ok(_) if !args.out.force => {
-            Err(Error::invalid(format!("{} is there already", shown(path))).with_hint("use --force to replace it"))
-        }
-        Ok(_) if path.metadata().is_ok_and(|meta| !meta.is_file()) => refuse("it is no regular file"),
-        _ => Ok(()),
-    }
-}
-
-/// A file's name with its folder's true name.
-fn full_name(path: &Path) -> Result<PathBuf> {
-    let failed = |e| Error::io(format!("opening the folder of {}", shown(path)), e);
-    let folder = folder(path).canonicalize().map_err(failed)?;
-    Ok(folder.join(path.file_name().unwrap_or_default()))
-}
-
-/// Whether the name leads to the output, where both are there.
-fn is_output(path: &Path, args: &DecryptArgs) -> bool {
-    let output = Some(&args.output).filter(|p| p.is_file()).and_then(|p| File::open(p).ok());
-    let mut outputs = Inputs::default();
-    let noted = output.map(|file| outputs.add(&file, shown(&args.output), Role::Image));
-    noted.is_some_and(|noted| noted.is_ok()) && outputs.refuse(path).is_err()
-}
-
 /// Prints the hashes, and writes them to `--hash-file`.
 pub fn report(hashes: &[Hashed], args: &DecryptArgs, source: &Source) -> Result<()> {
     if hashes.is_empty() {
@@ -92,20 +42,11 @@ pub fn report(hashes: &[Hashed], args: &DecryptArgs, source: &Source) -> Result<
     }
     let text = lines(hashes, &source.paths(), &args.output);
     // The file comes first: whoever wanted it gets it, also where nobody reads what is printed.
-    let written = args.out.hash_file.as_ref().map_or(Ok(()), |path| write_file(path, &text, args));
+    let written = side_file::write("--hash-file", args.out.hash_file.as_deref(), &text, args);
     // The plaintext has the standard output to itself.
     let printed =
         if is_dash(&args.output) { std::io::stderr().write_all(&text) } else { std::io::stdout().write_all(&text) };
     written.and(printed.map_err(|e| Error::io("printing the hashes", e)))
-}
-
-fn write_file(path: &Path, text: &[u8], args: &DecryptArgs) -> Result<()> {
-    // Somebody may have made a link of it meanwhile.
-    if is_output(path, args) {
-        return Err(Error::invalid(format!("--hash-file {}: it is the output itself", shown(path))));
-    }
-    let existing = if args.out.force { Existing::Replace } else { Existing::Keep };
-    write_whole(path, text, existing)
 }
 
 /// The format of `sha256sum`; with several algorithms that of `sha256sum --tag`, which says which is which.

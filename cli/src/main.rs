@@ -11,6 +11,7 @@ mod header;
 mod hint;
 mod inspect;
 mod key;
+mod manual;
 mod open;
 mod plain;
 mod progress;
@@ -19,6 +20,7 @@ mod restore_plan;
 mod scan;
 #[cfg(feature = "nbd")]
 mod serve;
+mod side_file;
 mod signals;
 mod source;
 mod test_key;
@@ -35,7 +37,7 @@ use args::{Cli, Command};
 
 fn main() -> ExitCode {
     keep_secrets_in();
-    let mut cli = Cli::parse();
+    let mut cli = Cli::parse_from(manual::with_subcommand(std::env::args_os().collect()));
     let result = match &mut cli.command {
         Command::Inspect(args) => inspect::run(args),
         Command::Decrypt(args) => decrypt::run(args),
@@ -48,6 +50,9 @@ fn main() -> ExitCode {
         Command::RestorePlan(args) => restore_plan::run(args),
         #[cfg(feature = "nbd")]
         Command::Serve(args) => serve_image(args),
+        Command::Completions(args) => manual::completions(args.shell),
+        Command::Man(args) => manual::pages(&args.dir),
+        Command::Open(_) => Err(manual::maps_nothing()),
     };
     match result {
         Ok(code) => code,

@@ -8,8 +8,11 @@ use std::sync::Arc;
 use unluks::error::{Condition, escape};
 use unluks::files::{Inputs, Role};
 use unluks::format::{self, Contents, Format, Named, Set};
-use unluks::io::Pipe;
+use unluks::io::{Pipe, RescueMap, Rescued};
+use unluks::limits::RESCUE_MAP_MAX;
 use unluks::locate::{FindOptions, Found, Place, find};
+use unluks::luks::recover::Rules;
+use unluks::num::to_usize;
 use unluks::{Error, FileSource, Image, ReadAt, Result};
 
 use crate::args::SourceArgs;
@@ -26,6 +29,9 @@ pub struct Source {
     pub segments: Vec<SegmentFile>,
     /// The path of the first: another one than was named where that is a later piece.
     pub first: PathBuf,
+    rules: Rules,
+    /// Some of the file could not be read when it was copied.
+    is_rescued: bool,
     /// All of the image where it was cut into pieces.
     whole: Option<Arc<dyn ReadAt>>,
     /// Where the LUKS container is in it.
@@ -118,9 +124,10 @@ impl Source {
                     || args.volume.is_some()
                     || args.snapshot.is_some()
                     || !args.with.is_empty()
+                    || args.image_map.is_some()
                     || args.offset.is_some() =>
             {
-                let message = "--format, --partition, --volume, --snapshot, --with and --offset want an image that can be read at any place, not a pipe";
+                let message = "--format, --partition, --volume, --snapshot, --with, --image-map and --offset want an image that can be read at any place, not a pipe";
                 return Err(Error::invalid(message).with_hint("save the image to a file first"));
             }
             Some(_) => {
@@ -130,7 +137,8 @@ impl Source {
             None => {
                 set = FilesOf::open(&args.image, file, args.format, args, &mut inputs)?;
                 let with = companions(args, &mut inputs)?;
-                let found = find(Arc::clone(&set.file), options(args, &set, with));
+                let disk = rescued(args, &set, &mut inputs)?;
+                let found = find(disk, options(args, &set, with));
                 let mut found = found.map_err(|e| e.within_file(&args.image))?;
                 found.notes.splice(0..0, std::mem::take(&mut set.notes));
                 found
@@ -140,7 +148,22 @@ impl Source {
         let whole = set.whole()?;
         let FilesOf { first, file, segments, .. } = set;
         let (name, has_offset) = (args.image.clone(), args.offset.is_some());
-        Ok(Self { name, header_name, has_offset, file, segments, first, whole, found, header, inputs })
+        let is_rescued = args.image_map.is_some();
+        let rules = if args.recover { Rules::Recover } else { Rules::Strict };
+        Ok(Self {
+            name,
+            header_name,
+            has_offset,
+            file,
+            segments,
+            first,
+            rules,
+            is_rescued,
+            whole,
+            found,
+            header,
+            inputs,
+        })
     }
 
     /// An image that comes through a pipe of that name, with its header in front.
@@ -149,7 +172,20 @@ impl Source {
         let file: Arc<dyn ReadAt> = Arc::new(pipe);
         let (found, header_name) = (whole(&file), name.clone());
         let (first, segments, inputs) = (name.clone(), Vec::new(), Inputs::default());
-        Self { name, header_name, has_offset: false, file, segments, first, whole: None, found, header: None, inputs }
+        Self {
+            name,
+            header_name,
+            has_offset: false,
+            file,
+            segments,
+            first,
+            rules: Rules::Strict,
+            is_rescued: false,
+            whole: None,
+            found,
+            header: None,
+            inputs,
+        }
     }
 
     /// The pipe that the image comes through, where it does.
@@ -206,12 +242,12 @@ impl Source {
 
     /// The file as a whole is what the volume reads: its bytes can be hashed as they are read.
     pub fn is_plain_file(&self) -> bool {
-        matches!(self.found.place, Place::File(_))
+        matches!(self.found.place, Place::File(_)) && !self.is_rescued
     }
 
     /// Reads and validates the header.
     pub fn image(&self) -> Result<Image> {
-        let image = Image::open_found(&self.found, self.header.clone()).map_err(|e| {
+        let image = Image::open_found_by(&self.found, self.header.clone(), self.rules).map_err(|e| {
             if e.is(Condition::NoHeader) && self.pipe().is_some() && self.header.is_none() {
                 e.with_hint(
                     "a pipe has to begin with the LUKS header: save a whole disk to a file first, and its partitions are looked at",
@@ -272,6 +308,26 @@ fn options(args: &SourceArgs, set: &FilesOf, with: Vec<Named>) -> FindOptions {
         detached: args.header.is_some() || args.headerless,
         allow_truncated: args.allow_truncated,
     }
+}
+
+/// The image's file, where what could not be read when it was copied is an error.
+fn rescued(args: &SourceArgs, set: &FilesOf, inputs: &mut Inputs) -> Result<Arc<dyn ReadAt>> {
+    let file = Arc::clone(&set.file);
+    let Some(path) = &args.image_map else { return Ok(file) };
+    if !set.segments.is_empty() {
+        let message = "--image-map is for an image of one file, and this one lies in several";
+        return Err(Error::invalid(message).within_file(&args.image));
+    }
+    let map = open_file(path, Role::Map, inputs)?;
+    let len = map.known_len().ok_or_else(|| Error::invalid("a mapfile cannot be a pipe").within_file(path))?;
+    if len > RESCUE_MAP_MAX {
+        let message = format!("found {len} bytes; {RESCUE_MAP_MAX} are allowed");
+        return Err(Error::limit("mapfile", message).within_file(path));
+    }
+    let mut text = vec![0; to_usize(len)?];
+    map.read_exact_at(&mut text, 0).map_err(|e| e.within_file(path))?;
+    let map = RescueMap::parse(&text).map_err(|e| e.within_file(path))?;
+    Ok(Arc::new(Rescued::new(file, map)))
 }
 
 /// The other disks of a set and the parents of images, each with the files of its own set.

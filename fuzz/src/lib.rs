@@ -63,6 +63,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("lvm", lvm::lvm),
     ("inside", inside::inside),
     ("nbd", server::nbd),
+    ("rescue_map", rescue_map),
     ("backup", backup),
 ];
 
@@ -492,6 +493,29 @@ fn read_volume(volume: &Volume) {
         }
     }
     assert!(volume.read_exact_at(&mut [], len).is_ok());
+}
+
+/// A mapfile of ddrescue.
+pub fn rescue_map(data: &[u8]) -> bool {
+    use unluks::io::{RescueMap, Rescued};
+    let map = match RescueMap::parse(data) {
+        Ok(map) => map,
+        Err(e) => {
+            check_error(&e);
+            return false;
+        }
+    };
+    // What it says of the first bytes is said again by what is written of it.
+    const LEN: usize = 40_000;
+    let is_rescued = |map: &RescueMap, at: usize| {
+        let copy = Rescued::new(Arc::new(vec![1u8; LEN]), map.clone());
+        assert!(copy.extent_at(at as u64).unwrap().len > 0);
+        copy.read_exact_at(&mut [0], at as u64).is_ok()
+    };
+    let again = RescueMap::parse(map.text(0, LEN as u64).as_bytes());
+    let again = again.unwrap_or_else(|e| panic!("what was written is no map: {e}"));
+    (0..LEN).step_by(509).for_each(|at| assert_eq!(is_rescued(&map, at), is_rescued(&again, at), "{at}"));
+    true
 }
 
 /// The description of a backup, and the services' answers that it is made of.

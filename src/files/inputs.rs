@@ -21,6 +21,8 @@ pub enum Role {
     Description,
     /// What an image is compared with.
     Compared,
+    /// What of an image could be read.
+    Map,
 }
 
 impl Role {
@@ -31,6 +33,7 @@ impl Role {
             Self::Key => "the key",
             Self::Description => "the description",
             Self::Compared => "what is compared with",
+            Self::Map => "the map of the image",
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::error::{Condition, Error, Hint, Result, shown};
 use crate::format::{self, Foreign, Format};
 use crate::io::{FileSource, ReadAt};
 use crate::locate::{FindOptions, Found, Place, find, with_snapshots, within};
+use crate::luks::recover::Rules;
 
 /// What is known of an image before it is opened. All of it can be left out.
 #[derive(Clone, Debug, Default)]
@@ -35,6 +36,8 @@ pub struct OpenOptions {
     pub max_size: Option<u64>,
     /// Takes what is there of a partition that is cut off.
     pub allow_truncated: bool,
+    /// Which damaged headers are taken.
+    pub rules: Rules,
 }
 
 impl Image {
@@ -90,7 +93,7 @@ impl Image {
             detached: header.is_some(),
             allow_truncated: options.allow_truncated,
         };
-        let image = find(named.file, find_options).and_then(|found| Self::open_found(&found, header));
+        let image = find(named.file, find_options).and_then(|found| Self::open_found_by(&found, header, options.rules));
         let image = image.map_err(|e| e.within(shown(path)))?;
         match image.foreign_header() {
             Some(e) if !options.foreign_header => Err(e.within(shown(path))),
@@ -104,7 +107,15 @@ impl Image {
     /// As [`crate::open`]; [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for a header beside a qcow2 image
     /// that has its own.
     pub fn open_found(found: &Found, header: Option<Arc<dyn ReadAt>>) -> Result<Self> {
-        let mut image = Self::open_place(found, header)?;
+        Self::open_found_by(found, header, Rules::Strict)
+    }
+
+    /// The same by other rules.
+    ///
+    /// # Errors
+    /// As [`Image::open_found`].
+    pub fn open_found_by(found: &Found, header: Option<Arc<dyn ReadAt>>, rules: Rules) -> Result<Self> {
+        let mut image = Self::open_place(found, header, rules)?;
         image.notes = found.notes.as_slice().into();
         image.snapshots = found.snapshots.as_slice().into();
         image.layers = found.layers.as_slice().into();
@@ -115,18 +126,19 @@ impl Image {
         Ok(image)
     }
 
-    fn open_place(found: &Found, header: Option<Arc<dyn ReadAt>>) -> Result<Self> {
+    fn open_place(found: &Found, header: Option<Arc<dyn ReadAt>>, rules: Rules) -> Result<Self> {
         match (&found.place, header) {
             (Place::Qcow2Luks(_), Some(_)) => Err(Error::invalid(
                 "a qcow2 image that encrypts its clusters has a header of its own, and takes no other one",
             )),
             (Place::Qcow2Luks(luks), None) => Self::open_qcow2(luks, Arc::clone(&found.file)),
-            (Place::File(data) | Place::Inside(data), None) => Self::open(Arc::clone(data)).map_err(|e| {
-                let named = if e.is(Condition::NoHeader) { format::name(&**data) } else { None };
-                let e = within(found.format, named.map_or(e, |foreign| no_header(&foreign)));
-                with_snapshots(e, &found.snapshots)
-            }),
-            (Place::File(data) | Place::Inside(data), Some(header)) => Self::open_detached(header, Arc::clone(data))
+            (Place::File(data) | Place::Inside(data), None) => Self::open_by(Arc::clone(data), Arc::clone(data), rules)
+                .map_err(|e| {
+                    let named = if e.is(Condition::NoHeader) { format::name(&**data) } else { None };
+                    let e = within(found.format, named.map_or(e, |foreign| no_header(&foreign)));
+                    with_snapshots(e, &found.snapshots)
+                }),
+            (Place::File(data) | Place::Inside(data), Some(header)) => Self::open_by(header, Arc::clone(data), rules)
                 .map_err(|e| {
                     if e.is(Condition::NoHeader) && crate::luks::recover::open(&**data).is_ok() {
                         e.with_hint("but the image begins with one: are image and header swapped?")

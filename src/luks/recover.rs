@@ -7,6 +7,7 @@
 //! | LUKS2's binary headers | the JSON area keeps all rules and says its own size; both JSON areas are alike, if both are there |
 //! | the magic of LUKS1, and up to the first names | the fields behind it: hash, UUID, lengths, eight keyslots with their stripes |
 //! | some of LUKS1's keyslots | each keeps the rules by itself |
+//! | objects of LUKS2's JSON area, or both checksums; only where that is allowed ([`Rules::Recover`]) | the others keep all rules |
 //!
 //! What the accident left is never trusted beyond that, and a key is proved by its digest as ever. Nothing is written: the
 //! damaged bytes are laid over in memory (`Overlay`).
@@ -14,6 +15,7 @@
 //! It is our own: no crate recovers headers, and `cryptsetup repair` writes to the image.
 
 mod body;
+mod salvage;
 mod there;
 
 use zerocopy::{FromZeros, IntoBytes};
@@ -22,7 +24,7 @@ use super::metadata::{KeyslotKind, Metadata, Role};
 use super::recovery::{Patch, Recovery};
 use super::v2::{BinaryHeader, HDR_BIN_LEN};
 use super::{MAGIC, MAGIC_OFFLINE, MAGIC_SECONDARY, area, json, v1, v2, validate};
-use crate::error::{ErrorKind, Result};
+use crate::error::{ErrorKind, Hint, Result};
 use crate::io::ReadAt;
 use crate::limits::{LUKS2_HDR_SIZE_MAX, LUKS2_HDR_SIZE_MIN};
 use crate::num::{to_u64, to_usize};
@@ -48,6 +50,16 @@ impl<S: ReadAt + ?Sized> ReadAt for Overlay<'_, S> {
     }
 }
 
+/// Which headers are taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rules {
+    /// Those that cryptsetup opens, and damaged ones that prove themselves.
+    #[default]
+    Strict,
+    /// Also LUKS2 headers of which parts break the rules: these are left out.
+    Recover,
+}
+
 /// Reads the header at the start of `source` as [`super::open`] does, and one that is damaged where nothing else can be
 /// meant: see the table above. [`Metadata::recovery`] says what was missing.
 ///
@@ -55,6 +67,23 @@ impl<S: ReadAt + ?Sized> ReadAt for Overlay<'_, S> {
 /// As [`super::open`], which is what is said of a header that cannot be recovered.
 pub fn open(source: &(impl ReadAt + ?Sized)) -> Result<Metadata> {
     open_as(source, 0)
+}
+
+/// The same by other rules.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_by(source: &(impl ReadAt + ?Sized), rules: Rules) -> Result<Metadata> {
+    match open(source) {
+        Err(e) if rules == Rules::Recover && e.kind() == ErrorKind::Corrupt => {
+            let Some((mut metadata, mut recovery)) = salvage::open(source) else { return Err(e) };
+            recovery.error = Some(e);
+            recovery.lies_there = there::name(source);
+            metadata.recovery = Some(Box::new(recovery));
+            Ok(metadata)
+        }
+        other => other,
+    }
 }
 
 /// The same, with the cipher number `nth` of those that there may be: [`Recovery::ciphers`].
@@ -73,7 +102,9 @@ pub(crate) fn open_as(source: &(impl ReadAt + ?Sized), nth: usize) -> Result<Met
     if known && (start.starts_with(&MAGIC_OFFLINE) || CLONES.iter().any(|clone| start.starts_with(clone))) {
         return Err(error);
     }
-    let Some((mut metadata, mut recovery)) = v1(source, nth).or_else(|| v2(source)) else { return Err(error) };
+    let Some((mut metadata, mut recovery)) = v1(source, nth).or_else(|| v2(source)) else {
+        return Err(if salvage::open(source).is_some() { error.with_hint(Hint::Recover) } else { error });
+    };
     recovery.error = Some(error);
     recovery.lies_there = there::name(source);
     recovery.overwritten = there::overwritten(source);

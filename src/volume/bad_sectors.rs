@@ -1,4 +1,5 @@
-//! Sectors whose integrity tag is wrong, and what is done with them.
+//! Sectors that cannot be trusted, and what is done with them: their integrity tag is wrong, they were overwritten, or they
+//! cannot be read.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -7,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::error::Error;
 use crate::limits::BAD_SECTOR_RUNS_MAX;
 
-/// What becomes of a sector whose integrity tag is wrong.
+/// What becomes of a sector that cannot be read, or whose integrity tag is wrong.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BadSectorPolicy {
     /// Reading it is an error.
@@ -21,9 +22,23 @@ pub enum BadSectorPolicy {
     Skip,
 }
 
+/// Why a sector is bad.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Cause {
+    /// Its integrity tag does not match.
+    Tag,
+    /// It was overwritten together with the header.
+    Overwritten,
+    /// Its data cannot be read.
+    Unreadable,
+}
+
 /// A run of bad sectors, one behind the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadRun {
+    /// Why they are bad.
+    pub cause: Cause,
     /// Where it starts in the plaintext, in bytes.
     pub start: u64,
     /// Its length in bytes.
@@ -99,6 +114,16 @@ impl BadSectors {
         within.filter(|r| r.start < r.end).collect()
     }
 
+    /// The parts of a range of the plaintext that could not be read.
+    pub(super) fn unreadable(&self, range: Range<u64>) -> Vec<Range<u64>> {
+        let noted = self.lock();
+        let before = noted.runs.range(..range.start).next_back();
+        let runs = before.into_iter().chain(noted.runs.range(range.clone()));
+        let runs = runs.filter(|(_, run)| run.cause == Cause::Unreadable);
+        let within = runs.map(|(_, run)| run.start.max(range.start)..run.end().min(range.end));
+        within.filter(|r| r.start < r.end).collect()
+    }
+
     /// Takes note of a bad sector.
     pub(super) fn note(&self, sector: BadRun) {
         let mut noted = self.lock();
@@ -107,7 +132,7 @@ impl BadSectors {
         let before = noted.runs.range_mut(..=sector.start).next_back().map(|(_, run)| run);
         let start = match before {
             Some(run) if run.end() >= end => return,
-            Some(run) if run.end() == sector.start => {
+            Some(run) if run.end() == sector.start && run.cause == sector.cause => {
                 run.len = run.len.saturating_add(sector.len);
                 run.start
             }
@@ -120,10 +145,12 @@ impl BadSectors {
                 sector.start
             }
         };
-        if let Some(next) = noted.runs.remove(&end)
+        if let Some(next) = noted.runs.get(&end).copied()
             && let Some(run) = noted.runs.get_mut(&start)
+            && run.cause == next.cause
         {
             run.len = run.len.saturating_add(next.len);
+            noted.runs.remove(&end);
         }
     }
 
@@ -142,7 +169,7 @@ mod tests {
     use super::*;
 
     fn note(bad: &BadSectors, sector: u64) {
-        bad.note(BadRun { start: sector * 512, len: 512, stored_at: 10_000 + sector * 512 });
+        bad.note(BadRun { cause: Cause::Tag, start: sector * 512, len: 512, stored_at: 10_000 + sector * 512 });
     }
 
     fn sectors(bad: &BadSectors) -> Vec<(u64, u64, u64)> {

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use zeroize::Zeroize;
 
-use super::bad_sectors::{BadRun, BadSectorPolicy, BadSectors};
+use super::bad_sectors::{BadRun, BadSectorPolicy, BadSectors, Cause};
 use super::{Layer, Size};
 use crate::crypto::aead::SectorAead;
 use crate::error::{Condition, Error, Hint, Result, escape};
@@ -134,7 +134,7 @@ impl Integrity {
             BadSectorPolicy::Report => {}
             BadSectorPolicy::Zero | BadSectorPolicy::Skip => data.fill(0),
         }
-        self.bad.note(BadRun { start, len: self.sector_size.into(), stored_at });
+        self.bad.note(BadRun { cause: Cause::Tag, start, len: self.sector_size.into(), stored_at });
         Ok(())
     }
 

@@ -179,7 +179,11 @@ fn the_strongest_hash_that_is_known_is_compared() {
         d["image"]["os_hash_algo"] = "shake_128".into();
         d["image"]["checksum"] = Value::Null;
     });
-    alone.assert_refused(&["--quiet"], 5, &["image.os_hash_algo", "shake_128, which is not known here", "--no-compare"]);
+    alone.assert_refused(
+        &["--quiet"],
+        5,
+        &["image.os_hash_algo", "shake_128, which is not known here", "--no-compare"],
+    );
     assert_eq!(alone.decrypt(&["--no-compare"]).code, Some(0));
     // As Python names them.
     for (name, hex) in [

@@ -279,3 +279,21 @@ pub fn check_all<T: Sync>(
     faults.sort();
     assert!(faults.is_empty(), "{} of {} are wrong:\n{}", faults.len(), items.len(), faults.join("\n"));
 }
+
+/// Changes the metadata of a LUKS2 image with header copies of 16 KiB, in both of them.
+pub fn change_luks2(path: &Path, change: impl FnOnce(&mut serde_json::Value)) {
+    const COPY: usize = 0x4000;
+    let mut image = std::fs::read(path).unwrap();
+    let text = image[4096..COPY].split(|b| *b == 0).next().unwrap();
+    let mut metadata = serde_json::from_slice(text).unwrap();
+    change(&mut metadata);
+    let json = metadata.to_string();
+    for copy in image[..2 * COPY].chunks_exact_mut(COPY) {
+        copy[4096..].fill(0);
+        copy[4096..][..json.len()].copy_from_slice(json.as_bytes());
+        copy[448..512].fill(0);
+        let sum = Sha256::digest(&*copy);
+        copy[448..480].copy_from_slice(&sum);
+    }
+    std::fs::write(path, image).unwrap();
+}

@@ -7,6 +7,7 @@ mod output;
 mod part;
 mod refused;
 mod safe;
+mod unreadable;
 
 use std::path::Path;
 

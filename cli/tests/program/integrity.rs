@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use crate::common::{Golden, Run, chain, text, unluks, unluks_with_stdin};
-use unluks::volume::{BadRun, BadSectorPolicy, VolumeOptions};
+use unluks::volume::{BadRun, BadSectorPolicy, Cause, VolumeOptions};
 use unluks::{Image, Key, ReadAt, SecretBytes, UnlockedImage, Volume};
 
 /// Where the first tag and the first sector of `l2-integrity-data-flipped` and `l2-integrity-tag-flipped` lie.
@@ -230,7 +230,10 @@ fn the_library_lists_bad_sectors_once() {
         volume.read_exact_at(&mut sector, 2600).unwrap();
     }
     assert_eq!(sector, [0; 100]);
-    assert_eq!(volume.bad_sectors().runs(), [BadRun { start: 2560, len: 512, stored_at: 1_067_520 }]);
+    assert_eq!(
+        volume.bad_sectors().runs(),
+        [BadRun { cause: Cause::Tag, start: 2560, len: 512, stored_at: 1_067_520 }]
+    );
     let refusing = open.volume(fs::read(&golden.image).unwrap(), BadSectorPolicy::Refuse).unwrap();
     let e = refusing.read_exact_at(&mut sector, 2600).unwrap_err();
     assert_eq!((e.rule(), e.offset()), ("integrity.tag", Some(1_067_520)));

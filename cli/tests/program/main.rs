@@ -20,6 +20,7 @@ mod limits;
 mod luks1_validation;
 mod luks2_validation;
 #[cfg(feature = "nbd")]
+mod manual;
 mod mutations;
 #[cfg(all(feature = "nbd", feature = "peer-tests"))]
 #[path = "../../../tests/nbd/support.rs"]

@@ -1,5 +1,7 @@
 //! Containers over which something was written by accident, through the program.
 
+mod salvage;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
