@@ -25,6 +25,7 @@ mod android;
 mod below;
 mod cache;
 mod ewf;
+mod ewf2;
 mod fields;
 mod foreign;
 mod joined;
@@ -85,7 +86,7 @@ pub enum Format {
     Vhdx,
     /// VMware's VMDK in one file: monolithicSparse and streamOptimized.
     Vmdk,
-    /// EnCase's E01, in one or more segment files.
+    /// EnCase's E01 and Ex01, in one or more segment files.
     Ewf,
     /// Android's sparse images.
     AndroidSparse,
@@ -297,8 +298,9 @@ fn open_below(file: Arc<dyn ReadAt>, mut options: Options, chain: &[usize]) -> R
         Format::Vmdk if look.has(VMDK_DESCRIPTOR, 0) => Contents::Disk(vmdk::open_descriptor(&file, &kin, &mut notes)?),
         Format::Vmdk => Contents::Disk(vmdk::open(file, &kin, &mut notes)?),
         Format::Ewf => {
+            let is_2 = look.has(&ewf2::MAGIC, 0);
             let segments = std::iter::once(file).chain(options.segments.iter().cloned()).collect();
-            let ewf = ewf::open(segments, &mut notes)?;
+            let ewf = if is_2 { ewf2::open(segments, &mut notes)? } else { ewf::open(segments, &mut notes)? };
             sector_size = Some(ewf.sector_size);
             Contents::Disk(ewf.disk)
         }
@@ -332,6 +334,7 @@ const KNOWN: &[(u64, &[u8], Format)] = &[
     (0, b"KDMV", Format::Vmdk),
     (0, VMDK_DESCRIPTOR, Format::Vmdk),
     (0, &ewf::MAGIC, Format::Ewf),
+    (0, &ewf2::MAGIC, Format::Ewf),
     (0, &android::MAGIC, Format::AndroidSparse),
     (0, rbd::IMAGE, Format::Rbd),
     (0, rbd::DIFF_1, Format::Rbd),

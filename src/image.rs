@@ -19,6 +19,7 @@ use crate::luks::metadata::Metadata;
 use crate::luks::recover::{self, Rules};
 use crate::luks::unlock::{self, Opened, UnlockOptions, Unlocked};
 use crate::secret::VolumeKey;
+use crate::storage::lvm::VolumeGroup;
 use crate::volume::{Volume, VolumeOptions};
 
 pub use open::OpenOptions;
@@ -49,6 +50,7 @@ pub struct Image {
     file: Option<Arc<dyn ReadAt>>,
     notes: Arc<[String]>,
     layers: Arc<[Layer]>,
+    groups: Arc<[Arc<VolumeGroup>]>,
     snapshots: Arc<[Snapshot]>,
     metadata: Arc<Metadata>,
 }
@@ -102,6 +104,7 @@ impl Image {
             file: None,
             notes: Arc::default(),
             layers: Arc::default(),
+            groups: Arc::default(),
             snapshots: Arc::default(),
             metadata: Arc::new(metadata),
         }

@@ -42,6 +42,12 @@ pub const CONTAINER_SIZE_MAX: u64 = 64 << 40;
 pub const CONTAINER_RUNS_MAX: u64 = 100_000;
 /// Disks, partitions, arrays and volumes that a scan goes through for the containers that they lead to.
 pub const LAYER_WAYS_MAX: usize = 256;
+/// How many layers may lie on each other between a disk and its container. People have three: a partition, an array, a
+/// volume.
+pub const LAYERS_DEPTH_MAX: usize = 8;
+/// How many partitions are looked at, in tables within partitions and volumes, to see whether a disk within a disk leads to
+/// LUKS: each look is some reads.
+pub const NESTED_LOOKS_MAX: usize = 512;
 /// Runs that a file lists one after the other, as Android sparse images and `rbd export` do: 40 MiB of memory at most.
 pub const FORMAT_RUNS_MAX: usize = 500_000;
 /// Records of an `rbd export` that are read. One of a terabyte in objects of 4 MiB has some hundred thousand.
@@ -80,6 +86,9 @@ pub const VHDX_LOCATOR_MAX: u32 = 64 << 10;
 pub const VHDX_LOG_MAX: u64 = 256 << 20;
 /// EWF: the most sections in all segment files: at EnCase's 16,375 chunks a table, enough for 60 TiB.
 pub const EWF_SECTIONS_MAX: usize = 500_000;
+/// EWF of version 2: the largest of the texts that say what the image is of. EnCase's have some hundred bytes and the
+/// examiner's notes.
+pub const EWF2_TEXT_MAX: u64 = 1 << 20;
 /// GPT: the largest array of partition entries. Linux refuses more than it can `kmalloc`.
 pub const GPT_ENTRIES_SIZE_MAX: u64 = 4 << 20;
 /// MBR: the most links of the chain of logical partitions. Linux numbers at most 256 partitions of a disk.
@@ -104,6 +113,8 @@ pub const LVM_DEPTH_MAX: usize = 16;
 /// LVM2: the largest ring of metadata that is looked through for older versions. LVM makes it 1 MiB, and its text at most
 /// half of it.
 pub const LVM_RING_MAX: u64 = 16 << 20;
+/// LVM2: how many older versions of a group's metadata a report lists, the newest first; those beyond are counted.
+pub const LVM_VERSIONS_MAX: usize = 64;
 /// LVM2: how many exceptions of a snapshot are kept in memory, 16 bytes each: 8 GiB in the usual chunks of 4 KiB.
 pub const LVM_EXCEPTIONS_MAX: usize = 2_097_152;
 /// dm-thin: how deep its trees may be. Their nodes have at least 84 entries when they are full, so that eight levels map

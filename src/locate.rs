@@ -12,8 +12,9 @@ pub use ways::{Part, Way, Ways, ways};
 use crate::error::{Condition, Error, ErrorKind, Hint, Result, escape};
 use crate::format::{self, Contents, Format, Named, Qcow2Luks, Snapshot};
 use crate::io::{Peek, ReadAt, Window};
-use crate::limits::LUKS2_HDR_SIZE_MIN;
+use crate::limits::{LAYERS_DEPTH_MAX, LUKS2_HDR_SIZE_MIN};
 use crate::luks::{MAGIC_SECONDARY, recover};
+use crate::storage::lvm::VolumeGroup;
 use crate::storage::{self, Entry, Scheme, Table, list_of, starts_as_luks};
 
 /// A further disk of a set: a member of an array, or a physical volume.
@@ -28,6 +29,7 @@ struct Member {
 struct Trail {
     notes: Vec<String>,
     layers: Vec<Layer>,
+    groups: Vec<Arc<VolumeGroup>>,
 }
 
 /// Where to look.
@@ -43,7 +45,8 @@ pub struct FindOptions {
     pub foreign_offset: bool,
     /// How the container is opened.
     pub container: format::Options,
-    /// The partition to take, by number, label or UUID.
+    /// The partition to take, by number, label or UUID; in the table of a disk within it, or in one of its volumes, behind a
+    /// slash: `2/1`.
     pub partition: Option<String>,
     /// The byte to start at, in place of a partition.
     pub offset: Option<u64>,
@@ -67,6 +70,8 @@ pub struct Found {
     pub notes: Vec<String>,
     /// What lies on what, from the file down to what holds the container.
     pub layers: Vec<Layer>,
+    /// The volume groups of LVM on the way.
+    pub groups: Vec<Arc<VolumeGroup>>,
 }
 
 /// What holds a LUKS container.
@@ -100,7 +105,11 @@ impl Place {
 pub fn find(file: Arc<dyn ReadAt>, mut options: FindOptions) -> Result<Found> {
     options.container.with = options.with.clone();
     let opened = format::open(Arc::clone(&file), options.container.clone())?;
-    let mut trail = Trail { notes: opened.notes, layers: vec![Layer::new(LayerKind::File, &options.name, file.len())] };
+    let mut trail = Trail {
+        notes: opened.notes,
+        layers: vec![Layer::new(LayerKind::File, &options.name, file.len())],
+        ..Trail::default()
+    };
     let raw = opened.format == Format::Raw && options.container.segments.is_empty();
     let disk = match opened.contents {
         Contents::Disk(disk) => disk,
@@ -110,12 +119,12 @@ pub fn find(file: Arc<dyn ReadAt>, mut options: FindOptions) -> Result<Found> {
             return Err(Error::invalid(message));
         }
         Contents::Qcow2Luks(luks) => {
-            let Trail { mut notes, mut layers } = trail;
+            let Trail { mut notes, mut layers, groups } = trail;
             notes.push("a qcow2 image that encrypts its clusters itself".into());
             layers.push(Layer::new(LayerKind::Format, opened.format, luks.clusters.virtual_size()));
             all_are_used(&options.with)?;
             let (format, snapshots) = (opened.format, opened.snapshots);
-            return Ok(Found { file, place: Place::Qcow2Luks(luks), format, snapshots, notes, layers });
+            return Ok(Found { file, place: Place::Qcow2Luks(luks), format, snapshots, notes, layers, groups });
         }
     };
     if opened.format != Format::Raw {
@@ -128,8 +137,8 @@ pub fn find(file: Arc<dyn ReadAt>, mut options: FindOptions) -> Result<Found> {
     let (disk, is_whole) = resolved.map_err(|e| with_snapshots(within(opened.format, e), &opened.snapshots))?;
     all_are_used(&options.with)?;
     let place = if raw && is_whole { Place::File(disk) } else { Place::Inside(disk) };
-    let (format, snapshots, Trail { notes, layers }) = (opened.format, opened.snapshots, trail);
-    Ok(Found { file, place, format, snapshots, notes, layers })
+    let (format, snapshots, Trail { notes, layers, groups }) = (opened.format, opened.snapshots, trail);
+    Ok(Found { file, place, format, snapshots, notes, layers, groups })
 }
 
 /// Names the internal snapshots in the error of a disk without a LUKS header: an earlier state may have one.
@@ -199,13 +208,19 @@ fn resolve(
     trail: &mut Trail,
     depth: usize,
 ) -> Result<(Arc<dyn ReadAt>, bool)> {
-    if depth > layers::DEPTH_MAX {
-        let message = format!("more than {} layers lie on each other", layers::DEPTH_MAX);
+    if depth > LAYERS_DEPTH_MAX {
+        let message = format!("more than {LAYERS_DEPTH_MAX} layers lie on each other");
         return Err(Error::limit("layers", message));
     }
     let options = search.options;
     let survey = Survey { disk: &disk, options, members: search.members };
-    let (taken, is_whole): (Arc<dyn ReadAt>, bool) = match survey.choose(survey.look(sector_size), trail)? {
+    // The members of an array come before a table that lies in the array and can be seen in its first member.
+    let layout = match layers::own_superblock(&disk) {
+        Some(_) if options.offset.is_none() => Layout::Member,
+        _ => survey.look(sector_size),
+    };
+    let (choice, partition) = survey.choose(layout, trail)?;
+    let (taken, is_whole): (Arc<dyn ReadAt>, bool) = match choice {
         Choice::Whole => (Arc::clone(&disk), true),
         Choice::Part(part) => (Arc::new(part), false),
     };
@@ -216,17 +231,19 @@ fn resolve(
     let below = match layers::below(&taken, search, trail)? {
         // A virtual machine's disk in a partition or a volume.
         None if !is_whole
-            && !options.detached
-            && !starts_as_luks(&Peek::new(&taken), 0)
-            && layers::is_nested(&taken) =>
+            && (!options.detached || partition.is_some())
+            && (partition.is_some() || !starts_as_luks(&Peek::new(&taken), 0) && layers::is_nested(&taken)) =>
         {
             trail.notes.push("it holds a disk with a partition table of its own".into());
             taken
         }
-        None => return Ok((taken, is_whole)),
+        None => match &partition {
+            Some(name) => return Err(no_table(name)),
+            None => return Ok((taken, is_whole)),
+        },
         Some(below) => below,
     };
-    let options = FindOptions { partition: None, ..options.clone() };
+    let options = FindOptions { partition, ..options.clone() };
     let search = Search { options: &options, ..search };
     resolve(below, None, search, trail, depth.saturating_add(1)).map(|(disk, _)| (disk, false))
 }
@@ -235,6 +252,8 @@ fn resolve(
 enum Layout {
     /// It begins as LUKS does, and nobody asked for a partition.
     Luks,
+    /// It is a member of an array.
+    Member,
     /// It has no partition table.
     Bare,
     /// It has one.
@@ -292,7 +311,28 @@ impl Survey<'_> {
     }
 
     /// The decision, by what the disk is, what was named, and whether the header is elsewhere.
-    fn choose(&self, layout: Layout, trail: &mut Trail) -> Result<Choice> {
+    ///
+    /// With it comes what is left of the path of partitions that was named, for tables further down.
+    fn choose(&self, layout: Layout, trail: &mut Trail) -> Result<(Choice, Option<String>)> {
+        let wanted = self.options.partition.clone();
+        match (&layout, &wanted) {
+            (Layout::Member, _) => return Ok((Choice::Whole, wanted)),
+            // Of a volume on the disk itself.
+            (Layout::Bare, Some(_)) if self.options.offset.is_none() && layers::is_member(self.disk) => {
+                return Ok((Choice::Whole, wanted));
+            }
+            (Layout::Table(table), Some(name)) if self.options.offset.is_none() => {
+                trail.notes.extend_from_slice(&table.notes);
+                let (entry, within) = table.find_path(name)?;
+                return Ok((self.entry(table, entry, trail)?, within.map(Into::into)));
+            }
+            _ => {}
+        }
+        self.choose_one(layout, trail).map(|choice| (choice, None))
+    }
+
+    /// The same where no partition was named, or there is none.
+    fn choose_one(&self, layout: Layout, trail: &mut Trail) -> Result<Choice> {
         if let Some(offset) = self.options.offset {
             if !self.options.detached {
                 refuse_sectors(&**self.disk, offset)?;
@@ -304,18 +344,17 @@ impl Survey<'_> {
         let before = trail.notes.len();
         trail.notes.extend_from_slice(table_notes);
         match (layout, self.options.partition.as_deref(), self.options.detached) {
-            (Layout::Luks, _, _) | (Layout::Bare, None, true) => Ok(Choice::Whole),
+            (Layout::Luks | Layout::Member, _, _) | (Layout::Bare, None, true) => Ok(Choice::Whole),
             (Layout::Bare, Some(name), _) => Err(no_table(name)),
             (Layout::Bare, None, false) => Ok(Choice::Whole),
-            (Layout::Table(table), Some(name), _) => self.entry(&table, table.find(name)?, trail),
             (Layout::Table(table), None, true) if is_chance(&table, self.disk) => {
                 trail.notes.truncate(before);
                 Ok(Choice::Whole)
             }
-            (Layout::Table(table), None, true) => Err(whose_data(&table)),
-            (Layout::Table(table), None, false) => {
+            (Layout::Table(table), _, true) => Err(whose_data(&table)),
+            (Layout::Table(table), _, false) => {
                 let look = Peek::new(self.disk);
-                match only_luks(&table, self.disk, &look, &mut trail.notes)? {
+                match only_luks(&table, self.disk, &look, trail)? {
                     Some(entry) => self.entry(&table, entry, trail),
                     // The disk may have been a LUKS container once, and its secondary header may be left.
                     None if self.has_header() => Ok(Choice::Whole),
@@ -364,6 +403,10 @@ impl Survey<'_> {
             let part: Arc<dyn ReadAt> = Arc::new(entry.open(Arc::clone(self.disk))?);
             let search = Search { options: self.options, members: self.members };
             let mut below = Trail::default();
+            // What is named in messages is named from the disk itself on.
+            let outer = trail.layers.iter().filter(|layer| layer.kind == LayerKind::Partition).cloned();
+            below.layers.extend(outer);
+            below.layers.push(Layer::new(LayerKind::Partition, entry.number, part.len()));
             let found = resolve(Arc::clone(&part), None, search, &mut below, 1);
             match found {
                 Ok((disk, _)) if layers::holds_luks(&disk) => {
@@ -382,7 +425,8 @@ impl Survey<'_> {
             ([], Some(e)) => Err(e),
             ([], None) => Err(nothing(table, &Peek::new(self.disk))),
             (several, _) => {
-                let message = format!("{} partitions lead to LUKS: {}", several.len(), list_of(several));
+                let (number, list, path) = (several.len(), list_of(several), path_of(several, trail));
+                let message = format!("{number} partitions lead to LUKS: {list}{path}");
                 Err(Error::invalid(message).with_rule("partition").with_hint(Hint::NamePartition))
             }
         }
@@ -458,24 +502,36 @@ fn has_secondary(look: &Peek<'_>, entry: &Entry) -> bool {
     })
 }
 
+/// How partitions within partitions are named, where these are such.
+fn path_of(entries: &[&Entry], trail: &Trail) -> String {
+    let outer = trail.layers.iter().filter(|layer| layer.kind == LayerKind::Partition);
+    let outer: String = outer.map(|layer| format!("{}/", layer.name)).collect();
+    if outer.is_empty() {
+        return outer;
+    }
+    let paths: Vec<String> =
+        entries.iter().take(storage::NAMED_MAX).map(|entry| format!("{outer}{}", entry.number)).collect();
+    format!("; they are named {}", paths.join(", "))
+}
+
 /// The one partition that holds LUKS, if there is one: by its start, or else by a secondary header.
 fn only_luks<'t>(
     table: &'t Table,
     disk: &Arc<dyn ReadAt>,
     look: &Peek<'_>,
-    notes: &mut Vec<String>,
+    trail: &mut Trail,
 ) -> Result<Option<&'t Entry>> {
     let (found, others): (Vec<&Entry>, Vec<&Entry>) = table.entries.iter().partition(|e| e.starts_as_luks(look));
     let unreadable = look.take_failure();
     let (mut damaged, others): (Vec<&Entry>, Vec<&Entry>) = others.into_iter().partition(|e| has_secondary(look, e));
     if !damaged.is_empty() {
-        notes.push(format!("a LUKS2 secondary header, but no primary one, is in {}", list_of(&damaged)));
+        trail.notes.push(format!("a LUKS2 secondary header, but no primary one, is in {}", list_of(&damaged)));
     }
     if found.is_empty() && damaged.is_empty() {
         let is_damaged = |e: &&Entry| e.open(disk).is_ok_and(|part| recover::is_damaged_header(&part));
         damaged = others.into_iter().filter(is_damaged).collect();
         if !damaged.is_empty() {
-            notes.push(format!("a damaged LUKS header is in {}", list_of(&damaged)));
+            trail.notes.push(format!("a damaged LUKS header is in {}", list_of(&damaged)));
         }
     }
     let found = if found.is_empty() { damaged } else { found };
@@ -486,11 +542,12 @@ fn only_luks<'t>(
         }
         ([], None) => Ok(None),
         ([one], unreadable) => {
-            notes.extend(unreadable.map(|e| format!("the start of a partition cannot be read: {e}")));
+            trail.notes.extend(unreadable.map(|e| format!("the start of a partition cannot be read: {e}")));
             Ok(Some(one))
         }
         (several, _) => {
-            let message = format!("{} partitions hold LUKS: {}", several.len(), list_of(several));
+            let (number, list, path) = (several.len(), list_of(several), path_of(several, trail));
+            let message = format!("{number} partitions hold LUKS: {list}{path}");
             Err(Error::invalid(message).with_rule("partition").with_hint(Hint::NamePartition))
         }
     }

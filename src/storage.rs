@@ -193,6 +193,19 @@ impl Table {
         Err(Error::invalid(what).with_rule("partition.name"))
     }
 
+    /// The partition that a path names, and what of the path is for the tables of disks within it: `2/1` is the first
+    /// partition of the disk in the second. A name that has a slash itself is that of one partition.
+    ///
+    /// # Errors
+    /// As [`Table::find`].
+    pub fn find_path<'w>(&self, wanted: &'w str) -> Result<(&Entry, Option<&'w str>)> {
+        match (self.find(wanted), wanted.split_once('/')) {
+            (Ok(entry), _) => Ok((entry, None)),
+            (Err(_), Some((own, within))) => self.find(own).map(|entry| (entry, Some(within))),
+            (Err(e), None) => Err(e),
+        }
+    }
+
     /// The partitions that begin as a LUKS container does.
     ///
     /// # Errors
@@ -327,6 +340,11 @@ mod tests {
         for none in ["5", "", "boot"] {
             assert!(table.find(none).unwrap_err().to_string().contains("no partition is called"));
         }
+        let path = |wanted| table.find_path(wanted).map(|(entry, within)| (entry.number, within)).ok();
+        assert_eq!(["1/2/x", "dd/", "5/1"].map(path), [Some((1, Some("2/x"))), Some((3, Some(""))), None]);
+        let slashed = vec![entry(7, "a/b", "ff")];
+        let table = Table { entries: slashed, ..table };
+        assert_eq!(table.find_path("a/b").map(|(entry, within)| (entry.number, within)).unwrap(), (7, None));
         let e = table.entries[0].open(vec![0u8; 1000]).err().unwrap();
         assert_eq!((e.kind(), e.rule()), (ErrorKind::Corrupt, "partition.truncated"));
     }

@@ -40,14 +40,14 @@ pub fn run(args: &ScanArgs) -> Result<ExitCode> {
         let _ =
             writeln!(err, "warning: {} bytes could not be read, the first at byte {}: {}", u.bytes, u.first, u.error);
     }
-    let Disk { disk, format, sector_size, with, .. } = &disk;
+    let Disk { disk, format, sector_size, with, snapshots, .. } = &disk;
     let options = FindOptions { name: source::shown(&args.image), with: with.clone(), ..FindOptions::default() };
     let ways = &ways(disk, *sector_size, &options).map_err(|e| e.within_file(&args.image))?;
     if ways.more && !args.quiet {
         let _ = writeln!(err, "warning: not all partitions and volumes were looked at: there are too many");
     }
     let sector_size = *sector_size;
-    let scanned = report::Disk { path: &args.image, disk: &**disk, format: *format, sector_size, ways };
+    let scanned = report::Disk { path: &args.image, disk: &**disk, format: *format, sector_size, ways, snapshots };
     let mut report = Report::new(&scan, scanned);
     text::add_commands(&mut report, args);
     let output = if args.json { json::pretty(&report)? + "\n" } else { text::render(&report) };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use unluks::error::{Condition, escape};
 use unluks::files::{Inputs, Role};
-use unluks::format::{self, Contents, Format, Named, Set};
+use unluks::format::{self, Contents, Format, Named, Set, Snapshot};
 use unluks::io::{Pipe, RescueMap, Rescued};
 use unluks::limits::RESCUE_MAP_MAX;
 use unluks::locate::{FindOptions, Found, Place, find};
@@ -50,6 +50,8 @@ pub struct Disk {
     pub sector_size: Option<u32>,
     /// The other disks of its set.
     pub with: Vec<Named>,
+    /// Earlier states that its image keeps.
+    pub snapshots: Vec<Snapshot>,
     /// What was chosen on the way, one line each.
     pub notes: Vec<String>,
 }
@@ -88,7 +90,8 @@ impl Disk {
             notes.push(format!("a {} image with a disk of {} bytes", opened.format, disk.len()));
         }
         let with = companions(args, &mut inputs)?;
-        Ok(Self { disk, format: opened.format, sector_size: opened.sector_size, with, notes })
+        let (format, sector_size, snapshots) = (opened.format, opened.sector_size, opened.snapshots);
+        Ok(Self { disk, format, sector_size, with, snapshots, notes })
     }
 }
 
@@ -269,6 +272,7 @@ fn whole(file: &Arc<dyn ReadAt>) -> Found {
         snapshots: Vec::new(),
         notes: Vec::new(),
         layers: Vec::new(),
+        groups: Vec::new(),
     }
 }
 

@@ -150,6 +150,24 @@ fn fix_ewf(file: &mut Pieces) {
     }
 }
 
+/// The same of version 2, from the end back.
+fn fix_ewf2(file: &mut Pieces) {
+    let mut at = file.len.saturating_sub(64);
+    for _ in 0..32 {
+        if file.get(at, 4).is_some_and(|kind| kind == [4, 0, 0, 0]) {
+            let table = at.saturating_sub(file.get_u64(at + 16).unwrap_or(0));
+            file.fix_behind(table, 16, adler_of);
+            let entries = file.get(table + 8, 4).map_or(0, |n| u32::from_le_bytes(n.try_into().unwrap()).min(4096));
+            file.fix_behind(table + 32, entries as usize * 16, adler_of);
+        }
+        file.fix_behind(at, 60, adler_of);
+        match file.get_u64(at + 8) {
+            Some(previous) if previous < at && previous > 0 => at = previous,
+            _ => return,
+        }
+    }
+}
+
 fn fix_gpt(file: &mut Pieces) {
     for header in [SECTOR as u64, file.len.saturating_sub(SECTOR as u64)] {
         let Some(fields) = file.get(header, 92) else { continue };
@@ -235,7 +253,11 @@ pub(super) fn vmdk(data: &[u8]) -> bool {
 
 pub(super) fn ewf(data: &[u8]) -> bool {
     let mut file = Pieces::parse(data);
-    fix_ewf(&mut file);
+    if file.get(0, 4).is_some_and(|magic| magic == *b"EVF2") {
+        fix_ewf2(&mut file);
+    } else {
+        fix_ewf(&mut file);
+    }
     container(Format::Ewf, file)
 }
 

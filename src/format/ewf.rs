@@ -101,9 +101,14 @@ fn adler32(bytes: &[u8]) -> u32 {
 /// The names of the files of a set behind `first`, as far as files of these names are there; none where `first` is not
 /// called as the first of a set is.
 ///
-/// They are `.E02` to `.E99`, then `.EAA` to `.EZZ`, `.FAA` and so on to `.ZZZ`, as libewf calls them.
+/// They are `.E02` to `.E99`, then `.EAA` to `.EZZ`, `.FAA` and so on to `.ZZZ`, as libewf calls them; in version 2 `.Ex02`
+/// to `.Ex99`, then `.ExAA` to `.EzZZ`.
 pub fn segment_files(first: &Path) -> Vec<PathBuf> {
     let letter = first.extension().and_then(|e| e.to_str()).and_then(|e| e.strip_suffix("01"));
+    if let Some("Ex" | "ex") = letter {
+        let paths = segment_extensions_2().map(|extension| first.with_extension(extension));
+        return paths.take_while(|path| path.exists()).collect();
+    }
     let letter = match letter {
         Some("E") => 'E',
         Some("e") => 'e',
@@ -120,6 +125,14 @@ fn segment_extensions(letter: char) -> impl Iterator<Item = String> {
     let numbered = (2..=99).map(move |n| format!("{letter}{n:02}"));
     let lettered =
         (letter..=z).flat_map(move |x| (a..=z).flat_map(move |y| (a..=z).map(move |w| format!("{x}{y}{w}"))));
+    numbered.chain(lettered)
+}
+
+/// Those of version 2.
+fn segment_extensions_2() -> impl Iterator<Item = String> {
+    let numbered = (2..=99).map(|n| format!("Ex{n:02}"));
+    let lettered =
+        ('x'..='z').flat_map(|x| ('A'..='Z').flat_map(move |y| ('A'..='Z').map(move |z| format!("E{x}{y}{z}"))));
     numbered.chain(lettered)
 }
 
@@ -363,7 +376,7 @@ impl Found {
 
 /// Compares the Adler-32 of the bytes from `at` to `end` with the one behind them.
 #[expect(clippy::arithmetic_side_effects, reason = "each piece ends before `end`")]
-fn check_adler32(file: &Arc<dyn ReadAt>, at: u64, end: u64, rule: &'static str, what: &str) -> Result<()> {
+pub(super) fn check_adler32(file: &Arc<dyn ReadAt>, at: u64, end: u64, rule: &'static str, what: &str) -> Result<()> {
     let mut sum = Adler32::new();
     let mut buf = vec![0; 64 << 10];
     let mut from = at;
@@ -478,6 +491,11 @@ mod tests {
             assert_eq!(all[number - 2], wanted, "segment file {number}");
         }
         assert_eq!(all.len(), 14970);
+        let of_2: Vec<String> = segment_extensions_2().collect();
+        assert_eq!(
+            [0, 97, 98, 773, 774, 2125].map(|n| of_2[n].as_str()),
+            ["Ex02", "Ex99", "ExAA", "ExZZ", "EyAA", "EzZZ"]
+        );
         let smart: Vec<String> = segment_extensions('s').skip(97).take(2).collect();
         assert_eq!(smart, ["s99", "saa"]);
     }

@@ -43,7 +43,6 @@ const UNREAD: &[Mark] = &[
     (0, b"COWD", "a VMware ESX COW disk", CONVERT),
     (0, b"\xbe\xba\xfe\xca\0\0\0\0", "a VMware seSparse disk", CONVERT),
     (0, b"Bochs Virtual HD Image", "a Bochs image", CONVERT),
-    (0, b"EVF2\r\n\x81\0", "an EWF image of version 2 (Ex01)", EXPORT),
     (0, b"LVF\x09\r\n\xff\0", "an EWF archive of files (L01), which holds no disk", EXPORT),
     (0, b"LEF2\r\n\x81\0", "an EWF archive of files (Lx01), which holds no disk", EXPORT),
     (0, b"AFF10\r\n\0", "an AFF image", "AFFLIB's affconvert -r exports an image that can be read"),
@@ -66,6 +65,12 @@ const UNREAD: &[Mark] = &[
     (0, b"\x28\xb5\x2f\xfd", "a Zstandard file", UNPACK),
     (0, b"\x04\x22\x4d\x18", "an lz4 file", UNPACK),
     (0, b"LZIP", "an lzip file", UNPACK),
+    (
+        30,
+        b"container.description",
+        "an AFF4 image",
+        "c-aff4's aff4imager -e, or the tool that made it, exports an image that can be read",
+    ),
     (0, b"PK\x03\x04", "a ZIP archive (an AFF4 image is one, too)", UNPACK),
     (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive", UNPACK),
     (0, b"Rar!\x1a\x07", "a RAR archive", UNPACK),
@@ -75,9 +80,20 @@ const UNREAD: &[Mark] = &[
     (0, b"<html", "an HTML page", "a download that failed can leave one: fetch the image again"),
     (0, b"<?xml", "an XML document", "a download that failed can leave one: fetch the image again"),
     (0, b"-----BEGIN ", "a PEM file: a key or a certificate", "give the image here, and a key as a key"),
+    (
+        0,
+        b"#!/bin/sh\n#V2.0 Format\n",
+        "a compressed loop image (cloop)",
+        "cloop-utils' extract_compressed_fs IMAGE DISK.raw makes an image that can be read",
+    ),
     (0, b"age-encryption.org/v1", "a file that age encrypted", "age -d decrypts it"),
     (0, b"Salted__", "a file that openssl enc encrypted", "openssl enc -d decrypts it"),
 ];
+
+/// The two copies of Stratis' signature block have it, in sectors 1 and 9 behind their checksum.
+const STRATIS: &[u8] = b"!Stra0tis\x86\xff\x02^\x41rh";
+const STRATIS_HINT: &str = "stratisd reads it: start the pool, and copy the file system out of it; a pool that is \
+                            encrypted has LUKS2 in front of this block, on a device of its own";
 
 const PLAINTEXT: &str = "it is plaintext already, and nothing has to be decrypted";
 
@@ -123,6 +139,14 @@ const DISKS: &[Mark] = &[
         "it is no LUKS container; if mkswap was run over one, what it did not overwrite may be left",
     ),
     (135_168, b"\x0c\xb1\xba\0\0\0\0\0", "a ZFS pool", "its own encryption is no LUKS: zpool import opens it"),
+    (
+        0,
+        b"dmvdo001",
+        "a VDO volume (deduplicated and compressed)",
+        "the kernel's vdo reads it: map it with LVM, or vdo start, and copy the volume out of it",
+    ),
+    (516, STRATIS, "a block device of a Stratis pool", STRATIS_HINT),
+    (4612, STRATIS, "a block device of a Stratis pool", STRATIS_HINT),
     (512, b"LABELONE", "an LVM physical volume", "LUKS may be inside one of its volumes"),
 ];
 
@@ -134,7 +158,25 @@ pub(super) fn unread(look: &Peek<'_>) -> Option<Foreign> {
 /// What `disk` is, by its marks: another encryption, or plaintext; of a disk that none of them knows, what its bytes look
 /// like. What cannot be read has no mark.
 pub fn name(disk: &dyn ReadAt) -> Option<Foreign> {
-    first(&Peek::new(disk), DISKS).or_else(|| look(disk))
+    first(&Peek::new(disk), DISKS).or_else(|| look(disk).map(|(_, foreign)| foreign))
+}
+
+/// What the start of a disk is like.
+pub(super) enum Kind {
+    /// It has a mark that does not come by chance.
+    Marked,
+    Zeroes,
+    Noise,
+    Unknown,
+}
+
+/// What the start of `disk` is like, where two bytes of a mark do not tell.
+pub(super) fn kind(disk: &dyn ReadAt) -> Kind {
+    let look_at = Peek::new(disk);
+    if DISKS.iter().any(|(at, mark, ..)| mark.len() >= 4 && look_at.has(mark, *at)) {
+        return Kind::Marked;
+    }
+    look(disk).map_or(Kind::Unknown, |(kind, _)| kind)
 }
 
 fn first(look: &Peek<'_>, marks: &'static [Mark]) -> Option<Foreign> {
@@ -147,18 +189,34 @@ const LOOK: usize = 64 << 10;
 /// The share of set bits, in thousandths, of bytes that are random; so many of them differ by less.
 const EVEN: std::ops::RangeInclusive<usize> = 490..=510;
 
-/// Tells zeroes and noise.
-fn look(disk: &dyn ReadAt) -> Option<Foreign> {
+/// Whether the bytes are a text of JSON, from the first on.
+fn is_json(start: &[u8]) -> bool {
+    let end = start.iter().position(|b| *b == 0).unwrap_or(start.len());
+    let (text, rest) = start.split_at_checked(end).unwrap_or_default();
+    // A page is shorter than what is looked at, and alone in its file.
+    rest.is_empty()
+        && start.len() < LOOK
+        && text.trim_ascii_start().first().is_some_and(|b| matches!(b, b'{' | b'['))
+        && serde_json::from_slice::<serde::de::IgnoredAny>(text).is_ok()
+}
+
+/// Tells zeroes, noise and a page that stands in for the image.
+fn look(disk: &dyn ReadAt) -> Option<(Kind, Foreign)> {
     let mut start = vec![0; at_most(disk.len(), LOOK)];
     disk.read_exact_at(&mut start, 0).ok().filter(|()| !start.is_empty())?;
     if start.iter().all(|b| *b == 0) {
         let hint = "the image may be of a disk that was never written, or a copy that failed; a scan shows whether it is so all over";
-        return Some(Foreign { name: "nothing but zeroes at its start", hint, at: 0 });
+        return Some((Kind::Zeroes, Foreign { name: "nothing but zeroes at its start", hint, at: 0 }));
+    }
+    if is_json(&start) {
+        let hint = "a download that failed can leave an answer of the service: it may say why; fetch the image again";
+        return Some((Kind::Marked, Foreign { name: "a text of JSON", hint, at: 0 }));
     }
     let is_noise = to_u64(start.len()) >= 4096 && is_even(&start);
     let hint =
         "it may be the data of a container whose header is elsewhere, or plain dm-crypt, or VeraCrypt, which have none";
-    is_noise.then_some(Foreign { name: "noise from its first byte on, as all encrypted data is", hint, at: 0 })
+    let noise = Foreign { name: "noise from its first byte on, as all encrypted data is", hint, at: 0 };
+    is_noise.then_some((Kind::Noise, noise))
 }
 
 /// Whether the bytes are as even as random ones: as many bits set as not, in every bit, and all values as often.
@@ -227,6 +285,10 @@ mod tests {
         for len in [4096, LOOK] {
             assert!(name(&noise[..len].to_vec()).unwrap().name.contains("noise"), "{len}");
         }
+        for page in [r#"{"itemNotFound": {"message": "Image not found.", "code": 404}}"#, "\n[{\"a\": [1]}]\n"] {
+            assert!(name(&page.as_bytes().to_vec()).unwrap().name.contains("JSON"), "{page}");
+        }
+        assert_eq!(name(&b"{\"a\": ".to_vec()), None);
         let text = b"nothing that is known here; ".repeat(3000);
         assert_eq!(name(&text), None);
         assert_eq!(name(&Vec::<u8>::new()), None);

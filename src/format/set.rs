@@ -60,10 +60,10 @@ pub fn file_set(path: &Path, file: &dyn ReadAt, format: Option<Format>, apart: &
         let message = format!("this is an extent of {}, its descriptor, and not all of the disk", shown(&descriptor));
         return Err(Error::invalid(message).with_rule("vmdk.extents").with_hint("give the descriptor instead"));
     }
-    let Some(split::Pieces { all, note }) = split::pieces(path, apart)? else { return Ok(alone) };
+    let Some(split::Pieces { all, notes }) = split::pieces(path, apart)? else { return Ok(alone) };
     let mut all = all.into_iter();
     let Some(first) = all.next() else { return Ok(alone) };
-    Ok(FileSet { first, others: all.collect(), set: Set::Pieces, notes: note.into_iter().collect() })
+    Ok(FileSet { first, others: all.collect(), set: Set::Pieces, notes })
 }
 
 /// Opens the file at `path` with all files of its set.

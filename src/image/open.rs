@@ -119,6 +119,7 @@ impl Image {
         image.notes = found.notes.as_slice().into();
         image.snapshots = found.snapshots.as_slice().into();
         image.layers = found.layers.as_slice().into();
+        image.groups = found.groups.as_slice().into();
         image.file = match found.place {
             Place::File(_) => None,
             Place::Inside(_) | Place::Qcow2Luks(_) => Some(Arc::clone(&found.file)),

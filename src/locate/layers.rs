@@ -6,20 +6,15 @@ use super::{Layer, LayerKind, Member, Search, Trail};
 use crate::error::{Condition, Error, Hint, Result, escape};
 use crate::format::Named;
 use crate::io::{Peek, ReadAt};
+use crate::limits::{LAYERS_DEPTH_MAX, NESTED_LOOKS_MAX};
 use crate::luks::recover;
 use crate::storage::lvm::{Label, Volume, VolumeGroup};
-use crate::storage::md::{Array, AssembleOptions, MemberState, Source, Superblock};
+use crate::storage::md::{Array, AssembleOptions, MemberState, Source, Superblock, Version};
 use crate::storage::{self, starts_as_luks};
-
-/// How many layers may lie on each other. People have three: a partition, an array, a volume.
-pub(super) const DEPTH_MAX: usize = 8;
-
-/// How many partitions of a table within a partition are looked at. Disks have a dozen.
-const ENTRIES_MAX: usize = 128;
 
 /// What lies one layer below `disk`, or `None` where it is the last.
 pub(super) fn below(disk: &Arc<dyn ReadAt>, search: Search<'_>, trail: &mut Trail) -> Result<Option<Arc<dyn ReadAt>>> {
-    if let Some(own) = Superblock::probe(&**disk).ok().flatten() {
+    if let Some(own) = own_superblock(disk) {
         let array = array(disk, &own, search)?;
         // An array that was made over a container by accident leads nowhere, and the container is there still.
         if !is_on_the_way(&array) && is_damaged_container(disk) {
@@ -40,18 +35,36 @@ pub(super) fn below(disk: &Arc<dyn ReadAt>, search: Search<'_>, trail: &mut Trai
     }
     match Label::probe(&**disk) {
         Ok(Some(_)) => {
-            let before = trail.notes.len();
+            let (before, groups) = (trail.notes.len(), trail.groups.len());
             volume(disk, search, trail).map(Some).or_else(|e| {
                 // The same of a label of LVM. Whoever names a volume wants no other thing.
                 if search.options.volume.is_some() || !is_damaged_container(disk) {
                     return Err(e);
                 }
                 trail.notes.truncate(before);
+                trail.groups.truncate(groups);
                 Ok(None)
             })
         }
         _ => Ok(None),
     }
+}
+
+/// The superblock of the array that `disk` is a member of. One of version 0.90 does not say where its member begins: in a
+/// disk's last partition it looks like that of the disk, and is taken for the partition's where it fits there.
+pub(super) fn own_superblock(disk: &dyn ReadAt) -> Option<Superblock> {
+    let own = Superblock::probe(disk).ok().flatten()?;
+    if own.version != Version::V0_90 {
+        return Some(own);
+    }
+    let is_its = |entry: &storage::Entry| {
+        let part = entry.open(disk).ok()?;
+        let md = Superblock::probe(&part).ok().flatten()?;
+        Some(md.offset.checked_add(entry.start)? == own.offset && own.size <= md.data_size)
+    };
+    let entries = storage::list(disk, None).ok().flatten().map_or_else(Vec::new, |table| table.entries);
+    let holds = |entry: &&storage::Entry| own.offset.checked_sub(entry.start).is_some_and(|inside| inside < entry.len);
+    (!entries.iter().filter(holds).any(|entry| is_its(entry) == Some(true))).then_some(own)
 }
 
 /// Whether `disk` is a part of something larger, and what that is: an offset into it leads nowhere by itself.
@@ -64,20 +77,31 @@ pub(super) fn part_of(disk: &dyn ReadAt) -> Option<String> {
     label.filter(|_| !starts_as_luks(&Peek::new(disk), 0)).map(|_| "a physical volume of LVM".to_owned())
 }
 
-/// The disks that were named besides, and the partitions of those that have some, each with the file that it is of.
+/// The disks that were named besides, and the partitions of those that have some, each with the file that it is of. A table
+/// that is seen in the member of an array is the array's.
 fn candidates(members: &[Member]) -> Vec<(&Named, Source)> {
     let mut all = Vec::new();
     for Member { named, disk } in members {
         let name = &named.name;
         all.push((named, Source { name: name.clone(), disk: Arc::clone(disk) }));
-        for entry in storage::list(&**disk, None).ok().flatten().into_iter().flat_map(|table| table.entries) {
-            if let Ok(part) = entry.open(Arc::clone(disk)) {
-                let source = Source { name: format!("{name}, partition {}", entry.number), disk: Arc::new(part) };
-                all.push((named, source));
-            }
+        if own_superblock(disk).is_none() {
+            let partitions = partitions(disk).into_iter();
+            all.extend(partitions.map(|(number, disk)| {
+                let name = format!("{name}, partition {number}");
+                (named, Source { name, disk })
+            }));
         }
     }
     all
+}
+
+/// The partitions that lie on a disk, with their numbers.
+fn partitions(disk: &Arc<dyn ReadAt>) -> Vec<(u32, Arc<dyn ReadAt>)> {
+    let entries = storage::list(&**disk, None).ok().flatten().map_or_else(Vec::new, |table| table.entries);
+    let open = |entry: &storage::Entry| -> Option<(u32, Arc<dyn ReadAt>)> {
+        Some((entry.number, Arc::new(entry.open(Arc::clone(disk)).ok()?)))
+    };
+    entries.iter().filter_map(open).collect()
 }
 
 /// The array that `disk` is a member of, with those of the named disks that are members of it, too.
@@ -89,7 +113,7 @@ pub(super) fn array(disk: &Arc<dyn ReadAt>, own: &Superblock, search: Search<'_>
 fn array_of(first: Source, own: &Superblock, search: Search<'_>) -> Result<Array> {
     let mut members = vec![first];
     for (named, source) in candidates(search.members) {
-        let md = Superblock::probe(&*source.disk).ok().flatten();
+        let md = own_superblock(&*source.disk);
         // The member itself is among them, too.
         if md.is_some_and(|md| md.set_uuid == own.set_uuid && md != *own) {
             named.mark_used();
@@ -106,13 +130,13 @@ pub(super) fn physical_volume(disk: &dyn ReadAt) -> Option<(String, String)> {
     Some((group.to_owned(), label.uuid.clone()))
 }
 
-/// What may be a physical volume: the named disks and their partitions, and the arrays that those make. A member of an
+/// What may be a physical volume: the named disks, the arrays that those make, and the partitions of both. A member of an
 /// array is none, though the label of a mirror can be read in it.
 fn may_be_physical(search: Search<'_>) -> Vec<(&Named, Arc<dyn ReadAt>)> {
     let mut all: Vec<(&Named, Arc<dyn ReadAt>)> = Vec::new();
     let mut arrays = Vec::new();
     for (named, source) in candidates(search.members) {
-        let Some(md) = Superblock::probe(&*source.disk).ok().flatten() else {
+        let Some(md) = own_superblock(&*source.disk) else {
             all.push((named, source.disk));
             continue;
         };
@@ -120,7 +144,9 @@ fn may_be_physical(search: Search<'_>) -> Vec<(&Named, Arc<dyn ReadAt>)> {
             arrays.push(md.set_uuid);
             // One that cannot be read may be another's; the group says what it misses.
             if let Ok(array) = array_of(source, &md, search) {
-                all.push((named, Arc::new(array)));
+                let array: Arc<dyn ReadAt> = Arc::new(array);
+                all.extend(partitions(&array).into_iter().map(|(_, part)| (named, part)));
+                all.push((named, array));
             }
         }
     }
@@ -158,7 +184,8 @@ pub(super) fn group(disk: &Arc<dyn ReadAt>, search: Search<'_>) -> Result<Volume
 /// The volume that was named, or the only one that leads to LUKS.
 fn volume(disk: &Arc<dyn ReadAt>, search: Search<'_>, trail: &mut Trail) -> Result<Arc<dyn ReadAt>> {
     let options = search.options;
-    let group = group(disk, search)?;
+    let group = Arc::new(group(disk, search)?);
+    trail.groups.push(Arc::clone(&group));
     trail.notes.push(format!("LVM volume group {}", escape(&group.name)));
     trail.notes.extend(group.notes.iter().cloned());
     let mut take = |volume: &Volume, opened: Arc<dyn ReadAt>| {
@@ -221,15 +248,26 @@ pub(super) fn is_lower(disk: &dyn ReadAt) -> bool {
     is_member(disk) || is_nested(disk)
 }
 
-fn is_member(disk: &dyn ReadAt) -> bool {
-    Superblock::probe(disk).is_ok_and(|md| md.is_some()) || Label::probe(disk).is_ok_and(|label| label.is_some())
+/// Whether a disk is a member of an array, or a physical volume.
+pub(super) fn is_member(disk: &dyn ReadAt) -> bool {
+    own_superblock(disk).is_some() || Label::probe(disk).is_ok_and(|label| label.is_some())
 }
 
-/// Whether a part of a disk is a whole disk, as a virtual machine's is, with a partition that leads to LUKS.
+/// Whether a part of a disk is a whole disk, as a virtual machine's is, with a partition that leads to LUKS, in its own
+/// table or in that of a disk within it.
 pub(super) fn is_nested(disk: &dyn ReadAt) -> bool {
+    let mut looks = NESTED_LOOKS_MAX;
+    leads_on(disk, LAYERS_DEPTH_MAX, &mut looks)
+}
+
+fn leads_on(disk: &dyn ReadAt, depth: usize, looks: &mut usize) -> bool {
+    let Some(depth) = depth.checked_sub(1) else { return false };
     let look = Peek::new(disk);
     let Ok(Some(table)) = storage::list(disk, None) else { return false };
-    let leads =
-        |entry: &storage::Entry| entry.starts_as_luks(&look) || entry.open(disk).is_ok_and(|part| is_member(&part));
-    table.entries.iter().take(ENTRIES_MAX).any(leads)
+    table.entries.iter().any(|entry| {
+        let Some(left) = looks.checked_sub(1) else { return false };
+        *looks = left;
+        let leads = |part: &dyn ReadAt, looks: &mut usize| is_member(part) || leads_on(part, depth, looks);
+        entry.starts_as_luks(&look) || entry.open(disk).is_ok_and(|part| leads(&part, looks))
+    })
 }

@@ -9,9 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::{FindOptions, Layer, LayerKind, Search, layers, members};
 use crate::error::{Error, Result, escape};
 use crate::io::{Peek, ReadAt};
-use crate::limits::LAYER_WAYS_MAX;
+use crate::limits::{LAYER_WAYS_MAX, LAYERS_DEPTH_MAX};
 use crate::storage::lvm::Label;
-use crate::storage::md::Superblock;
 use crate::storage::{self, starts_as_luks};
 
 /// A LUKS container, and what leads to it.
@@ -121,12 +120,12 @@ impl Step {
 
 impl Ways {
     fn walk(&mut self, disk: &Arc<dyn ReadAt>, sector_size: Option<u32>, search: Search<'_>, step: &Step) {
-        if self.looked_at >= LAYER_WAYS_MAX || step.layers.len() > layers::DEPTH_MAX {
+        if self.looked_at >= LAYER_WAYS_MAX || step.layers.len() > LAYERS_DEPTH_MAX {
             self.more = true;
             return;
         }
         self.looked_at = self.looked_at.saturating_add(1);
-        if let Some(own) = Superblock::probe(&**disk).ok().flatten() {
+        if let Some(own) = layers::own_superblock(disk) {
             match layers::array(disk, &own, search) {
                 Ok(array) => {
                     self.parts.extend(step.part(array.info(), None));

@@ -29,6 +29,9 @@ use crate::io::ReadAt;
 use crate::limits::{LUKS2_HDR_SIZE_MAX, LUKS2_HDR_SIZE_MIN};
 use crate::num::{to_u64, to_usize};
 
+/// What a disk reads, or does not, at a time.
+const SECTOR: usize = 512;
+
 /// The magics of the layers of Ceph's clones: whole, and no damage.
 const CLONES: [[u8; 6]; 2] = [*b"RBDL\xba\xbe", *b"LDBR\xba\xbe"];
 
@@ -93,8 +96,8 @@ pub(crate) fn open_as(source: &(impl ReadAt + ?Sized), nth: usize) -> Result<Met
             metadata.recovery = accident(source, &metadata).map(Box::new);
             return Ok(metadata);
         }
-        // What is cut off is nowhere.
-        Err(e) if e.kind() != ErrorKind::Corrupt || e.rule() == "length" => return Err(e),
+        // What is cut off is nowhere. What cannot be read may be what the rest does without.
+        Err(e) if !matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::Io) || e.rule() == "length" => return Err(e),
         Err(e) => e,
     };
     let mut start = [0u8; 8];
@@ -102,8 +105,14 @@ pub(crate) fn open_as(source: &(impl ReadAt + ?Sized), nth: usize) -> Result<Met
     if known && (start.starts_with(&MAGIC_OFFLINE) || CLONES.iter().any(|clone| start.starts_with(clone))) {
         return Err(error);
     }
-    let Some((mut metadata, mut recovery)) = v1(source, nth).or_else(|| v2(source)) else {
-        return Err(if salvage::open(source).is_some() { error.with_hint(Hint::Recover) } else { error });
+    // LUKS2 has a second copy for what cannot be read, which was looked at.
+    let v2 = || if error.kind() == ErrorKind::Corrupt { v2(source) } else { None };
+    let Some((mut metadata, mut recovery)) = v1(source, nth).or_else(v2) else {
+        return Err(if error.kind() == ErrorKind::Corrupt && salvage::open(source).is_some() {
+            error.with_hint(Hint::Recover)
+        } else {
+            error
+        });
     };
     recovery.error = Some(error);
     recovery.lies_there = there::name(source);
@@ -134,8 +143,14 @@ fn recovery(missing: String, ciphers: usize, patches: Vec<Patch>) -> Recovery {
 
 fn v1(source: &(impl ReadAt + ?Sized), nth: usize) -> Option<(Metadata, Recovery)> {
     let mut bytes = [0u8; v1::HEADER_LEN];
-    source.read_exact_at(&mut bytes, 0).ok()?;
     let mut missing = Vec::new();
+    if source.read_exact_at(&mut bytes, 0).is_err() {
+        // A sector may be bad: the first has all but the last two keyslots.
+        let (first, behind) = bytes.split_at_mut_checked(SECTOR)?;
+        source.read_exact_at(first, 0).ok()?;
+        behind.fill(0);
+        missing.push(format!("bytes {SECTOR} to {} of the header cannot be read", v1::HEADER_LEN.saturating_sub(1)));
+    }
     let (mut ciphers, mut patches) = (1, Vec::new());
     if !(bytes.starts_with(&MAGIC) && bytes[6..8] == [0, 1]) {
         let found = body::recognise(&bytes)?;

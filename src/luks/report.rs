@@ -127,6 +127,35 @@ pub struct Container {
     pub size: u64,
     /// What lies on what, from the file down to what holds the LUKS data.
     pub layers: Vec<Layer>,
+    /// The volume groups of LVM among those, with what is left of their history.
+    pub groups: Vec<Group>,
+}
+
+/// A volume group of LVM, and the versions of its metadata that are on the disks. Names and descriptions are the image's
+/// text: escape them before they are printed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Group {
+    /// Its UUID.
+    pub uuid: String,
+    /// The version that is used.
+    pub current: GroupVersion,
+    /// Those that it replaced, and that nothing has been written over yet, the newest first.
+    pub older: Vec<GroupVersion>,
+    /// How many more there are, which are older still.
+    pub left_out: u64,
+}
+
+/// A version of a volume group's metadata.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct GroupVersion {
+    /// The group's name then.
+    pub name: String,
+    /// Its number: each change has the next.
+    pub seqno: u64,
+    /// When it was written, in seconds since 1970.
+    pub time: u64,
+    /// What LVM was asked to do.
+    pub description: String,
 }
 
 /// An internal snapshot of a qcow2 image.

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{Scan, State, Unreadable};
 use crate::error::Error;
-use crate::format::Format;
+use crate::format::{Format, Snapshot};
 use crate::io::{ReadAt, Window};
 use crate::locate::{Layer, LayerKind, Part, Way, Ways};
 use crate::luks::data::{self, DataFile, assess};
@@ -31,6 +31,8 @@ pub struct Disk<'a> {
     pub sector_size: Option<u32>,
     /// What the disk leads to, through partitions, arrays and volumes.
     pub ways: &'a Ways,
+    /// Earlier states of the disk that its image keeps, which were not scanned.
+    pub snapshots: &'a [Snapshot],
 }
 
 /// What a scan found.
@@ -45,7 +47,8 @@ pub struct Disk<'a> {
 /// let disk: Arc<dyn unluks::ReadAt> = Arc::new(unluks::FileSource::open(path)?);
 /// let scan = unluks::scan::run(&*disk, Default::default(), &Default::default())?;
 /// let ways = &ways(&disk, None, &Default::default())?;
-/// let disk = Disk { path, disk: &*disk, format: unluks::format::Format::Raw, sector_size: None, ways };
+/// let format = unluks::format::Format::Raw;
+/// let disk = Disk { path, disk: &*disk, format, sector_size: None, ways, snapshots: &[] };
 /// let report = Report::new(&scan, disk);
 /// assert_eq!(report.containers[0].offset, Some(0));
 /// assert!(unluks::json::pretty(&report)?.contains(r#""good_left_out": 0"#));
@@ -78,6 +81,9 @@ pub struct Image {
     pub format: &'static str,
     /// Bytes of the disk, which in a file format are not those of the file.
     pub size: u64,
+    /// The names of earlier states of the disk that the image keeps, and that were not scanned: qcow2's internal
+    /// snapshots.
+    pub snapshots: Vec<String>,
 }
 
 /// A container in a report.
@@ -106,9 +112,6 @@ pub struct Container<'a> {
     /// Where the next container starts within this one, whose header does not say where it ends. Not in the JSON.
     #[serde(skip)]
     pub next: Option<u64>,
-    /// The bytes of its plaintext, where no layer's name but its place alone leads to it. Not in the JSON.
-    #[serde(skip)]
-    pub plaintext: Option<u64>,
     /// Whether the header is good as a whole.
     pub opens: bool,
     /// What is behind the header; `None` where it does not open.
@@ -206,13 +209,10 @@ impl<'a> Report<'a> {
                     let place = Place { disk: disk.disk, start: c.start.unwrap_or(0), end: disk_len, next: None };
                     Container { part_of: Some(part), ..Container::new(c, place, number) }
                 }
-                // One in a table within a partition: no number leads to it alone, but it ends where the inner one does.
+                // One in a table within a partition ends where the inner one does.
                 (Some(way), _) if way.layers.len() > 1 => {
                     let place = Place { disk: &*way.disk, start: 0, end: way.disk.len(), next: None };
-                    let own = Container::new(c, place, way.partition);
-                    let header = crate::luks::open(&*way.disk).ok();
-                    let plaintext = header.and_then(|header| header.plaintext_size(way.disk.len()));
-                    Container { layers: &way.layers, plaintext, ..own }
+                    Container { layers: &way.layers, ..Container::new(c, place, way.partition) }
                 }
                 (way, _) => {
                     // A container ends where its partition does, and without one where the disk does.
@@ -228,7 +228,12 @@ impl<'a> Report<'a> {
         let elsewhere = ways.found.iter().filter(|way| !seen(way)).filter_map(Container::on_another_disk);
         Self {
             schema: SCHEMA,
-            image: Image { path: disk.path.to_string_lossy().into_owned(), format: disk.format.name(), size: disk_len },
+            image: Image {
+                path: disk.path.to_string_lossy().into_owned(),
+                format: disk.format.name(),
+                size: disk_len,
+                snapshots: disk.snapshots.iter().map(|snapshot| snapshot.name.clone()).collect(),
+            },
             unreadable: scan.unreadable.as_ref(),
             containers: scan.containers.iter().map(container).chain(elsewhere).collect(),
             good_left_out: scan.good_left_out,
@@ -260,6 +265,13 @@ struct Place<'a> {
 }
 
 impl<'a> Container<'a> {
+    /// The partitions that lead to it, from the disk's own on, as a path: `2/1`.
+    pub fn partitions(&self) -> Option<String> {
+        let layers = self.layers.iter().filter(|layer| layer.kind == LayerKind::Partition);
+        let names: Vec<&str> = layers.map(|layer| layer.name.as_str()).collect();
+        if names.is_empty() { self.partition.map(|number| number.to_string()) } else { Some(names.join("/")) }
+    }
+
     fn new(found: &'a super::Container, place: Place<'_>, partition: Option<u32>) -> Self {
         // A header is large once it is parsed: one at a time.
         let whole = found.start.is_some().then(|| Window::new(place.disk, place.start, None));
@@ -283,7 +295,6 @@ impl<'a> Container<'a> {
             layers: &[],
             part_of: None,
             next: next.filter(|_| open_ended),
-            plaintext: None,
             opens: data.is_some(),
             data,
             recovered,
@@ -308,7 +319,6 @@ impl<'a> Container<'a> {
             layers: &way.layers,
             part_of: None,
             next: None,
-            plaintext: None,
             opens: true,
             data: Some(assess(&metadata, file).state),
             error: None,

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 #![cfg(all(feature = "peer-tests", feature = "unlock"))]
 
+mod ewf2;
 mod formats;
 mod hostile;
 mod partitions;

@@ -425,3 +425,163 @@ fn layers_end() {
     let e = refused(vec![disk], FindOptions::default());
     assert_eq!((e.kind(), e.rule()), (ErrorKind::LimitExceeded, "layers"), "{e}");
 }
+
+/// A disk in the second partition of another.
+fn in_second(disk: Vec<u8>) -> Vec<u8> {
+    in_partitions(&[vec![7; 4096], disk])
+}
+
+#[test]
+fn partitions_of_disks_within_disks_are_named_by_their_path() {
+    let luks = golden().image;
+    let inner = in_partitions(&[luks.clone(), luks.clone()]);
+    let named = |path: &str| FindOptions { partition: Some(path.into()), ..FindOptions::default() };
+    let volume = |path: &str| FindOptions { volume: Some("vg/vm".into()), ..named(path) };
+    for (disk, options, outer) in [
+        (in_second(inner.clone()), named("2"), "2/"),
+        (in_second(in_second(inner.clone())), named("2/2"), "2/2/"),
+        (group("vg", 1, &[("vm", &inner)]).remove(0), FindOptions::default(), ""),
+        (in_second(group("vg", 1, &[("vm", &inner)]).remove(0)), named("2"), "2/"),
+    ] {
+        let e = refused(vec![disk.clone()], FindOptions::default());
+        let hint = format!("{e} {:?}", e.hint());
+        assert!(e.to_string().contains("2 partitions hold LUKS") && hint.contains("NamePartition"), "{hint}");
+        let all: Arc<dyn ReadAt> = Arc::new(disk.clone());
+        let ways = ways(&all, None, &FindOptions::default()).unwrap().found;
+        assert_eq!(ways.len(), 2, "{outer}");
+        for (number, way) in (1..).zip(ways) {
+            let path = format!("{outer}{number}");
+            assert!(outer.is_empty() || e.to_string().contains(&path), "{e}");
+            let has_volume = way.volume.is_some();
+            let options = if has_volume { volume(&path) } else { named(&path) };
+            let found = find(Arc::clone(&all), options).unwrap();
+            assert_eq!(found.place.source().len(), way.disk.len());
+            let partitions = found.layers.iter().filter(|layer| layer.kind == LayerKind::Partition);
+            let names: Vec<&str> = partitions.map(|layer| layer.name.as_str()).collect();
+            assert_eq!(names.join("/"), path);
+        }
+        // What the path does not reach to the end of is refused.
+        for beyond in [format!("{outer}1/1"), format!("{outer}3")] {
+            let e = refused(vec![disk.clone()], named(&beyond));
+            assert_eq!(e.kind(), ErrorKind::InvalidInput, "{beyond}: {e}");
+        }
+        let _ = options;
+    }
+    // One of them leads to it alone, through three tables.
+    let deep = in_second(in_second(in_second(luks.clone())));
+    let found = find_in(vec![deep], FindOptions::default()).unwrap();
+    assert_eq!(found.place.source().len(), u64::try_from(luks.len()).unwrap());
+    // And one through more than there may be is none.
+    let deepest = (0..12).fold(luks, |disk, _| in_second(disk));
+    assert!(find_in(vec![deepest], FindOptions::default()).is_err());
+}
+
+/// Members whose superblock is at the end, in version 1.0, of an array of two that begins with `data`.
+fn raid0_with_ends(data: &[u8], uuid: [u8; 16]) -> Vec<Vec<u8>> {
+    let chunks: Vec<&[u8]> = data.chunks(CHUNK).collect();
+    let len = chunks.len().div_ceil(2) * CHUNK;
+    let member = |n: usize| {
+        let mut bytes: Vec<u8> = chunks.iter().skip(n).step_by(2).flat_map(|chunk| chunk.to_vec()).collect();
+        bytes.resize(len, 0);
+        let mut sb = vec![0; 1024];
+        let int = |n: u32| n.to_le_bytes();
+        put(&mut sb, 0, &[int(0xa92b_4efc), int(1)].concat());
+        put(&mut sb, 16, &uuid);
+        put(&mut sb, 88, &int(8));
+        put(&mut sb, 92, &int(2));
+        put(&mut sb, 136, &long(len / 512));
+        put(&mut sb, 144, &long(len / 512));
+        put(&mut sb, 160, &int(u32::try_from(n).unwrap()));
+        put(&mut sb, 168, &[u8::try_from(n).unwrap() + 1; 16]);
+        put(&mut sb, 200, &long(7));
+        put(&mut sb, 208, &[0xff; 8]);
+        put(&mut sb, 220, &int(2));
+        put(&mut sb, 258, &[1, 0]);
+        let sum: u64 = sb[..260].chunks(4).map(|word| u64::from(u32::from_le_bytes(word.try_into().unwrap()))).sum();
+        put(&mut sb, 216, &int(u32::try_from((sum & 0xffff_ffff) + (sum >> 32)).unwrap()));
+        bytes.extend_from_slice(&sb);
+        bytes.resize(len + 8192, 0);
+        bytes
+    };
+    vec![member(0), member(1)]
+}
+
+#[test]
+fn a_group_on_a_partition_of_an_array_is_one_of_the_arrays() {
+    let luks = golden().image;
+    // The table, and the label behind it, can be read in each member of a mirror whose superblock is at its end.
+    let mut disk = in_partitions(&group("vg", 1, &[("crypt", &luks)]));
+    disk.resize(disk.len().next_multiple_of(2 * CHUNK), 0);
+    let striped = raid0_with_ends(&disk, [9; 16]);
+    let found = find_in(striped, FindOptions::default()).unwrap();
+    let kinds: Vec<LayerKind> = found.layers.iter().skip(1).map(|layer| layer.kind).collect();
+    assert_eq!(kinds, [LayerKind::Array, LayerKind::Partition, LayerKind::Volume]);
+    let mut whole = vec![0; luks.len()];
+    found.place.source().read_exact_at(&mut whole, 0).unwrap();
+    assert!(whole == luks);
+    assert_eq!(found.groups.len(), 1);
+    let mut mirror = raid0_with_ends(&disk, [8; 16]);
+    for (n, member) in mirror.iter_mut().enumerate() {
+        // The same superblock, of a RAID1 over all of the disk.
+        let sb = member[member.len() - 8192..].to_vec();
+        *member = disk.clone();
+        let sectors = long(disk.len() / 512);
+        let at = member.len();
+        member.extend(sb);
+        put(member, at + 72, &1u32.to_le_bytes());
+        put(member, at + 80, &sectors);
+        put(member, at + 88, &[0; 4]);
+        put(member, at + 136, &sectors);
+        put(member, at + 144, &sectors);
+        put(member, at + 216, &[0; 4]);
+        let sum: u64 =
+            member[at..at + 260].chunks(4).map(|word| u64::from(u32::from_le_bytes(word.try_into().unwrap()))).sum();
+        put(member, at + 216, &u32::try_from((sum & 0xffff_ffff) + (sum >> 32)).unwrap().to_le_bytes());
+        assert!(n < 2);
+    }
+    for disks in [mirror.clone(), mirror[..1].to_vec()] {
+        let found = find_in(disks, FindOptions::default()).unwrap();
+        assert_eq!(found.place.source().len(), u64::try_from(luks.len().next_multiple_of(EXTENT)).unwrap());
+    }
+}
+
+#[test]
+fn a_table_that_is_seen_in_a_member_is_the_arrays() {
+    let luks = golden().image;
+    let mut disk = in_partitions(&[luks.clone(), vec![3; 4 << 20]]);
+    disk.resize(disk.len().next_multiple_of(2 * CHUNK), 0);
+    let members = raid0_with_ends(&disk, [9; 16]);
+    // The partition lies in the first member as far as its numbers go, and half of its bytes do not.
+    for options in [FindOptions::default(), FindOptions { partition: Some("1".into()), ..FindOptions::default() }] {
+        let e = refused(members[..1].to_vec(), options.clone());
+        assert!(e.is(Condition::MissingMember), "{e}");
+        let found = find_in(members.clone(), options).unwrap();
+        let mut whole = vec![0; luks.len()];
+        found.place.source().read_exact_at(&mut whole, 0).unwrap();
+        assert!(whole == luks);
+    }
+}
+
+#[test]
+fn older_versions_of_a_groups_metadata_are_in_the_report() {
+    let luks = golden().image;
+    let mut disk = group("vg", 1, &[("crypt", &luks)]).remove(0);
+    let whole = |disk: &[u8]| {
+        let found = find_in(vec![disk.to_vec()], FindOptions::default()).unwrap();
+        let image = Image::open_found(&found, None).unwrap();
+        image.report(std::path::Path::new("disk"), None).container.unwrap().groups.remove(0)
+    };
+    assert_eq!((whole(&disk).current.seqno, whole(&disk).older.len()), (5, 0));
+    // The text that was used before lies in another sector of the ring.
+    let end = AREA + 512 + disk[AREA + 512..].iter().position(|b| *b == 0).unwrap() + 1;
+    let text = String::from_utf8(disk[AREA + 512..end].to_vec()).unwrap();
+    let text = text
+        .replace("seqno = 5", "seqno = 4")
+        .replace("made by hand", "lvremove vg/gone")
+        .replace("_time = 7", "_time = 6");
+    put(&mut disk, AREA + 8192, text.as_bytes());
+    let found = whole(&disk);
+    assert_eq!((found.current.seqno, found.current.description.as_str(), found.left_out), (5, "made by hand", 0));
+    let old = &found.older[0];
+    assert_eq!((old.name.as_str(), old.seqno, old.time, old.description.as_str()), ("vg", 4, 6, "lvremove vg/gone"));
+}

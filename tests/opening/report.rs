@@ -98,8 +98,14 @@ fn reports_of_scans_follow_their_schema() {
         let scan = unluks::scan::run(&disk, Default::default(), &Default::default()).unwrap();
         // The schema names every format.
         for format in Format::ALL {
-            let scanned =
-                Disk { path: Path::new("disk"), disk: &disk, format, sector_size: None, ways: &Ways::default() };
+            let scanned = Disk {
+                path: Path::new("disk"),
+                disk: &disk,
+                format,
+                sector_size: None,
+                ways: &Ways::default(),
+                snapshots: &[],
+            };
             let report = parsed(&json::pretty(&Report::new(&scan, scanned)).unwrap(), "scan.schema.json");
             assert_eq!(report["image"]["format"], format.name());
             let container = &report["containers"][0];

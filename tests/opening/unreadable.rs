@@ -56,7 +56,7 @@ fn faults() -> Vec<(&'static str, Vec<Range<u64>>, bool, bool)> {
     vec![
         ("nothing", vec![], true, true),
         ("the first sector", vec![primary.clone()], false, true),
-        ("the second sector", vec![512..1024], false, true),
+        ("the second sector", vec![512..1024], true, true),
         ("the primary JSON area", vec![4096..4608], true, true),
         ("all of the primary", vec![0..16384], false, true),
         ("the secondary", vec![secondary.clone()], true, true),
@@ -83,11 +83,17 @@ fn headers_open_from_what_can_be_read() {
                 None => open(Arc::clone(&file), None),
             };
             let outcome = image.and_then(|image| place.golden.open(&image).map(|()| image));
-            match (outcome, if place.luks2 { luks2 } else { luks1 }) {
+            // The keyslots that lie in it are done without, but for a header that is never taken for a damaged one.
+            let is_second = what == "the second sector" && !place.luks2;
+            let opens =
+                if place.luks2 { luks2 } else { luks1 && !(is_second && place.name.starts_with("qcow2's own")) };
+            match (outcome, opens) {
                 (Ok(image), true) => {
                     let copies = &image.metadata().copies;
                     let unreadable = copies.iter().filter_map(|c| c.error.as_ref());
-                    let said = unreadable.filter(|e| e.kind() == ErrorKind::Io && e.offset().is_some()).count();
+                    let recovery = image.metadata().recovery.as_ref().and_then(|recovery| recovery.error.as_ref());
+                    let told = unreadable.chain(recovery.filter(|_| is_second));
+                    let said = told.filter(|e| e.kind() == ErrorKind::Io && e.offset().is_some()).count();
                     assert_eq!(said, ranges.len(), "{name}: each bad copy is told of: {notes:?}");
                     opened += 1;
                 }

@@ -17,6 +17,9 @@ const GOOD: Style = AnsiColor::Green.on_default();
 const WARNING: Style = AnsiColor::Yellow.on_default().bold();
 const CRITICAL: Style = AnsiColor::Red.on_default().bold();
 
+/// How many older versions of LVM's metadata are named.
+const VERSIONS_SHOWN: usize = 8;
+
 /// The report as text with ANSI styles, which the stream drops where they are not wanted.
 pub fn render(report: &Report) -> String {
     let mut text = Text { out: String::new() };
@@ -63,6 +66,9 @@ impl Text {
                 self.line("", escape(note))?;
             }
             self.layers(container)?;
+            for group in &container.groups {
+                self.group(group)?;
+            }
             self.line("", format_args!("LUKS in {} of it, from which all bytes count here", bytes(container.size)))?;
         }
         if let Some(header) = &r.header {
@@ -105,6 +111,21 @@ impl Text {
             )?;
         }
         Ok(())
+    }
+
+    /// The versions of a volume group's metadata: what was deleted or changed is in the older ones.
+    fn group(&mut self, group: &Group) -> fmt::Result {
+        let GroupVersion { name, seqno, .. } = &group.current;
+        let still = if group.older.is_empty() { "" } else { "; older ones that are there still:" };
+        self.line("lvm", format_args!("{}, metadata version {seqno}{still}", escape(name)))?;
+        for old in group.older.iter().take(VERSIONS_SHOWN) {
+            self.line("", format_args!("  {}: {}", old.seqno, escape(&old.description)))?;
+        }
+        let more = group.older.len().saturating_sub(VERSIONS_SHOWN);
+        match group.left_out.saturating_add(u64::try_from(more).unwrap_or(u64::MAX)) {
+            0 => Ok(()),
+            more => self.line("", format_args!("and {more} more, which are older")),
+        }
     }
 
     fn findings(&mut self, r: &Report) -> fmt::Result {

@@ -11,6 +11,9 @@ use unluks::scan::report::{Container, Copy, Report};
 use crate::args::ScanArgs;
 use crate::quote;
 
+/// How many internal snapshots are named.
+const SNAPSHOTS_SHOWN: usize = 16;
+
 /// Puts the commands into a report that open what it lists.
 pub fn add_commands(report: &mut Report, args: &ScanArgs) {
     for container in &mut report.containers {
@@ -27,6 +30,18 @@ pub fn render(report: &Report) -> String {
             out.push('\n');
         }
         container(c, &mut out);
+    }
+    if let [_, ..] = report.image.snapshots.as_slice() {
+        let names: Vec<String> = report.image.snapshots.iter().take(SNAPSHOTS_SHOWN).map(|name| escape(name)).collect();
+        let more = match report.image.snapshots.len().saturating_sub(SNAPSHOTS_SHOWN) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let _ = writeln!(
+            out,
+            "earlier states of the disk, which were not scanned: {}{more}; inspect --snapshot NAME looks into one",
+            names.join(", ")
+        );
     }
     for (n, what) in [(report.good_left_out, "good"), (report.bad_left_out, "damaged")] {
         if n > 0 {
@@ -46,8 +61,8 @@ fn container(c: &Container, out: &mut String) {
         None if !c.layers.is_empty() => write!(out, "{name}, whose first byte is on another disk of the set"),
         None => write!(out, "{name}, and nothing tells where it starts"),
     };
-    if let Some(number) = c.partition {
-        let _ = write!(out, ", partition {number}");
+    if let Some(path) = c.partitions() {
+        let _ = write!(out, ", partition {}", escape(&path));
     }
     for layer in c.layers.iter().filter(|layer| layer.kind != LayerKind::Partition) {
         let _ = write!(out, ", {} {}", layer.kind.name(), escape(&layer.name));
@@ -106,16 +121,14 @@ fn command_for(args: &ScanArgs, c: &Container, data: Data) -> Option<String> {
     for other in &args.with {
         let _ = write!(command, " --with {}", quote::path(other));
     }
-    if let Some(number) = c.partition.filter(|_| c.plaintext.is_none()) {
-        let _ = write!(command, " --partition {number}");
+    if let Some(path) = c.partitions() {
+        let _ = write!(command, " --partition {path}");
     }
     if let Some(volume) = c.volume {
         let _ = write!(command, " {}", quote::flag("--volume", volume).ok()?);
     }
     // Layers lead to what is in them from the disk's beginning on; what nothing leads to has its place alone.
-    if let Some(plaintext) = c.plaintext {
-        let _ = write!(command, " --offset {} --length {plaintext}", c.offset?);
-    } else if c.layers.is_empty() && c.partition.is_none() {
+    if c.layers.is_empty() && c.partition.is_none() {
         let _ = write!(command, " --offset {}", c.offset?);
     }
     if data == Data::Truncated {

@@ -219,6 +219,10 @@ fn a_snapshot_of_qcow2_is_named_listed_and_opened() {
     );
     let run = unluks(&["inspect", &image, "--snapshot", "s1"]);
     assert!(String::from_utf8(run.stdout).unwrap().contains("as of the internal snapshot s1 (id 7)"));
+    // A scan looks at the last state, and says that there are others.
+    let run = unluks(&["scan", "-q", &image]);
+    let said = String::from_utf8(run.stdout).unwrap();
+    assert!(said.contains("earlier states of the disk, which were not scanned: s1; inspect --snapshot NAME"), "{said}");
 }
 
 #[test]

@@ -85,6 +85,10 @@ fn any_piece_leads_to_all_of_them() {
         ["E.AA", "E.AB", "E.AC"],
         ["e.1", "e.2", "e.3"],
         ["e.0", "e.1", "e.2"],
+        ["e.001.dd", "e.002.dd", "e.003.dd"],
+        ["e.000.img", "e.001.img", "e.002.img"],
+        ["e.part0", "e.part1", "e.part2"],
+        ["e.PART00.raw", "e.PART01.raw", "e.PART02.raw"],
     ] {
         let dir = Dir::new(&[(names[0], b"LUKS\xba\xbe.."), (names[1], &[2; 8]), (names[2], b"last"), ("e.txt", b"")]);
         for given in names {
@@ -175,4 +179,116 @@ fn images_of_their_own_stay_so() {
     std::fs::rename(dir.path("disk.002"), dir.path("elsewhere")).unwrap();
     std::os::unix::fs::symlink("elsewhere", dir.path("disk.002")).unwrap();
     assert_eq!(dir.names("disk.001"), "disk.001");
+}
+
+/// Bytes as encrypted ones: xorshift, the same at each run.
+fn noise(len: usize) -> Vec<u8> {
+    let mut state = 1u64;
+    let words = std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.wrapping_mul(0x2545_f491_4f6c_dd1d).to_be_bytes()
+    });
+    words.take(len / 8).flatten().collect()
+}
+
+/// As `start` begins, and then noise.
+fn begun(start: &[u8]) -> Vec<u8> {
+    let mut bytes = noise(LEN);
+    bytes[..start.len()].copy_from_slice(start);
+    bytes
+}
+
+const LEN: usize = 64 << 10;
+
+/// The first sectors of a GPT whose disk has `len` bytes.
+fn gpt(len: usize) -> Vec<u8> {
+    let mut start = vec![0; 1024];
+    start[446 + 4] = 0xee;
+    start[446 + 8] = 1;
+    start[446 + 12..][..4].fill(0xff);
+    start[510..512].copy_from_slice(&[0x55, 0xaa]);
+    start[512..520].copy_from_slice(b"EFI PART");
+    start[544..552].copy_from_slice(&(u64::try_from(len / 512).unwrap() - 1).to_le_bytes());
+    begun(&start)
+}
+
+#[test]
+fn numbers_before_an_extension_are_joined_where_nothing_else_explains_them() {
+    let (luks, more, last) = (begun(b"LUKS\xba\xbe"), noise(LEN), noise(LEN / 2));
+    for names in [
+        ["e000.img", "e001.img", "e002.img"],
+        ["e01.dd", "e02.dd", "e03.dd"],
+        ["e.part1", "e.part2", "e.part3"],
+        ["e-part1.raw", "e-part2.raw", "e-part3.raw"],
+        ["e.1.img", "e.2.img", "e.3.img"],
+        ["e.08.img", "e.09.img", "e.10.img"],
+    ] {
+        let dir = Dir::new(&[(names[0], &luks), (names[1], &more), (names[2], &last)]);
+        let wanted = if names[0].contains("08") { "-".into() } else { names.join(" ") };
+        assert!(names.iter().all(|given| dir.names(given) == wanted), "{names:?}: {}", dir.names(names[0]));
+    }
+    // A table that says more than the file has is as good as noise, and zeroes may then follow.
+    let dir = Dir::new(&[("d00.img", &gpt(2 * LEN)), ("d01.img", &vec![0; LEN])]);
+    assert_eq!(dir.names("d01.img"), "d00.img d01.img");
+    // A gap is named.
+    let dir = Dir::new(&[("e000.img", &luks), ("e001.img", &more), ("e003.img", &last)]);
+    for given in ["e000.img", "e001.img", "e003.img"] {
+        assert!(dir.refused(given).1.contains("e002.img, a piece of the image, is missing"), "{given}");
+    }
+    let dir = Dir::new(&[("e.part2", &more), ("e.part3", &last)]);
+    assert!(dir.refused("e.part3").1.contains("e.part1 or "), "{}", dir.refused("e.part3").1);
+}
+
+#[test]
+fn disks_with_a_number_are_no_pieces() {
+    let luks = begun(b"LUKS\xba\xbe");
+    let mut ext = vec![0; LEN];
+    ext[82..90].copy_from_slice(b"FAT32   ");
+    let other = b"text ".repeat(LEN / 5);
+    let mut member = luks.clone();
+    member[LEN - 8192..][..4].copy_from_slice(&0xa92b_4efc_u32.to_le_bytes());
+    let whole = gpt(LEN);
+    for (first, second) in [
+        (&luks, &luks),
+        (&whole, &noise(LEN)),
+        (&luks, &ext),
+        (&luks, &other),
+        (&member, &noise(LEN)),
+        (&noise(LEN), &noise(LEN)),
+        (&luks, &noise(LEN + 8)),
+        (&ext, &luks),
+    ] {
+        let dir = Dir::new(&[("vm-01.img", first), ("vm-02.img", second)]);
+        assert_eq!(["vm-01.img", "vm-02.img"].map(|name| dir.names(name)), ["-", "-"]);
+    }
+    // What is all of its disk swallows no neighbour, however that is called.
+    let dir = Dir::new(&[("d.001", &whole), ("d.002", &noise(LEN))]);
+    assert_eq!([dir.names("d.001"), dir.names("d.002")], ["d.001", "-"]);
+    // A disk that was never written may follow, as well as a piece that was not.
+    let dir = Dir::new(&[("vm-01.img", &luks), ("vm-02.img", &vec![0; LEN])]);
+    assert!(["vm-01.img", "vm-02.img"].iter().all(|given| dir.refused(given).1.contains("nothing tells")));
+    // So may the data of a header that is elsewhere.
+    let dir = Dir::new(&[("vm-01.img", &luks), ("vm-02.img", &noise(LEN))]);
+    assert!(dir.refused("vm-02.img").1.contains("nothing tells"));
+    // The data of a header that was named with it.
+    let dir = Dir::new(&[("vm-01.img", &luks), ("vm-02.img", &noise(LEN)), ("h", &luks)]);
+    assert!(pieces(&dir.path("vm-02.img"), &[&dir.path("h")]).unwrap().is_none());
+    let dir = Dir::new(&[("ubuntu-24.04.img", &noise(LEN)), ("ubuntu-24.05.img", &noise(LEN))]);
+    assert_eq!(dir.names("ubuntu-24.04.img"), "-");
+}
+
+#[test]
+fn a_last_piece_that_may_be_missing_is_said() {
+    let luks = begun(b"LUKS\xba\xbe");
+    let notes = |first: &[u8], last: usize| {
+        let dir = Dir::new(&[("e.001", first), ("e.002", &noise(last))]);
+        pieces(&dir.path("e.001"), &[]).unwrap().unwrap().notes.join("\n")
+    };
+    assert!(notes(&luks, LEN).contains("whether one is missing behind it"));
+    assert!(!notes(&luks, LEN / 2).contains("missing"));
+    assert!(!notes(&gpt(2 * LEN), LEN).contains("missing"));
+    let longer = notes(&gpt(3 * LEN), LEN);
+    assert!(longer.contains(&format!("have {} bytes, and what the first begins with says {}", 2 * LEN, 3 * LEN)));
 }

@@ -197,3 +197,39 @@ fn mutations_of_what_is_no_header_are_none() {
         assert!(open(&image).is_err(), "mutation {n}");
     }
 }
+
+/// Bytes of which some cannot be read.
+struct BadSector<'a>(&'a [u8], std::ops::Range<u64>);
+
+impl ReadAt for BadSector<'_> {
+    fn len(&self) -> u64 {
+        to_u64(self.0.len())
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        let end = offset + to_u64(buf.len());
+        if offset < self.1.end && self.1.start < end {
+            return Err(crate::Error::io("reading", std::io::Error::from_raw_os_error(5)));
+        }
+        self.0.to_vec().read_exact_at(buf, offset)
+    }
+}
+
+#[test]
+fn luks1_does_without_its_second_sector() {
+    let image = image("luks1");
+    let source = BadSector(&image, 512..1024);
+    assert_eq!(crate::luks::open(&source).unwrap_err().kind(), ErrorKind::Io);
+    let m = open(&source).unwrap();
+    assert!(
+        said(&m).contains("bytes 512 to 591 of the header cannot be read; keyslots 6, 7 are damaged"),
+        "{}",
+        said(&m)
+    );
+    assert!(matches!(m.keyslots[&0].kind, KeyslotKind::Luks2(_)));
+    // With the first, too, nothing is left of it; and of another version nothing is made up.
+    assert_eq!(
+        open(&BadSector(&image, 0..1024)).unwrap_err().kind(),
+        crate::luks::open(&BadSector(&image, 0..1024)).unwrap_err().kind()
+    );
+}
