@@ -390,8 +390,10 @@ impl Survey<'_> {
 
     /// The partitions that are members of an array, or physical volumes; `None` where there are none.
     fn lower<'t>(&self, table: &'t Table) -> Option<Vec<&'t Entry>> {
-        let is_lower = |entry: &&Entry| entry.open(&**self.disk).is_ok_and(|part| layers::is_lower(&part));
-        let all: Vec<&Entry> = table.entries.iter().filter(is_lower).collect();
+        let mut looks = layers::Looks::new();
+        let mut is_lower =
+            |entry: &Entry| entry.open(&**self.disk).is_ok_and(|part| layers::is_lower(&part, &mut looks));
+        let all: Vec<&Entry> = table.entries.iter().filter(|entry| is_lower(entry)).collect();
         (!all.is_empty()).then_some(all)
     }
 

@@ -17,7 +17,7 @@ pub(super) fn below(disk: &Arc<dyn ReadAt>, search: Search<'_>, trail: &mut Trai
     if let Some(own) = own_superblock(disk) {
         let array = array(disk, &own, search)?;
         // An array that was made over a container by accident leads nowhere, and the container is there still.
-        if !is_on_the_way(&array) && is_damaged_container(disk) {
+        if !is_on_the_way(&array, &mut Looks::new()) && is_damaged_container(disk) {
             trail.notes.push(format!("{}, was made over a LUKS container", array.info()));
             return Ok(None);
         }
@@ -198,13 +198,13 @@ fn volume(disk: &Arc<dyn ReadAt>, search: Search<'_>, trail: &mut Trail) -> Resu
         let volume = group.find(name)?;
         return Ok(take(volume, Arc::new(group.open(volume)?)));
     }
-    let mut held = Vec::new();
-    let mut failed = None;
+    let (mut held, mut failed) = (Vec::new(), None);
+    let mut looks = Looks::new();
     for volume in group.volumes.iter().filter(|volume| volume.is_visible) {
         match group.open(volume) {
             Ok(opened) => {
                 let opened: Arc<dyn ReadAt> = Arc::new(opened);
-                if is_on_the_way(&opened) {
+                if is_on_the_way(&opened, &mut looks) {
                     held.push((volume, opened));
                 }
             }
@@ -229,8 +229,8 @@ fn volume(disk: &Arc<dyn ReadAt>, search: Search<'_>, trail: &mut Trail) -> Resu
 }
 
 /// Whether a disk is a LUKS container, or may lead to one.
-fn is_on_the_way(disk: &dyn ReadAt) -> bool {
-    holds_luks(disk) || is_lower(disk)
+fn is_on_the_way(disk: &dyn ReadAt, looks: &mut Looks) -> bool {
+    holds_luks(disk) || is_lower(disk, looks)
 }
 
 /// Whether a disk is a LUKS container, with its magic or without.
@@ -244,8 +244,8 @@ pub(super) fn is_damaged_container(disk: &dyn ReadAt) -> bool {
 }
 
 /// Whether a disk may lead to LUKS through an array, a volume group or a partition table of its own.
-pub(super) fn is_lower(disk: &dyn ReadAt) -> bool {
-    is_member(disk) || is_nested(disk)
+pub(super) fn is_lower(disk: &dyn ReadAt, looks: &mut Looks) -> bool {
+    is_member(disk) || leads_on(disk, LAYERS_DEPTH_MAX, looks)
 }
 
 /// Whether a disk is a member of an array, or a physical volume.
@@ -256,18 +256,32 @@ pub(super) fn is_member(disk: &dyn ReadAt) -> bool {
 /// Whether a part of a disk is a whole disk, as a virtual machine's is, with a partition that leads to LUKS, in its own
 /// table or in that of a disk within it.
 pub(super) fn is_nested(disk: &dyn ReadAt) -> bool {
-    let mut looks = NESTED_LOOKS_MAX;
-    leads_on(disk, LAYERS_DEPTH_MAX, &mut looks)
+    leads_on(disk, LAYERS_DEPTH_MAX, &mut Looks::new())
 }
 
-fn leads_on(disk: &dyn ReadAt, depth: usize, looks: &mut usize) -> bool {
+/// How many partitions within partitions may be looked at yet: all that lie on a disk share it, for each may hold the same
+/// table.
+pub(super) struct Looks(usize);
+
+impl Looks {
+    pub(super) fn new() -> Self {
+        Self(NESTED_LOOKS_MAX)
+    }
+
+    /// Takes one; `None` where none is left.
+    fn take(&mut self) -> Option<()> {
+        self.0 = self.0.checked_sub(1)?;
+        Some(())
+    }
+}
+
+fn leads_on(disk: &dyn ReadAt, depth: usize, looks: &mut Looks) -> bool {
     let Some(depth) = depth.checked_sub(1) else { return false };
     let look = Peek::new(disk);
     let Ok(Some(table)) = storage::list(disk, None) else { return false };
     table.entries.iter().any(|entry| {
-        let Some(left) = looks.checked_sub(1) else { return false };
-        *looks = left;
-        let leads = |part: &dyn ReadAt, looks: &mut usize| is_member(part) || leads_on(part, depth, looks);
+        let Some(()) = looks.take() else { return false };
+        let leads = |part: &dyn ReadAt, looks: &mut Looks| is_member(part) || leads_on(part, depth, looks);
         entry.starts_as_luks(&look) || entry.open(disk).is_ok_and(|part| leads(&part, looks))
     })
 }

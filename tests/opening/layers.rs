@@ -19,7 +19,7 @@ const SUPERBLOCK: usize = 4096;
 const DATA: usize = 8192;
 const CHUNK: usize = 4096;
 
-fn put(bytes: &mut [u8], at: usize, what: &[u8]) {
+pub fn put(bytes: &mut [u8], at: usize, what: &[u8]) {
     bytes[at..at + what.len()].copy_from_slice(what);
 }
 
@@ -184,7 +184,7 @@ pub fn raid5(data: &[u8]) -> Vec<Vec<u8>> {
 }
 
 /// A disk with an MBR partition for each.
-fn in_partitions(parts: &[Vec<u8>]) -> Vec<u8> {
+pub fn in_partitions(parts: &[Vec<u8>]) -> Vec<u8> {
     let mut disk = vec![0; 512];
     for (n, part) in parts.iter().enumerate() {
         let sectors = |bytes: usize| u32::try_from(bytes / 512).unwrap().to_le_bytes();
@@ -200,12 +200,12 @@ fn in_partitions(parts: &[Vec<u8>]) -> Vec<u8> {
     disk
 }
 
-fn golden() -> Golden {
+pub fn golden() -> Golden {
     Golden::read("l1-aes-xts-512-sha256")
 }
 
 /// What is found from the first disk, with the others beside it.
-fn find_in(mut disks: Vec<Vec<u8>>, options: FindOptions) -> Result<Found> {
+pub fn find_in(mut disks: Vec<Vec<u8>>, options: FindOptions) -> Result<Found> {
     let first = Arc::new(disks.remove(0));
     let member = |(n, disk): (usize, Vec<u8>)| Named::new(format!("other {n}"), Arc::new(disk));
     let with = disks.into_iter().enumerate().map(member).collect();
@@ -213,7 +213,7 @@ fn find_in(mut disks: Vec<Vec<u8>>, options: FindOptions) -> Result<Found> {
 }
 
 #[track_caller]
-fn refused(disks: Vec<Vec<u8>>, options: FindOptions) -> Error {
+pub fn refused(disks: Vec<Vec<u8>>, options: FindOptions) -> Error {
     let found = find_in(disks, options).and_then(|found| Image::open_found(&found, None));
     found.err().expect("it opens")
 }
@@ -424,56 +424,6 @@ fn layers_end() {
     }
     let e = refused(vec![disk], FindOptions::default());
     assert_eq!((e.kind(), e.rule()), (ErrorKind::LimitExceeded, "layers"), "{e}");
-}
-
-/// A disk in the second partition of another.
-fn in_second(disk: Vec<u8>) -> Vec<u8> {
-    in_partitions(&[vec![7; 4096], disk])
-}
-
-#[test]
-fn partitions_of_disks_within_disks_are_named_by_their_path() {
-    let luks = golden().image;
-    let inner = in_partitions(&[luks.clone(), luks.clone()]);
-    let named = |path: &str| FindOptions { partition: Some(path.into()), ..FindOptions::default() };
-    let volume = |path: &str| FindOptions { volume: Some("vg/vm".into()), ..named(path) };
-    for (disk, options, outer) in [
-        (in_second(inner.clone()), named("2"), "2/"),
-        (in_second(in_second(inner.clone())), named("2/2"), "2/2/"),
-        (group("vg", 1, &[("vm", &inner)]).remove(0), FindOptions::default(), ""),
-        (in_second(group("vg", 1, &[("vm", &inner)]).remove(0)), named("2"), "2/"),
-    ] {
-        let e = refused(vec![disk.clone()], FindOptions::default());
-        let hint = format!("{e} {:?}", e.hint());
-        assert!(e.to_string().contains("2 partitions hold LUKS") && hint.contains("NamePartition"), "{hint}");
-        let all: Arc<dyn ReadAt> = Arc::new(disk.clone());
-        let ways = ways(&all, None, &FindOptions::default()).unwrap().found;
-        assert_eq!(ways.len(), 2, "{outer}");
-        for (number, way) in (1..).zip(ways) {
-            let path = format!("{outer}{number}");
-            assert!(outer.is_empty() || e.to_string().contains(&path), "{e}");
-            let has_volume = way.volume.is_some();
-            let options = if has_volume { volume(&path) } else { named(&path) };
-            let found = find(Arc::clone(&all), options).unwrap();
-            assert_eq!(found.place.source().len(), way.disk.len());
-            let partitions = found.layers.iter().filter(|layer| layer.kind == LayerKind::Partition);
-            let names: Vec<&str> = partitions.map(|layer| layer.name.as_str()).collect();
-            assert_eq!(names.join("/"), path);
-        }
-        // What the path does not reach to the end of is refused.
-        for beyond in [format!("{outer}1/1"), format!("{outer}3")] {
-            let e = refused(vec![disk.clone()], named(&beyond));
-            assert_eq!(e.kind(), ErrorKind::InvalidInput, "{beyond}: {e}");
-        }
-        let _ = options;
-    }
-    // One of them leads to it alone, through three tables.
-    let deep = in_second(in_second(in_second(luks.clone())));
-    let found = find_in(vec![deep], FindOptions::default()).unwrap();
-    assert_eq!(found.place.source().len(), u64::try_from(luks.len()).unwrap());
-    // And one through more than there may be is none.
-    let deepest = (0..12).fold(luks, |disk, _| in_second(disk));
-    assert!(find_in(vec![deepest], FindOptions::default()).is_err());
 }
 
 /// Members whose superblock is at the end, in version 1.0, of an array of two that begins with `data`.

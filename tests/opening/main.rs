@@ -8,6 +8,7 @@ mod failing;
 mod foreign;
 mod front_door;
 mod layers;
+mod nested;
 #[cfg(feature = "serde")]
 mod report;
 mod support;
