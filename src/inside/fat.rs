@@ -12,6 +12,9 @@
 //! All little-endian. The source is Microsoft's "FAT: General Overview of On-Disk Format" and Linux's `fs/fat/inode.c`. A
 //! boot sector has no magic: all that Linux refuses is refused, and the tables must have room for the clusters.
 
+mod full;
+
+use super::full::Level;
 use super::look::{Look, field, le16, le32, text};
 use super::{Contents, Kind, Severity, State};
 use crate::num::{to_u64, to_usize};
@@ -187,6 +190,9 @@ pub(super) fn check(look: &Look<'_>, contents: &mut Contents) {
             let expected = "RRaA and rrAa are wanted";
             contents.find(Severity::Warning, "contents.fat.fsinfo", structure, "other marks", expected);
         }
+    }
+    if look.level() == Level::Full {
+        full::check(look, &boot, contents);
     }
 }
 
