@@ -59,6 +59,7 @@ pub const FILLED: &[(&str, u64, &str)] = &[
     ("xfs-1k", 300, "mkfs.xfs -q -b size=1024 -m rmapbt=1 -p PROTO IMAGE"),
     ("fat16", 40, "mkfs.vfat -F 16 IMAGE"),
     ("fat32", 80, "mkfs.vfat -F 32 IMAGE"),
+    ("exfat", 40, "mkfs.exfat IMAGE"),
     ("ntfs", 40, "mkfs.ntfs -q -F -Q IMAGE"),
     ("btrfs", 120, "mkfs.btrfs -q --rootdir TREE IMAGE"),
     ("btrfs-xxhash", 120, "mkfs.btrfs -q --csum xxhash --rootdir TREE IMAGE"),
@@ -101,6 +102,7 @@ pub fn fill(name: &str, plant: &dyn Fn(&Path)) -> Filled {
     assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
     match name {
         "fat16" | "fat32" => plant_fat(&path),
+        "exfat" => plant_exfat(&path),
         "ntfs" => {
             for (from, to) in [("dir/file", "file"), ("dir/below/other", "other")] {
                 assert!(run("ntfscp", &["-f", "-q", image, &format!("{tree}/{from}"), to]).status.success());
@@ -208,6 +210,7 @@ pub fn is_sound(name: &str, image: &Path) -> bool {
         b"_BHRfS_M" => run("btrfs", &["check", "--readonly", "--check-data-csum", path]),
         _ if name.starts_with("xfs") => run("xfs_repair", &["-n", path]),
         _ if name.starts_with("fat") => run("fsck.vfat", &["-n", path]),
+        _ if name == "exfat" => run("fsck.exfat", &["-n", path]),
         _ if name == "ntfs" => run("ntfsfix", &["-n", path]),
         _ => run("e2fsck", &["-fn", path]),
     };
@@ -276,7 +279,80 @@ fn plant_fat(path: &Path) {
     let size = cluster as u32 * 4 - 100;
     write(root, &[named(b"FILE    BIN", 32, 3, size), named(b"DIR        ", 16, 7, 0)].concat());
     let inner = [named(b".          ", 16, 7, 0), named(b"..         ", 16, 0, 0), named(b"INNER   TXT", 32, 8, 5)];
+    // FSInfo knows no number of free clusters.
+    if entry == 4 {
+        write(512 + 488, &[0xff; 4]);
+    }
     write(data + 5 * cluster, &vec![0; cluster as usize]);
     write(data + 5 * cluster, &inner.concat());
     write(data + cluster, &noise(size as usize, 3));
+}
+
+/// What is where in an exFAT.
+pub struct Exfat {
+    pub table: u64,
+    /// Cluster 2, and the bytes of one.
+    pub heap: u64,
+    pub cluster: u64,
+    /// Behind the entries that mkfs makes.
+    pub free_entry: u64,
+    /// The first cluster that is planted.
+    pub first: u64,
+}
+
+pub fn exfat(disk: &dyn ReadAt) -> Exfat {
+    let mut boot = [0; 512];
+    disk.read_exact_at(&mut boot, 0).unwrap();
+    let number = |at: usize| u64::from(u32::from_le_bytes(*boot[at..].first_chunk().unwrap()));
+    let sector = 1 << boot[108];
+    let (heap, cluster, root) = (number(88) * sector, sector << boot[109], number(96));
+    let at = heap + (root - 2) * cluster;
+    // A label, a bitmap and an up-case table.
+    Exfat { table: number(80) * sector, heap, cluster, free_entry: at + 96, first: root + 10 }
+}
+
+/// A set of entries of a file.
+fn exfat_set(name: &str, attributes: u8, cluster: u64, size: u64, has_chain: bool) -> Vec<u8> {
+    let units: Vec<u16> = name.encode_utf16().collect();
+    let names = units.len().div_ceil(15);
+    let mut set = vec![0; 64 + 32 * names];
+    (set[0], set[1], set[4]) = (0x85, 1 + names as u8, attributes);
+    (set[32], set[33], set[35]) = (0xc0, if has_chain { 1 } else { 3 }, units.len() as u8);
+    set[40..48].copy_from_slice(&size.to_le_bytes());
+    set[52..56].copy_from_slice(&cluster.to_le_bytes()[..4]);
+    set[56..64].copy_from_slice(&size.to_le_bytes());
+    for (n, unit) in units.iter().enumerate() {
+        let at = 64 + n / 15 * 32;
+        set[at] = 0xc1;
+        set[at + 2 + n % 15 * 2..][..2].copy_from_slice(&unit.to_le_bytes());
+    }
+    let sum = |bytes: &mut dyn Iterator<Item = u8>| {
+        bytes.fold(0u16, |sum, byte| sum.rotate_right(1).wrapping_add(u16::from(byte)))
+    };
+    let hash = sum(&mut name.to_uppercase().encode_utf16().flat_map(u16::to_le_bytes));
+    set[36..38].copy_from_slice(&hash.to_le_bytes());
+    let checksum = sum(&mut set.iter().enumerate().filter(|(n, _)| !matches!(n, 2 | 3)).map(|(_, byte)| *byte));
+    set[2..4].copy_from_slice(&checksum.to_le_bytes());
+    set
+}
+
+/// Puts a file with a chain, one without, and a directory into an empty exFAT.
+fn plant_exfat(path: &Path) {
+    let file = fs::OpenOptions::new().write(true).read(true).open(path).unwrap();
+    let Exfat { table, heap, cluster, free_entry, first, .. } = exfat(&FileSource::open(path).unwrap());
+    let sets = [
+        exfat_set("file.bin", 32, first, 3 * cluster - 10, true),
+        exfat_set("one piece and a long name", 32, first + 5, 2 * cluster, false),
+        exfat_set("dir", 16, first + 8, cluster, false),
+    ];
+    file.write_all_at(&sets.concat(), free_entry).unwrap();
+    for (n, next) in [(first, first + 1), (first + 1, first + 2), (first + 2, 0xffff_ffff)] {
+        file.write_all_at(&next.to_le_bytes()[..4], table + n * 4).unwrap();
+    }
+    file.write_all_at(&vec![0; cluster as usize], heap + (first + 6) * cluster).unwrap();
+    // The bitmap is in cluster 2, the first of the heap.
+    let mut bits = vec![0; 64];
+    file.read_exact_at(&mut bits, heap).unwrap();
+    [0, 1, 2, 5, 6, 8].iter().map(|n| first - 2 + n).for_each(|n| bits[n as usize / 8] |= 1 << (n % 8));
+    file.write_all_at(&bits, heap).unwrap();
 }

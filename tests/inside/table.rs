@@ -7,7 +7,7 @@ use std::path::Path;
 use unluks::ReadAt;
 use unluks::inside::Finding;
 
-use crate::filled::{Fat, Filled, fat, fill, noise, plant};
+use crate::filled::{Exfat, Fat, Filled, exfat, fat, fill, noise, plant};
 use crate::full::sums_up;
 
 /// What is done to an image.
@@ -263,6 +263,37 @@ const OF_NTFS: &[Damage] = &[
     ("the mirror of the MFT", |i| i.flip(i.le(56, 8) * i.le(13, 1) * 512 + 510), "contents.ntfs.mft-mirror", None),
 ];
 
+fn exfat_link(i: &Filled, n: u64, next: u32) -> Patches {
+    let Exfat { table, first, .. } = exfat(&*i.disk);
+    vec![(table + (first + n) * 4, next.to_le_bytes().to_vec())]
+}
+
+fn exfat_bits(i: &Filled, change: fn(u8) -> u8) -> Patches {
+    let Exfat { heap, first, .. } = exfat(&*i.disk);
+    let at = heap + (first - 2) / 8;
+    vec![(at, vec![change(i.bytes(at, 1)[0])])]
+}
+
+const OF_EXFAT: &[Damage] = &[
+    ("the size of a file", |i| i.flip(exfat(&*i.disk).free_entry + 56), "contents.exfat.entries-checksum", None),
+    (
+        "the up-case table",
+        |i| i.flip(exfat(&*i.disk).heap + exfat(&*i.disk).cluster + 40),
+        "contents.exfat.up-case",
+        None,
+    ),
+    ("a chain that leaves the disk", |i| exfat_link(i, 1, 0xff_fff0), "contents.exfat.chain-broken", Some("/file.bin")),
+    (
+        "a chain that is a loop",
+        |i| exfat_link(i, 1, exfat(&*i.disk).first as u32),
+        "contents.exfat.chain-crosses",
+        Some("/file.bin"),
+    ),
+    ("a chain that is too short", |i| exfat_link(i, 1, 0xffff_ffff), "contents.exfat.chain-short", Some("/file.bin")),
+    ("clusters in use, marked free", |i| exfat_bits(i, |_| 0), "contents.exfat.bitmap", None),
+    ("free clusters, marked in use", |i| exfat_bits(i, |_| 0xff), "contents.exfat.bitmap", None),
+];
+
 const TABLES: &[(&str, &[Damage])] = &[
     ("ext4", OF_EXT4),
     ("ext2", OF_EXT2),
@@ -271,6 +302,7 @@ const TABLES: &[(&str, &[Damage])] = &[
     ("xfs", OF_XFS),
     ("fat16", OF_FAT),
     ("fat32", OF_FAT),
+    ("exfat", OF_EXFAT),
     ("ntfs", OF_NTFS),
 ];
 
@@ -289,7 +321,7 @@ fn damages_are_found_with_their_places_and_the_table_is_in_the_documents() {
             let is_near = |f: &Finding| {
                 let near = |at: u64| patches.iter().any(|(patch, _)| patch.abs_diff(at) <= 65536);
                 // What two places say differently is found at one of them.
-                f.offset.is_some_and(near) || name.starts_with("ext2") || name.starts_with("fat")
+                f.offset.is_some_and(near) || name.starts_with("ext2") || name.contains("fat")
             };
             let paths: Vec<&str> = path.map_or(Vec::new(), |path| path.split('|').collect());
             let has_path = |f: &Finding| paths.is_empty() || f.path.as_deref().is_some_and(|p| paths.contains(&p));

@@ -334,8 +334,22 @@ impl Full<'_, '_> {
         }
     }
 
+    /// Compares the number of free clusters that FSInfo has, where it knows one.
+    fn count(&mut self, free: u64) {
+        let at = u64::from(le16(&self.boot.bytes, 48)).saturating_mul(self.boot.sector);
+        let is_there = self.boot.is_32() && at > 0 && at < self.boot.reserved.saturating_mul(self.boot.sector);
+        let Some(sector) = self.look.bytes(at, 512).filter(|_| is_there) else { return };
+        let says = le32(&sector, 488);
+        let is_known = says != u32::MAX && sector.starts_with(b"RRaA") && self.contents.state == State::Clean;
+        if is_known && u64::from(says) != free {
+            let place = ("FSInfo", at.saturating_add(488));
+            let (found, expected) = (format!("{says} free clusters"), format!("{free} are free"));
+            self.contents.find(Severity::Warning, "contents.fat.counts", place, found, expected);
+        }
+    }
+
     /// Clusters in use that no chain has, and those that are free.
-    fn lost(self) {
+    fn lost(mut self) {
         let (mut free, mut count, mut first) = (0u64, 0u64, None);
         for cluster in 2..self.end {
             let next = self.next(cluster);
@@ -352,6 +366,7 @@ impl Full<'_, '_> {
             let expected = "no file has them";
             self.contents.find(Severity::Warning, "contents.fat.clusters-lost", place, found, expected);
         }
+        self.count(free);
         let len = self.look.len();
         let behind = len.saturating_sub(self.boot.sectors.saturating_mul(self.boot.sector));
         let free = free.saturating_mul(self.boot.cluster).saturating_add(behind);
