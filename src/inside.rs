@@ -58,7 +58,8 @@ use serde::{Serialize, Serializer};
 use crate::error::{Condition, Error, Hint, Result, escape};
 use crate::io::ReadAt;
 use crate::limits::{INSIDE_DEPTH_MAX, INSIDE_FINDINGS_MAX};
-pub use full::{Coverage, Level};
+pub use full::Coverage;
+pub use look::Level;
 use look::{Look, Metered};
 
 /// What contents are.

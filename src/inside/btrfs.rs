@@ -25,9 +25,8 @@ use digest::Digest;
 use digest::consts::U32;
 use sha2::Sha256;
 
-use super::full::Level;
 use super::look::{Look, field, le16, le32, le64, text, uuid};
-use super::{Contents, Kind, Severity, State};
+use super::{Contents, Kind, Level, Severity, State};
 use crate::num::{to_u64, to_usize};
 
 const PLACES: [u64; 3] = [64 << 10, 64 << 20, 256 << 30];

@@ -13,9 +13,8 @@
 
 mod full;
 
-use super::full::Level;
 use super::look::{Look, field, hex, le16, le32, le64, text16};
-use super::{Contents, Kind, Severity, State};
+use super::{Contents, Kind, Level, Severity, State};
 use crate::num::{to_u64, to_usize};
 
 const SECTORS: u64 = 12;

@@ -25,9 +25,8 @@ mod sums;
 use zerocopy::byteorder::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::full::Level;
 use super::look::{Look, checksum_is, crc32c_raw, hex, le16, le32, text, uuid};
-use super::{Contents, Kind, Severity, State};
+use super::{Contents, Kind, Level, Severity, State};
 use crate::limits::{INSIDE_COPIES_MAX, INSIDE_TABLE_MAX};
 use crate::num::{at_most, to_u64};
 

@@ -14,9 +14,8 @@
 
 mod full;
 
-use super::full::Level;
 use super::look::{Look, field, le16, le32, text};
-use super::{Contents, Kind, Severity, State};
+use super::{Contents, Kind, Level, Severity, State};
 use crate::num::{to_u64, to_usize};
 
 /// The most of the root directory that is looked through for the label.

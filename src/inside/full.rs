@@ -19,26 +19,6 @@ use crate::limits::INSIDE_FULL_READS;
 use crate::num::{at_most, to_u64};
 use crate::progress::Progress;
 
-/// How far contents are looked at.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
-    /// Roots of the metadata: some milliseconds.
-    Quick,
-    /// Every structure, and all data that has checksums.
-    #[default]
-    Full,
-}
-
-impl Level {
-    /// Its name in reports.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Quick => "quick",
-            Self::Full => "full",
-        }
-    }
-}
-
 /// What a disk's bytes are, in bytes: their sum is its length.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]

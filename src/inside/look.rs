@@ -6,7 +6,6 @@ use std::sync::{Arc, OnceLock};
 use uuid::Uuid;
 use zerocopy::FromBytes;
 
-use super::full::Level;
 use crate::error::{Error, Result};
 use crate::io::{Extent, ReadAt, check_range};
 use crate::limits::{INSIDE_FULL_READS, INSIDE_READ_MAX};
@@ -14,6 +13,26 @@ use crate::num::{at_most, to_u64};
 
 /// The start of a disk, which nearly all probes look at: read once. The last that lies in it is btrfs's superblock.
 const HEAD: usize = 72 << 10;
+
+/// How far contents are looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Roots of the metadata: some milliseconds.
+    Quick,
+    /// Every structure, and all data that has checksums.
+    #[default]
+    Full,
+}
+
+impl Level {
+    /// Its name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Quick => "quick",
+            Self::Full => "full",
+        }
+    }
+}
 
 /// A full look makes this many reads at most, as a power of 2, for each time that it may read the disk.
 const READS_LOG: u32 = 26;

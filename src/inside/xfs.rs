@@ -18,9 +18,8 @@ mod tree;
 use zerocopy::byteorder::big_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::full::Level;
 use super::look::{Look, be32, checksum_is, crc32c_raw, field, hex, le32, text, uuid};
-use super::{Contents, Kind, Severity, State};
+use super::{Contents, Kind, Level, Severity, State};
 use crate::limits::INSIDE_COPIES_MAX;
 use crate::num::{at_most, to_u64};
 
