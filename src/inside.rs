@@ -7,8 +7,10 @@
 //!                                                  └─► partitions, volumes: the same again, three deep
 //! ```
 //!
-//! This is the quick level: metadata roots alone, some milliseconds. What it reads is bounded
-//! ([`INSIDE_READ_MAX`](crate::limits::INSIDE_READ_MAX)) whatever the disk says. Nothing is mounted or replayed.
+//! There are two levels. The quick one ([`Contents::probe`]) looks at metadata roots alone, some milliseconds; what it reads
+//! is bounded ([`INSIDE_READ_MAX`](crate::limits::INSIDE_READ_MAX)) whatever the disk says. The full one
+//! ([`Contents::check`]) goes through every structure, says how much of the disk is under a checksum ([`Coverage`]), and
+//! judges what a journal would replay as it will be then. Nothing is mounted or written.
 //!
 //! | recognised | checked beyond its magic and its fields' bounds |
 //! |---|---|
@@ -16,10 +18,10 @@
 //! | LVM2 | what [`storage::lvm`](crate::storage::lvm) reads; what is in the volumes |
 //! | md | what [`storage::md`](crate::storage::md) reads; what is in a mirror |
 //! | LUKS | its header |
-//! | ext2, ext3, ext4 | superblock and group descriptors, their checksums; backups |
-//! | XFS | superblock, and the headers of each allocation group |
-//! | btrfs | all superblocks, the roots of the chunk tree and the root tree |
-//! | FAT, exFAT, NTFS | boot sectors and their backups; first FAT entries; first MFT records |
+//! | ext2, ext3, ext4 | superblock and group descriptors, their checksums; backups. In full: `ext::full` |
+//! | XFS | superblock, and the headers of each allocation group. In full: `xfs::full` |
+//! | btrfs | all superblocks, the roots of the chunk tree and the root tree. In full: `btrfs::full` |
+//! | FAT, exFAT, NTFS | boot sectors and their backups; first FAT entries; first MFT records. In full: a `full` each |
 //! | ISO 9660, SquashFS, swap, F2FS, APFS, HFS+, ZFS | what each has at its start and end |
 //! | BitLocker, archives, databases | their name |
 //!
@@ -34,6 +36,7 @@ mod exfat;
 mod ext;
 mod f2fs;
 mod fat;
+mod full;
 mod iso9660;
 mod layers;
 mod look;
@@ -50,9 +53,13 @@ mod zfs;
 use std::fmt;
 use std::sync::Arc;
 
+use serde::{Serialize, Serializer};
+
 use crate::error::{Condition, Error, Hint, Result, escape};
 use crate::io::ReadAt;
 use crate::limits::{INSIDE_DEPTH_MAX, INSIDE_FINDINGS_MAX};
+pub use full::Coverage;
+pub use look::Level;
 use look::{Look, Metered};
 
 /// What contents are.
@@ -153,6 +160,12 @@ impl Kind {
     }
 }
 
+impl Serialize for Kind {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
@@ -160,7 +173,8 @@ impl fmt::Display for Kind {
 }
 
 /// How a file system was left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum State {
     /// It was unmounted.
@@ -174,8 +188,11 @@ pub enum State {
 }
 
 /// How bad a finding is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Severity {
+    /// Worth knowing: something was not looked at.
+    Note,
     /// A spare copy is damaged: nothing is lost, and one safety less is there.
     Warning,
     /// A structure is damaged that data depends on, or bytes are missing.
@@ -185,6 +202,7 @@ pub enum Severity {
 impl fmt::Display for Severity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Note => "note",
             Self::Warning => "warning",
             Self::Error => "error",
         })
@@ -192,7 +210,7 @@ impl fmt::Display for Severity {
 }
 
 /// Something that is not as its format wants it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Finding {
     /// How bad it is.
@@ -208,17 +226,21 @@ pub struct Finding {
     pub found: String,
     /// What is allowed, or would be right.
     pub expected: String,
+    /// The path of the file or directory that it hits, where that is known. This is the image's text: escape it before it
+    /// is printed.
+    pub path: Option<String>,
 }
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}: found {}; {}", self.code, self.structure, self.found, self.expected)?;
-        self.offset.map_or(Ok(()), |offset| write!(f, " (at byte {offset})"))
+        self.offset.map_or(Ok(()), |offset| write!(f, " (at byte {offset})"))?;
+        self.path.as_ref().map_or(Ok(()), |path| write!(f, ", in {}", escape(path)))
     }
 }
 
 /// A partition of a table, or a volume of a group.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Part {
     /// What it is called: a partition's number, a logical volume's name. This may be the image's text: escape it before it
@@ -233,7 +255,7 @@ pub struct Part {
 }
 
 /// What a plaintext is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Contents {
     /// What it is.
@@ -259,6 +281,7 @@ pub struct Contents {
     /// What was not looked at, and what was passed over, one line each.
     pub notes: Vec<String>,
     size: Option<u64>,
+    coverage: Option<Coverage>,
 }
 
 impl Contents {
@@ -335,6 +358,7 @@ impl Contents {
             more_findings: 0,
             notes: Vec::new(),
             size: None,
+            coverage: None,
         }
     }
 
@@ -343,22 +367,48 @@ impl Contents {
         &mut self,
         severity: Severity,
         code: &'static str,
-        (structure, offset): (impl Into<String>, u64),
+        place: (impl Into<String>, u64),
         found: impl fmt::Display,
         expected: impl fmt::Display,
     ) {
-        if self.findings.len() >= INSIDE_FINDINGS_MAX {
-            self.more_findings = self.more_findings.saturating_add(1);
-            return;
-        }
-        self.findings.push(Finding {
+        self.find_nth(severity, code, place, found, expected);
+    }
+
+    /// Takes note of a finding, and says which in the list it is. Where the list is full, an error takes the place of one
+    /// that is none: what weighs most must not be among those that are left out.
+    fn find_nth(
+        &mut self,
+        severity: Severity,
+        code: &'static str,
+        (structure, offset): (impl Into<String>, u64),
+        found: impl fmt::Display,
+        expected: impl fmt::Display,
+    ) -> Option<usize> {
+        let finding = Finding {
             severity,
             code,
             structure: structure.into(),
             offset: Some(offset),
             found: found.to_string(),
             expected: expected.to_string(),
-        });
+            path: None,
+        };
+        if self.findings.len() < INSIDE_FINDINGS_MAX {
+            self.findings.push(finding);
+            return self.findings.len().checked_sub(1);
+        }
+        self.more_findings = self.more_findings.saturating_add(1);
+        let n = self.findings.iter().rposition(|other| other.severity < severity)?;
+        self.findings.get_mut(n).into_iter().for_each(|other| *other = finding.clone());
+        Some(n)
+    }
+
+    /// Takes a note, once.
+    fn note(&mut self, note: impl Into<String>) {
+        let note = note.into();
+        if !self.notes.contains(&note) {
+            self.notes.push(note);
+        }
     }
 
     /// Says of a structure that it could not be read. One behind the end is not there: the size has been found already.
@@ -366,12 +416,14 @@ impl Contents {
         if offset.checked_add(len).is_none_or(|end| end > look.len()) {
             return;
         }
-        if e.kind() == crate::ErrorKind::LimitExceeded {
-            let note = "not all of it was looked at: it takes more bytes than a quick look reads";
-            if !self.notes.iter().any(|n| n == note) {
-                self.notes.push(note.into());
+        match e.kind() {
+            crate::ErrorKind::LimitExceeded => {
+                let level = look.level().name();
+                return self
+                    .note(format!("not all of it was looked at: it takes more bytes than a {level} look reads"));
             }
-            return;
+            crate::ErrorKind::Cancelled => return,
+            _ => {}
         }
         let expected = "readable bytes are wanted";
         self.find(Severity::Error, "contents.unreadable", (structure, offset), escape(&e.to_string()), expected);
@@ -502,8 +554,13 @@ fn probe(disk: Arc<Metered>, depth: usize) -> Result<Contents> {
 }
 
 /// What is in a part, its findings named after it; `start` is where it lies, where it is one piece of the disk.
-fn probe_part(part: Arc<dyn ReadAt>, name: &str, start: Option<u64>, depth: usize) -> Result<Contents> {
-    let mut contents = probe(Metered::nested(part), depth.saturating_add(1))?;
+fn probe_part(
+    part: Arc<dyn ReadAt>,
+    name: &str,
+    start: Option<u64>,
+    (disk, depth): (&Metered, usize),
+) -> Result<Contents> {
+    let mut contents = probe(disk.nested(part), depth.saturating_add(1))?;
     shift(&mut contents, name, start);
     Ok(contents)
 }

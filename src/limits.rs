@@ -136,6 +136,21 @@ pub const INSIDE_PIPE_REACH: u64 = 256 << 10;
 pub const INSIDE_DEPTH_MAX: usize = 3;
 /// Inside: how many findings are listed of one file system; those beyond are counted.
 pub const INSIDE_FINDINGS_MAX: usize = 64;
+/// Inside: how many times the bytes of a disk a full look may read. Each structure is read once or twice, and data once.
+pub const INSIDE_FULL_READS: u64 = 4;
+/// Inside: the bytes of a bitmap of all blocks in use, for what is claimed twice: 4 TiB in blocks of 4 KiB.
+pub const INSIDE_CLAIMS_MAX: usize = 128 << 20;
+/// Inside: how many inodes are kept in memory to count their links, 8 bytes each.
+pub const INSIDE_INODES_MAX: usize = 8 << 20;
+/// Inside: how many blocks of directories are remembered, to be read in their order on the disk, 24 bytes each; 4 GiB of
+/// directories.
+pub const INSIDE_DIRECTORIES_MAX: usize = 1 << 20;
+/// Inside: how many blocks that a journal replaces are kept: as many as the largest that mkfs makes has.
+pub const INSIDE_JOURNAL_MAX: usize = 1 << 20;
+/// Inside: how many stripes of chunks of a btrfs are kept, 16 bytes each: those of a petabyte in chunks of 1 GiB.
+pub const INSIDE_CHUNKS_MAX: usize = 1 << 20;
+/// Inside: how many directories lie above a file whose path is named.
+pub const INSIDE_PATH_DEPTH_MAX: usize = 64;
 /// Verify: how many findings of one sort are listed; those beyond are counted.
 pub const VERIFY_FINDINGS_MAX: usize = 64;
 /// Verify: how many ranges of unreadable or differing bytes are kept, the lowest; those beyond are counted.

@@ -34,7 +34,7 @@ use crate::decrypt::hash::{Algorithm, Hashed, Hashers, Of, Wanted};
 use crate::decrypt::{self, Job};
 use crate::error::{Condition, Error, ErrorKind, Result, escape};
 use crate::image::{Image, UnlockedImage};
-use crate::inside::Contents;
+use crate::inside::{Contents, Level};
 use crate::io::ReadAt;
 use crate::luks::metadata::{Metadata, SegmentKind};
 use crate::progress::Progress;
@@ -72,6 +72,8 @@ pub struct Options {
     pub plaintext_bytes: Option<u64>,
     /// What must be recognised in the plaintext.
     pub must_be: Option<MustBe>,
+    /// How far the contents are looked at.
+    pub level: Level,
     /// What the plaintext is compared with.
     pub compare: Option<Compare>,
     /// Where the leaves of the tree go.
@@ -181,7 +183,10 @@ pub fn verify(subject: &Subject<'_>, mut options: Options, progress: &Progress) 
     let tree = options.tree.take();
     let mut work = Work::new(subject, image, &options);
     let volume = work.open()?;
-    let contents = volume.as_ref().and_then(|volume| work.look(volume));
+    let contents = match &volume {
+        Some(volume) => work.look(volume, options.level, progress)?,
+        None => None,
+    };
     let passed = match &volume {
         Some(volume) => work.pass(volume, tree, &options.compare, progress)?,
         None => None,
@@ -277,18 +282,28 @@ impl<'a> Work<'a> {
     }
 
     /// What the plaintext is.
-    fn look(&mut self, volume: &Arc<Volume>) -> Option<Contents> {
+    fn look(&mut self, volume: &Arc<Volume>, level: Level, progress: &Progress) -> Result<Option<Contents>> {
         let disk: Arc<dyn ReadAt> = Arc::<Volume>::clone(volume);
-        let contents = match Contents::probe(disk) {
+        let looked = match level {
+            Level::Quick => Contents::probe(disk),
+            Level::Full => Contents::check(disk, progress),
+        };
+        let contents = match looked {
             Ok(contents) => contents,
+            Err(e) if e.kind() == ErrorKind::Cancelled => return Err(e),
             Err(e) => {
                 let message = format!("what is in the plaintext cannot be looked at: {}", e.message());
                 let finding = Finding::new(Severity::Error, "contents.unreadable", "contents", message);
                 self.findings.add(finding.at_plaintext(e.offset()));
-                return None;
+                return Ok(None);
             }
         };
-        self.coverage.contents = "quick";
+        self.coverage.contents = level.name();
+        if let Some(covered) = contents.coverage() {
+            self.coverage.checksummed_bytes = Some(covered.verified);
+            self.coverage.unchecked_bytes = Some(covered.used_without_checksum);
+            self.coverage.free_bytes = Some(covered.free);
+        }
         let fits = contents.fits(volume.len());
         if let Err(e) = &fits {
             let finding = Finding::new(Severity::Error, "length.contents", "contents", e.message().to_owned());
@@ -311,7 +326,7 @@ impl<'a> Work<'a> {
             let code = if severity == Severity::Error { "contents.must-be" } else { judge::UNRECOGNISED };
             self.findings.add(Finding::new(severity, code, "contents", message).says(contents.kind, wanted));
         }
-        Some(contents)
+        Ok(Some(contents))
     }
 
     /// The one pass over all of it; `None` where it broke off.
@@ -489,8 +504,9 @@ impl<'a> Work<'a> {
         let whole = self.coverage.plaintext_bytes == Some(self.coverage.read_bytes) && self.coverage.read_bytes > 0;
         let all = |bytes: u64| whole && bytes >= self.coverage.read_bytes;
         let c = &self.coverage;
+        let by_contents = whole && c.unchecked_bytes == Some(0) && c.checksummed_bytes.is_some_and(|bytes| bytes > 0);
         self.coverage.file_data_proven =
-            all(c.authenticated_bytes) || all(c.compared_bytes) || (whole && c.hashed_bytes > 0);
+            all(c.authenticated_bytes) || all(c.compared_bytes) || (whole && c.hashed_bytes > 0) || by_contents;
         self.coverage.statements = words::statements(&self.coverage);
         let size = self.files.iter().fold(0, |sum: u64, file| sum.saturating_add(file.len()));
         let key = KeyUsed {

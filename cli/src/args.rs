@@ -88,9 +88,13 @@ pub struct InspectArgs {
     /// Print JSON (docs/inspect.schema.json describes it)
     #[arg(long)]
     pub json: bool,
-    /// Show what is in the plaintext instead, and what is wrong with it; without a key, what is in the image as it is
-    #[arg(long, conflicts_with = "json")]
+    /// Show what is in the plaintext instead, and what is wrong with it; without a key, what is in the image as it is. With
+    /// --json docs/inside.schema.json describes it
+    #[arg(long)]
     pub inside: bool,
+    /// Look at every structure, and all data that has checksums, and not at the roots alone
+    #[arg(long, requires = "inside")]
+    pub full: bool,
     #[command(flatten)]
     pub key: KeyArgs,
     #[command(flatten)]

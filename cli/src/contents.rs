@@ -8,12 +8,14 @@ use std::sync::Arc;
 use unluks::error::escape;
 use unluks::inside::{Contents, Kind, Part, Severity};
 use unluks::limits::INSIDE_PIPE_REACH;
+use unluks::progress::Progress;
 use unluks::volume::{BadSectorPolicy, VolumeOptions};
-use unluks::{Error, ReadAt, Result, UnlockedImage, Volume};
+use unluks::{Error, ReadAt, Result, UnlockedImage, Volume, json};
 
 use crate::args::{InspectArgs, KeyArgs};
 use crate::key;
 use crate::open::Opened;
+use crate::signals;
 use crate::source::{Disk, Source, is_dash};
 
 /// How many findings a command names that was asked for something else.
@@ -136,9 +138,16 @@ pub fn inspect(args: &mut InspectArgs) -> Result<ExitCode> {
         }
         disk.disk
     };
-    let contents = Contents::probe(disk)?;
+    let contents = if args.full {
+        let progress = Progress::default();
+        signals::stop_by(&progress.cancel_flag())?;
+        Contents::check(disk, &progress)?
+    } else {
+        Contents::probe(disk)?
+    };
+    let text = if args.json { json::pretty(&contents)? + "\n" } else { render(&contents) };
     let mut stdout = anstream::stdout().lock();
-    match stdout.write_all(render(&contents).as_bytes()).and_then(|()| stdout.flush()) {
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         // Whoever reads has seen enough.
         Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
         Err(e) => Err(Error::io("writing to the standard output", e)),
@@ -169,6 +178,11 @@ fn render(contents: &Contents) -> String {
     }
     if let Some(block) = contents.block_size {
         row("blocks", &format!("{block} bytes"));
+    }
+    if let Some(covered) = contents.coverage() {
+        let (proven, unchecked, free) = (covered.verified, covered.used_without_checksum, covered.free);
+        row("coverage", &format!("{proven} bytes under a checksum that is right, {unchecked} in use and under none"));
+        row("free", &format!("{free} bytes"));
     }
     for other in &contents.others {
         row("also", &format!("it has the mark of {other}, too"));

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use unluks::decrypt::hash::Of;
 use unluks::error::escape;
 use unluks::files::{Existing, Role, names};
+use unluks::inside::Level;
 use unluks::progress::Progress;
 use unluks::verify::{
     self, Compare, Expected, Finding, Options, Outcome, Report, Severity, Subject, TreeFile, Verdict,
@@ -136,6 +137,7 @@ fn options(args: &VerifyArgs, backup: Option<&InBackup>) -> Result<Options> {
         expected,
         plaintext_bytes: backup.and_then(InBackup::plaintext_bytes),
         must_be: args.must_be.or(backup.and_then(InBackup::must_be)),
+        level: if args.quick { Level::Quick } else { Level::Full },
         compare: args.compare.as_deref().map(Compare::open).transpose()?,
         tree: None,
         threads: args.threads,

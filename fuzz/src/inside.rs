@@ -5,7 +5,8 @@
 
 use std::sync::Arc;
 
-use unluks::inside::{Contents, Severity};
+use unluks::inside::{Contents, Coverage, Severity};
+use unluks::progress::Progress;
 use unluks::{ReadAt, Result};
 
 use super::containers::Pieces;
@@ -31,6 +32,12 @@ pub(super) fn inside(data: &[u8]) -> bool {
     let probe = || -> Result<Contents> { Contents::probe(Arc::clone(&disk)) };
     let Ok(contents) = probe().inspect_err(check_error) else { return false };
     assert_eq!(contents, probe().unwrap());
+    if let Ok(full) = Contents::check(Arc::clone(&disk), &Progress::default()).inspect_err(check_error) {
+        let sum = |c: Coverage| c.verified.checked_add(c.used_without_checksum).and_then(|sum| sum.checked_add(c.free));
+        let parts = full.parts.is_empty();
+        assert!(full.coverage().is_none_or(|c| !parts || sum(c) == Some(disk.len())));
+        full.all_findings().iter().for_each(|finding| check_line(&finding.to_string()));
+    }
     let _ = Contents::probe_start(Arc::clone(&disk), 64 << 10).inspect_err(check_error);
     check_line(&contents.to_string());
     contents.all_findings().iter().for_each(|finding| check_line(&finding.to_string()));

@@ -1,4 +1,4 @@
-//! btrfs: all superblocks, and the roots of the chunk tree and the root tree in each of their copies.
+//! btrfs: all superblocks, and the roots of the chunk tree and the root tree in each of their copies; all else in `full`.
 //!
 //! | superblock bytes | field | node bytes | field |
 //! |---|---|---|---|
@@ -15,13 +15,18 @@
 //! All little-endian. Superblocks lie at 64 KiB, 64 MiB and 256 GiB. The source is Linux's
 //! `include/uapi/linux/btrfs_tree.h` and btrfs-progs' `kernel-shared/disk-io.c`.
 
+mod data;
+mod full;
+mod names;
+mod tree;
+
 use blake2::Blake2b;
 use digest::Digest;
 use digest::consts::U32;
 use sha2::Sha256;
 
 use super::look::{Look, field, le16, le32, le64, text, uuid};
-use super::{Contents, Kind, Severity, State};
+use super::{Contents, Kind, Level, Severity, State};
 use crate::num::{to_u64, to_usize};
 
 const PLACES: [u64; 3] = [64 << 10, 64 << 20, 256 << 30];
@@ -35,7 +40,8 @@ const STRIPE: usize = 32;
 const CHUNK_ITEM: u8 = 228;
 const INCOMPAT_METADATA_UUID: u64 = 1 << 10;
 /// RAID0, RAID10, RAID5 and RAID6: a chunk's bytes do not go on in one stripe.
-const STRIPED: u64 = 1 << 3 | 1 << 6 | 1 << 7 | 1 << 8;
+const STRIPED: u64 = 1 << 3 | 1 << 6 | PARITY;
+const PARITY: u64 = 1 << 7 | 1 << 8;
 
 /// A superblock whose fields can be those of one.
 struct Superblock {
@@ -84,6 +90,21 @@ impl Superblock {
         le64(&self.bytes, 0x48)
     }
 
+    fn incompat(&self) -> u64 {
+        le64(&self.bytes, 0xbc)
+    }
+
+    /// The root tree, the chunk tree, or else the tree of logs, as the superblock places it.
+    fn root(&self, id: u64) -> tree::Root {
+        let (at, level_at, generation) = match id {
+            1 => (0x50, 0xc6, self.generation()),
+            3 => (0x58, 0xc7, le64(&self.bytes, 0xa4)),
+            _ => (0x60, 0xc8, self.generation().saturating_add(1)),
+        };
+        let [level] = field(&self.bytes, level_at);
+        tree::Root { id, logical: le64(&self.bytes, at), level, generation }
+    }
+
     fn csum_type(&self) -> u16 {
         le16(&self.bytes, 0xc4)
     }
@@ -94,7 +115,7 @@ impl Superblock {
 
     /// The UUID that nodes have.
     fn node_uuid(&self) -> [u8; 16] {
-        let has_own = le64(&self.bytes, 0xbc) & INCOMPAT_METADATA_UUID != 0;
+        let has_own = self.incompat() & INCOMPAT_METADATA_UUID != 0;
         field(&self.bytes, if has_own { 0x23b } else { 0x20 })
     }
 
@@ -155,7 +176,9 @@ impl Chunk {
 
     /// The places on `device` of a logical byte.
     fn places(&self, device: u64, logical: u64) -> Vec<u64> {
-        let within = logical.checked_sub(self.start).filter(|within| *within < self.len && self.kind & STRIPED == 0);
+        // One stripe alone goes on as long as the chunk.
+        let goes_on = self.kind & STRIPED == 0 || self.stripes.len() == 1 && self.kind & PARITY == 0;
+        let within = logical.checked_sub(self.start).filter(|within| *within < self.len && goes_on);
         let of_device = self.stripes.iter().filter(|(id, _)| *id == device);
         within.map_or(Vec::new(), |within| of_device.map(|(_, at)| at.saturating_add(within)).collect())
     }
@@ -212,7 +235,10 @@ pub(super) fn check(look: &Look<'_>, contents: &mut Contents) {
         }
     }
     if let Some(superblock) = whole {
-        check_roots(look, &superblock, contents);
+        match look.level() {
+            Level::Quick => check_roots(look, &superblock, contents),
+            Level::Full => full::check(look, &superblock, contents),
+        }
     }
 }
 

@@ -11,8 +11,10 @@
 //! All little-endian. The region is twelve sectors, of which the last repeats the checksum of the eleven before it, without
 //! VolumeFlags and PercentInUse; a copy of all follows. The source is Microsoft's "exFAT file system specification".
 
+mod full;
+
 use super::look::{Look, field, hex, le16, le32, le64, text16};
-use super::{Contents, Kind, Severity, State};
+use super::{Contents, Kind, Level, Severity, State};
 use crate::num::{to_u64, to_usize};
 
 const SECTORS: u64 = 12;
@@ -144,5 +146,8 @@ pub(super) fn check(look: &Look<'_>, contents: &mut Contents) {
         let found = format!("{} sectors, or another field", le64(&copy, 72));
         let expected = format!("the fields of the first, with {} sectors, are wanted", boot.sectors);
         contents.find(Severity::Warning, "contents.exfat.backup-boot-sector", structure, found, expected);
+    }
+    if look.level() == Level::Full {
+        full::check(look, &boot, contents);
     }
 }

@@ -1,4 +1,4 @@
-//! ext2, ext3 and ext4: the superblock, the group descriptors, and the superblock's backups.
+//! ext2, ext3 and ext4: the superblock, the group descriptors, and the superblock's backups; all else in `full`.
 //!
 //! | superblock bytes | field | descriptor bytes | field |
 //! |---|---|---|---|
@@ -14,11 +14,19 @@
 //! groups 1 and the powers of 3, 5 and 7. The source is Linux's `fs/ext4/ext4.h` and `super.c`, and e2fsprogs'
 //! `lib/ext2fs/csum.c`. What is rejected as no superblock is what Linux refuses to mount.
 
+mod dirs;
+mod full;
+mod gather;
+mod journal;
+mod map;
+mod names;
+mod sums;
+
 use zerocopy::byteorder::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::look::{Look, checksum_is, crc32c_raw, hex, le16, le32, text, uuid};
-use super::{Contents, Kind, Severity, State};
+use super::{Contents, Kind, Level, Severity, State};
 use crate::limits::{INSIDE_COPIES_MAX, INSIDE_TABLE_MAX};
 use crate::num::{at_most, to_u64};
 
@@ -36,6 +44,7 @@ const INCOMPAT_CSUM_SEED: u32 = 0x2000;
 const INCOMPAT_EXT3: u32 = 0x16;
 const RO_COMPAT_SPARSE_SUPER: u32 = 0x1;
 const RO_COMPAT_GDT_CSUM: u32 = 0x10;
+const RO_COMPAT_BIGALLOC: u32 = 0x200;
 const RO_COMPAT_METADATA_CSUM: u32 = 0x400;
 /// What ext3 knows: sparse backups, large files, trees of directories.
 const RO_COMPAT_EXT3: u32 = 0x7;
@@ -312,8 +321,20 @@ pub(super) fn check(look: &Look<'_>, contents: &mut Contents) {
     if contents.kind == Kind::ExtJournal {
         return;
     }
+    if look.level() == Level::Quick {
+        check_descriptors(look, &superblock, contents);
+        return check_backups(look, &superblock, contents);
+    }
+    // What the journal will put in their places is what counts.
+    let replayed = map::Fs::new(look, &superblock).and_then(|fs| journal::replayed(&fs, look.disk(), contents));
+    let look = &Look::new(replayed.as_ref().unwrap_or(look.disk()));
+    let superblock = match replayed.as_ref().and_then(|_| Superblock::read(look, SUPERBLOCK_AT)) {
+        Some(newer) if newer.is_proved() => newer,
+        _ => superblock,
+    };
     check_descriptors(look, &superblock, contents);
     check_backups(look, &superblock, contents);
+    full::check(look, &superblock, contents);
 }
 
 fn check_descriptors(look: &Look<'_>, superblock: &Superblock, contents: &mut Contents) {
@@ -351,37 +372,42 @@ fn check_descriptors(look: &Look<'_>, superblock: &Superblock, contents: &mut Co
     }
 }
 
-fn check_descriptor(superblock: &Superblock, group: u64, (at, bytes): (u64, &[u8]), contents: &mut Contents) {
-    let structure = || (format!("group descriptor {group}"), at);
+/// The stored checksum of a descriptor and the right one, where it has one.
+fn descriptor_checksum(superblock: &Superblock, group: u64, bytes: &[u8]) -> Option<(u16, u16)> {
     let stored = le16(bytes, 0x1e);
     let number = u32::try_from(group).unwrap_or(u32::MAX).to_le_bytes();
     let (before, after) = (bytes.get(..0x1e).unwrap_or_default(), bytes.get(0x20..).unwrap_or_default());
-    let right = if superblock.has_ro_compat(RO_COMPAT_METADATA_CSUM) {
+    if superblock.has_ro_compat(RO_COMPAT_METADATA_CSUM) {
         let parts: [&[u8]; 4] = [&number, before, &[0, 0], after];
         let sum = parts.into_iter().fold(superblock.seed(), crc32c_raw);
-        Some(u16::try_from(sum & 0xffff).unwrap_or(0))
+        Some((stored, u16::try_from(sum & 0xffff).unwrap_or(0)))
     } else if superblock.has_ro_compat(RO_COMPAT_GDT_CSUM) {
         let parts: [&[u8]; 4] = [&superblock.s_uuid, &number, before, after];
-        Some(parts.into_iter().fold(0xffff, crc16))
+        Some((stored, parts.into_iter().fold(0xffff, crc16)))
     } else {
         None
-    };
-    if let Some(right) = right.filter(|right| *right != stored) {
+    }
+}
+
+fn check_descriptor(superblock: &Superblock, group: u64, (at, bytes): (u64, &[u8]), contents: &mut Contents) {
+    let structure = || (format!("group descriptor {group}"), at);
+    let sums = descriptor_checksum(superblock, group, bytes);
+    if let Some((stored, right)) = sums.filter(|(stored, right)| right != stored) {
         let code = "contents.ext.group-descriptor-checksum";
         let expected = format!("the checksum is {right:#06x}");
         contents.find(Severity::Error, code, structure(), format!("{stored:#06x}"), expected);
         return;
     }
     let wide = bytes.len() >= 64;
-    let number = |low, high| u64::from(if wide { le32(bytes, high) } else { 0 }) << 32 | u64::from(le32(bytes, low));
+    let place = |low, high| u64::from(if wide { le32(bytes, high) } else { 0 }) << 32 | u64::from(le32(bytes, low));
     let table = u64::from(superblock.s_inodes_per_group.get()).saturating_mul(superblock.inode_size());
     let table_len = table.div_ceil(superblock.block_size());
     let blocks = superblock.blocks();
     let code = "contents.ext.group-descriptor-range";
     let fields = [
-        ("block bitmap", number(0x00, 0x20), 1),
-        ("inode bitmap", number(0x04, 0x24), 1),
-        ("inode table", number(0x08, 0x28), table_len),
+        ("block bitmap", place(0x00, 0x20), 1),
+        ("inode bitmap", place(0x04, 0x24), 1),
+        ("inode table", place(0x08, 0x28), table_len),
     ];
     for (field, block, len) in fields {
         let is_within = block > u64::from(superblock.s_first_data_block.get())

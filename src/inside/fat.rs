@@ -12,8 +12,10 @@
 //! All little-endian. The source is Microsoft's "FAT: General Overview of On-Disk Format" and Linux's `fs/fat/inode.c`. A
 //! boot sector has no magic: all that Linux refuses is refused, and the tables must have room for the clusters.
 
+mod full;
+
 use super::look::{Look, field, le16, le32, text};
-use super::{Contents, Kind, Severity, State};
+use super::{Contents, Kind, Level, Severity, State};
 use crate::num::{to_u64, to_usize};
 
 /// The most of the root directory that is looked through for the label.
@@ -187,6 +189,9 @@ pub(super) fn check(look: &Look<'_>, contents: &mut Contents) {
             let expected = "RRaA and rrAa are wanted";
             contents.find(Severity::Warning, "contents.fat.fsinfo", structure, "other marks", expected);
         }
+    }
+    if look.level() == Level::Full {
+        full::check(look, &boot, contents);
     }
 }
 

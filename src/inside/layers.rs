@@ -93,7 +93,7 @@ pub(super) fn open_md(disk: &Arc<Metered>, contents: &mut Contents, depth: usize
         Ok(array) => {
             let array: Arc<dyn ReadAt> = Arc::new(array);
             let len = array.len();
-            let inside = super::probe_part(array, "the array", None, depth).ok();
+            let inside = super::probe_part(array, "the array", None, (disk, depth)).ok();
             contents.parts.push(Part { name: "array".into(), start: None, len, contents: inside });
         }
         Err(e) => contents.notes.push(format!("the array was not looked into: {}", escape(e.message()))),
@@ -133,7 +133,8 @@ pub(super) fn open_lvm(disk: &Arc<Metered>, contents: &mut Contents, depth: usiz
         let inside = group.open(volume).map_err(|e| {
             contents.notes.push(format!("{title} was not looked into: {}", escape(e.message())));
         });
-        let inside = inside.ok().and_then(|opened| super::probe_part(Arc::new(opened), &title, None, depth).ok());
+        let inside =
+            inside.ok().and_then(|opened| super::probe_part(Arc::new(opened), &title, None, (disk, depth)).ok());
         contents.parts.push(Part { name: volume.name.clone(), start: None, len: volume.size, contents: inside });
     }
     if let more @ 1.. = visible().count().saturating_sub(INSIDE_PARTS_MAX) {

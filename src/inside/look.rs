@@ -1,6 +1,6 @@
 //! Bounded reads of a disk that may be anything, and the few forms of text that superblocks have.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use uuid::Uuid;
@@ -8,42 +8,80 @@ use zerocopy::FromBytes;
 
 use crate::error::{Error, Result};
 use crate::io::{Extent, ReadAt, check_range};
-use crate::limits::INSIDE_READ_MAX;
+use crate::limits::{INSIDE_FULL_READS, INSIDE_READ_MAX};
 use crate::num::{at_most, to_u64};
 
 /// The start of a disk, which nearly all probes look at: read once. The last that lies in it is btrfs's superblock.
 const HEAD: usize = 72 << 10;
 
-/// A disk of which no more is read than a quick look may.
+/// How far contents are looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Roots of the metadata: some milliseconds.
+    Quick,
+    /// Every structure, and all data that has checksums.
+    #[default]
+    Full,
+}
+
+impl Level {
+    /// Its name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Quick => "quick",
+            Self::Full => "full",
+        }
+    }
+}
+
+/// A full look makes this many reads at most, as a power of 2, for each time that it may read the disk.
+const READS_LOG: u32 = 26;
+
+/// A disk of which no more is read than a look may.
 pub(super) struct Metered {
     inner: Arc<dyn ReadAt>,
     left: AtomicU64,
     reach: u64,
+    level: Level,
+    /// What a read counts at least.
+    least: u64,
+    cancelled: Arc<AtomicBool>,
     head: OnceLock<Option<Vec<u8>>>,
 }
 
 impl Metered {
-    /// The disk that the bytes are counted at.
+    /// The disk that the bytes are counted at, for a quick look.
     pub(super) fn outermost(inner: Arc<dyn ReadAt>, reach: u64) -> Arc<Self> {
-        Self::new(inner, INSIDE_READ_MAX, reach)
+        Self::new(inner, INSIDE_READ_MAX, reach, Level::Quick, Arc::default())
+    }
+
+    /// The same for a full one, which `cancelled` stops.
+    pub(super) fn full(inner: Arc<dyn ReadAt>, cancelled: Arc<AtomicBool>) -> Arc<Self> {
+        let left = inner.len().saturating_mul(INSIDE_FULL_READS).saturating_add(INSIDE_READ_MAX);
+        Self::new(inner, left, u64::MAX, Level::Full, cancelled)
     }
 
     /// A part of one that counts.
-    pub(super) fn nested(inner: Arc<dyn ReadAt>) -> Arc<Self> {
-        Self::new(inner, u64::MAX, u64::MAX)
+    pub(super) fn nested(&self, inner: Arc<dyn ReadAt>) -> Arc<Self> {
+        Self::new(inner, u64::MAX, u64::MAX, self.level, Arc::clone(&self.cancelled))
     }
 
-    fn new(inner: Arc<dyn ReadAt>, left: u64, reach: u64) -> Arc<Self> {
-        Arc::new(Self { inner, left: AtomicU64::new(left), reach, head: OnceLock::new() })
+    fn new(inner: Arc<dyn ReadAt>, left: u64, reach: u64, level: Level, cancelled: Arc<AtomicBool>) -> Arc<Self> {
+        let least = if level == Level::Full { (inner.len() >> READS_LOG).max(512) } else { 0 };
+        Arc::new(Self { inner, left: AtomicU64::new(left), reach, level, least, cancelled, head: OnceLock::new() })
     }
 
     fn read_on(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         let len = to_u64(buf.len());
         let is_near = offset.checked_add(len).is_some_and(|end| end <= self.reach);
-        let take = |left: u64| left.checked_sub(len);
+        // Many small reads are work, too.
+        let take = |left: u64| left.checked_sub(len.max(self.least));
         let has_room = is_near && self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok();
         if !has_room {
-            return Err(Error::limit("contents.read", "a quick look does not read this far").at(offset));
+            return Err(Error::limit("contents.read", "a look does not read this far").at(offset));
+        }
+        if self.cancelled.load(Ordering::Relaxed) {
+            return Err(Error::cancelled());
         }
         self.inner.read_exact_at(buf, offset)
     }
@@ -90,6 +128,14 @@ impl<'a> Look<'a> {
 
     pub(super) fn disk(&self) -> &'a Arc<Metered> {
         self.disk
+    }
+
+    pub(super) fn level(&self) -> Level {
+        self.disk.level
+    }
+
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.disk.cancelled.load(Ordering::Relaxed)
     }
 
     pub(super) fn len(&self) -> u64 {
@@ -162,6 +208,10 @@ pub(super) fn be16(bytes: &[u8], at: usize) -> u16 {
 
 pub(super) fn be32(bytes: &[u8], at: usize) -> u32 {
     u32::from_be_bytes(field(bytes, at))
+}
+
+pub(super) fn be64(bytes: &[u8], at: usize) -> u64 {
+    u64::from_be_bytes(field(bytes, at))
 }
 
 /// CRC-32C with a start of its own, and not inverted at its end.

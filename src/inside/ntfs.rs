@@ -14,8 +14,10 @@
 //! sequence: a write that was torn shows there. The source is the Linux-NTFS project's documentation and Linux's
 //! `fs/ntfs3/super.c`.
 
+mod full;
+
 use super::look::{Look, field, le16, le32, le64, text16};
-use super::{Contents, Kind, Severity, State};
+use super::{Contents, Kind, Level, Severity, State};
 use crate::num::{to_u64, to_usize};
 
 const STRIDE: usize = 512;
@@ -178,6 +180,9 @@ pub(super) fn check(look: &Look<'_>, contents: &mut Contents) {
     }
     for n in 0..RECORDS_MIRRORED {
         check_record(look, &boot, n, contents);
+    }
+    if look.level() == Level::Full {
+        full::check(look, &boot, contents);
     }
 }
 

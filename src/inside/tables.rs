@@ -81,7 +81,7 @@ pub(super) fn open(disk: &Arc<Metered>, contents: &mut Contents, depth: usize) {
         let title = format!("partition {name}");
         let inside = part.and_then(|part| {
             let whole = Arc::new(Whole { part, len: entry.len });
-            super::probe_part(whole, &title, Some(entry.start), depth)
+            super::probe_part(whole, &title, Some(entry.start), (disk, depth))
         });
         let (start, len) = (Some(entry.start), entry.len);
         contents.parts.push(Part { name, start, len, contents: inside.ok() });

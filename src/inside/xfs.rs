@@ -1,4 +1,4 @@
-//! XFS: the superblock, the three headers of each allocation group, and whether the log was left empty.
+//! XFS: the superblock, the three headers of each allocation group, and whether the log was left empty; all else in `full`.
 //!
 //! | superblock bytes | field | | |
 //! |---|---|---|---|
@@ -11,11 +11,15 @@
 //! sectors: superblock, AGF (free space), AGI (inodes), AGFL (spare blocks). The source is Linux's
 //! `fs/xfs/libxfs/xfs_format.h` and `xfs_log_format.h`, and `xfs_sb.c` for what is no superblock.
 
+mod full;
+mod inodes;
+mod tree;
+
 use zerocopy::byteorder::big_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::look::{Look, be32, checksum_is, crc32c_raw, field, hex, le32, text, uuid};
-use super::{Contents, Kind, Severity, State};
+use super::{Contents, Kind, Level, Severity, State};
 use crate::limits::INSIDE_COPIES_MAX;
 use crate::num::{at_most, to_u64};
 
@@ -58,7 +62,10 @@ struct Superblock {
     sb_rextslog: u8,
     sb_inprogress: u8,
     sb_imax_pct: u8,
-    unused_128: [u8; 88],
+    unused_128: [u8; 64],
+    sb_dirblklog: u8,
+    unused_193: [u8; 19],
+    sb_features_ro_compat: U32,
     sb_features_incompat: U32,
     sb_features_log_incompat: U32,
     sb_crc: U32,
@@ -93,6 +100,16 @@ impl Superblock {
             && in_group.saturating_mul(block) >= 16 << 20
             && self.sb_dblocks.get() > groups.saturating_sub(1).saturating_mul(in_group)
             && self.sb_dblocks.get() <= groups.saturating_mul(in_group)
+    }
+
+    /// The features without which nothing may be read, and those without which nothing may be written.
+    fn features(&self) -> [u32; 2] {
+        [self.sb_features_incompat.get(), self.sb_features_ro_compat.get()]
+    }
+
+    /// How many blocks, as a power of 2, a block of a directory has.
+    fn directory_log(&self) -> u8 {
+        self.sb_dirblklog
     }
 
     fn version(&self) -> u16 {
@@ -170,6 +187,9 @@ pub(super) fn check(look: &Look<'_>, contents: &mut Contents) {
         Some(false) => State::JournalToReplay,
         None => State::Unknown,
     };
+    if look.level() == Level::Full {
+        full::check(look, &superblock, contents);
+    }
 }
 
 /// A header of a group: its magic, where its fields lie, and its code.

@@ -11,7 +11,7 @@
 use std::ops::Range;
 
 use super::report::{Finding, Outcome, Severity, Stage, StageName, Verdict};
-use crate::error::{Condition, Error, ErrorKind};
+use crate::error::{Condition, Error, ErrorKind, escape};
 use crate::inside::{self, Contents};
 use crate::limits::VERIFY_FINDINGS_MAX;
 use crate::luks::findings as luks;
@@ -164,11 +164,14 @@ pub fn of_header(found: &[luks::Finding], metadata: &Metadata, opened: Option<&[
 pub fn of_contents(contents: &Contents) -> Vec<Finding> {
     let of = |f: &&inside::Finding| {
         let severity = match f.severity {
+            inside::Severity::Note => Severity::Note,
             inside::Severity::Warning => Severity::Warning,
             inside::Severity::Error => Severity::Error,
         };
-        let message = format!("{}: found {}; {}", f.structure, f.found, f.expected);
-        let finding = Finding::new(severity, f.code, f.structure.as_str(), message);
+        let path = f.path.as_ref().map_or(String::new(), |path| format!(", in {}", escape(path)));
+        let message = format!("{}: found {}; {}{path}", f.structure, f.found, f.expected);
+        let mut finding = Finding::new(severity, f.code, f.structure.as_str(), message);
+        finding.path.clone_from(&f.path);
         finding.at_plaintext(f.offset).says(&f.found, &f.expected)
     };
     contents.all_findings().iter().map(of).collect()

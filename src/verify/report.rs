@@ -62,7 +62,7 @@ pub struct Finding {
     pub image_offset: Option<u64>,
     /// The first byte of it in the plaintext.
     pub plaintext_offset: Option<u64>,
-    /// The path of a file in the contents; always null at this level.
+    /// The path of the file in the contents that it hits, where that is known.
     pub path: Option<String>,
     /// One sentence; text of the image in it is escaped.
     pub message: String,
@@ -220,8 +220,15 @@ pub struct Coverage {
     pub compared_bytes: u64,
     /// Bytes of the files that could not be read.
     pub unreadable_bytes: u64,
-    /// How far the contents were looked at: `quick`, or `none`.
+    /// How far the contents were looked at: `full`, `quick`, or `none`.
     pub contents: &'static str,
+    /// Bytes of plaintext under a checksum of the contents' own that was verified, and is right; `None` where the contents
+    /// were not looked at in full.
+    pub checksummed_bytes: Option<u64>,
+    /// Bytes of plaintext that the contents use, and that are under no such checksum.
+    pub unchecked_bytes: Option<u64>,
+    /// Bytes of plaintext that are free, by the contents.
+    pub free_bytes: Option<u64>,
     /// Whether the bytes of files in the contents are under a checksum that was verified.
     pub file_data_proven: bool,
     /// The same for people, and what was not checked, a sentence each.

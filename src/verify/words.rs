@@ -57,6 +57,23 @@ pub fn statements(coverage: &Coverage) -> Vec<String> {
     if coverage.contents == "quick" {
         all.push("Of the contents, the structures at their roots were checked, and no others.".into());
     }
+    if let (Some(proven), Some(unchecked), Some(free)) =
+        (coverage.checksummed_bytes, coverage.unchecked_bytes, coverage.free_bytes)
+    {
+        let used = proven.saturating_add(unchecked);
+        let percent = |part: u64| {
+            let tenths = u128::from(part).saturating_mul(1000).checked_div(used.into()).unwrap_or(0);
+            format!("{}.{} %", tenths / 10, tenths % 10)
+        };
+        all.push(format!(
+            "Of the {used} bytes that the contents use, {proven} ({}) are under a checksum of theirs that is right, and \
+             {unchecked} ({}) under none; {free} are free.",
+            percent(proven),
+            percent(unchecked)
+        ));
+    } else if coverage.contents == "full" {
+        all.push("Of the contents, not all structures were checked: what kind they are has no full check.".into());
+    }
     if !coverage.file_data_proven {
         all.push(
             "The data of files is under no checksum that was verified: a changed bit in a file would not show.".into(),

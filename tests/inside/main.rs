@@ -5,8 +5,11 @@
 #![cfg(all(feature = "unlock", feature = "peer-tests"))]
 
 mod damage;
+mod filled;
+mod full;
 mod make;
 mod mutations;
+mod table;
 
 use std::collections::BTreeMap;
 use std::process::Command;

@@ -5,13 +5,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use unluks::inside::Contents;
-use unluks::limits::INSIDE_READ_MAX;
+use unluks::limits::{INSIDE_FULL_READS, INSIDE_READ_MAX};
 use unluks::{ReadAt, Result};
 
+use crate::filled::{FILLED, check, fill, plant};
 use crate::make::CASES;
 use crate::{Patched, open};
 
 const ROUNDS: usize = 2_000;
+/// The full level takes a second and more where debug builds read 100 MiB.
+const FULL_ROUNDS: usize = 250;
 
 struct Rng(u64);
 
@@ -120,5 +123,63 @@ fn mutated_images_do_no_harm() {
         }
         assert!(recognised > ROUNDS / 10, "{}: {recognised}", case.name);
         assert!(slowest < Duration::from_secs(5), "{}: {slowest:?}", case.name);
+    }
+}
+
+/// Makes the checksum of a btrfs node right, where one is.
+fn seal_node(disk: &dyn ReadAt, at: u64, block: &[u8]) -> Option<(u64, Vec<u8>)> {
+    let start = at / 16384 * 16384;
+    let (mut node, mut uuid) = (vec![0; 16384], vec![0; 16]);
+    disk.read_exact_at(&mut node, start).ok()?;
+    disk.read_exact_at(&mut uuid, 65536 + 0x20).ok()?;
+    if node[0x20..0x30] != uuid {
+        return None;
+    }
+    node[(at - start) as usize..][..block.len()].copy_from_slice(block);
+    let sum = crc32c::crc32c(&node[32..]);
+    node[..4].copy_from_slice(&sum.to_le_bytes());
+    Some((start, node))
+}
+
+#[test]
+fn mutated_images_do_no_harm_at_the_full_level() {
+    let mut rng = Rng(11);
+    for (name, ..) in FILLED.iter().filter(|(name, ..)| !matches!(*name, "btrfs-sha256" | "btrfs-blake2")) {
+        let image = fill(name, &plant);
+        let disk = &image.disk;
+        let blocks = blocks(&**disk);
+        let (mut damaged, mut slowest) = (0, Duration::ZERO);
+        for round in 0..FULL_ROUNDS {
+            let at = blocks[rng.below(blocks.len() as u64) as usize];
+            let mut block = vec![0; 4096];
+            disk.read_exact_at(&mut block, at).unwrap();
+            let used: Vec<usize> = (0..4096).filter(|n| block[*n] != 0).collect();
+            for _ in 0..=rng.below(3) {
+                let byte = used[rng.below(used.len() as u64) as usize];
+                block[byte] = match rng.below(3) {
+                    0 => rng.below(256) as u8,
+                    1 => block[byte] ^ 1 << rng.below(8),
+                    _ => [0, 1, 0x7f, 0x80, 0xff][rng.below(5) as usize],
+                };
+            }
+            seal(name, &mut block, at);
+            let (at, block) = seal_node(&**disk, at, &block).unwrap_or((at, block));
+            let mut patched = Patched::new(disk).with(at, &block);
+            if rng.below(8) == 0 {
+                patched = patched.cut(rng.below(disk.len()).max(1));
+            }
+            let read = Arc::new(AtomicU64::new(0));
+            let len = patched.len();
+            let start = Instant::now();
+            let contents = check(Arc::new(Counted(patched, Arc::clone(&read))));
+            slowest = slowest.max(start.elapsed());
+            let most = len * INSIDE_FULL_READS + INSIDE_READ_MAX;
+            assert!(read.load(Ordering::Relaxed) <= most, "{name} {round}");
+            let covered = contents.coverage();
+            assert!(covered.is_none_or(|c| c.verified + c.used_without_checksum + c.free == len), "{name} {round}");
+            damaged += usize::from(!contents.all_findings().is_empty());
+        }
+        assert!(damaged > FULL_ROUNDS / 10, "{name}: {damaged}");
+        assert!(slowest < Duration::from_secs(20), "{name}: {slowest:?}");
     }
 }

@@ -57,7 +57,7 @@ pub struct VerifyArgs {
     /// Hash plaintext and image on the way, as decrypt does; the plaintext's sha256 is always made
     #[arg(long, value_name = "[OF:]NAME")]
     pub hash: Vec<String>,
-    /// Look at the contents at their roots alone: the only level that there is yet
+    /// Look at the contents at their roots alone, and not at every structure and all data that has checksums
     #[arg(long)]
     pub quick: bool,
     /// Exit with 7 where it restores, but there are findings

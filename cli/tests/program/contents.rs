@@ -126,3 +126,32 @@ fn inspect_looks_into_plaintext_and_into_what_is_not_encrypted() {
     let refused = unluks(&["inspect", &image, "--key-file", &key]);
     assert_eq!(refused.refusal_fault(&[2]), None, "{}", refused.stderr);
 }
+
+#[test]
+fn inside_in_full_is_json_as_its_schema_says() {
+    let golden = golden();
+    let (image, key) = (text(&golden.image), text(&golden.key));
+    let out = golden.path("out");
+    assert_eq!(decrypt(&golden, &out, &[]).code, Some(0));
+    let mut bytes = fs::read(&out).unwrap();
+    bytes[1024 + 0x78] ^= 1;
+    fs::write(&out, &bytes).unwrap();
+    let schema = fs::read_to_string(crate::common::root().join("docs/inside.schema.json")).unwrap();
+    let schema = jsonschema::validator_for(&serde_json::from_str(&schema).unwrap()).unwrap();
+    let report = |args: &[&str]| -> serde_json::Value {
+        let run = unluks(&[&["inspect", "--inside", "--json"], args].concat());
+        assert_eq!(run.code, Some(0), "{}", run.stderr);
+        let report = serde_json::from_slice(&run.stdout).unwrap();
+        let faults: Vec<String> = schema.iter_errors(&report).map(|e| e.to_string()).collect();
+        assert_eq!(faults, [] as [String; 0]);
+        report
+    };
+    let full = report(&["--full", &image, "--key-file", &key]);
+    let covered = &full["coverage"];
+    let sum: u64 = ["verified", "used_without_checksum", "free"].iter().map(|m| covered[m].as_u64().unwrap()).sum();
+    assert_eq!((full["findings"].as_array().unwrap().len(), Some(sum)), (0, full["volume_size"].as_u64()));
+    assert!(report(&[&image, "--key-file", &key])["coverage"].is_null());
+    assert_eq!(report(&["--full", &text(&out)])["findings"][0]["code"], "contents.ext.superblock-checksum");
+    let refused = unluks(&["inspect", &image, "--full"]);
+    assert_eq!(refused.refusal_fault(&[2]), None, "{}", refused.stderr);
+}
