@@ -21,6 +21,8 @@ pub enum Role {
     Description,
     /// What an image is compared with.
     Compared,
+    /// What an image must be like.
+    Policy,
 }
 
 impl Role {
@@ -31,6 +33,7 @@ impl Role {
             Self::Key => "the key",
             Self::Description => "the description",
             Self::Compared => "what is compared with",
+            Self::Policy => "the policy",
         }
     }
 }
