@@ -27,6 +27,7 @@ mod ranges;
 mod record;
 mod refusal;
 mod report;
+mod seal;
 mod tree;
 mod words;
 

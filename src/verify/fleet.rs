@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::record::schema_of;
 use super::report::{Report, Severity, Verdict};
+use super::seal::schema_of;
 use crate::error::{Error, Result, escape};
 
 /// One of several shares of a list. A path belongs to the same one wherever the list is, and whatever else is in it.
@@ -164,9 +164,8 @@ impl Fleet {
             None => newest.into_values().collect(),
             Some(list) => {
                 let wanted: BTreeSet<&String> = list.iter().collect();
-                let take = |path: &&String| newest.remove(*path).unwrap_or_else(|| Proof::missing(path, "no report"));
-                let mut take = take;
-                wanted.iter().map(|path| take(path)).collect()
+                let take = |path: &String| newest.remove(path).unwrap_or_else(|| Proof::missing(path, "no report"));
+                wanted.into_iter().map(take).collect()
             }
         };
         Ok(Self { superseded, ..Self::new(images) })

@@ -217,15 +217,14 @@ fn checked(report: &Report) -> Vec<String> {
     let coverage = &report.coverage;
     let mut all = vec![
         "Every file was opened for reading alone. Nothing was written to them, mounted, replayed or sent anywhere.".into(),
-        format!(
-            "The plaintext was read once from its first byte to its last: {} of {} bytes.",
-            coverage.read_bytes,
-            coverage.plaintext_bytes.map_or("an unknown number of".into(), |bytes| bytes.to_string())
-        ),
-        "What lies on what, both copies of the header and every rule of LUKS, the key, the lengths, the tags of \
-         dm-integrity where there are some, and the structures at the roots of the contents were checked, in this order."
+        "In this order: what lies on what, both copies of the header and every rule of LUKS, the key, the lengths, the tags \
+         of dm-integrity where there are some, and the contents; each as far as the stages above say."
             .into(),
     ];
+    if let Some(bytes) = coverage.plaintext_bytes.filter(|_| coverage.read_bytes > 0) {
+        let read = coverage.read_bytes;
+        all.push(format!("The plaintext was read once, from its first byte on: {read} of {bytes} bytes."));
+    }
     if let Some(policy) = &report.policy {
         let hash = policy.sha256.as_deref().map_or(String::new(), |hash| format!(" (SHA-256 {})", visible(hash)));
         all.push(format!(

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
-use unluks::error::escape;
+use unluks::error::visible;
 use unluks::limits::VERIFY_POLICY_MAX;
 use unluks::verify::Policy;
 use unluks::{Error, Result};
@@ -36,7 +36,7 @@ fn read(path: &Path) -> Result<String> {
 fn parse(text: &str) -> Result<Policy> {
     let policy: Policy = toml::from_str(text).map_err(|e| {
         let line = e.span().and_then(|span| text.get(..span.start)).map_or(1, |before| before.split('\n').count());
-        Error::invalid(format!("line {line}: {}", escape(e.message())))
+        Error::invalid(format!("line {line}: {}", visible(e.message())))
     })?;
     policy.check()?;
     Ok(policy)
