@@ -428,6 +428,20 @@ pub fn escape(text: &str) -> String {
     out
 }
 
+/// `text` with everything escaped that turns, hides or moves other text: controls, marks of direction, characters that join
+/// others. It is not cut, and what [`escape`] has escaped stays as it is: fit for a page.
+pub fn visible(text: &str) -> String {
+    let mut out = String::new();
+    for c in text.chars() {
+        match c {
+            ' '..='~' | '…' | '–' | '—' | '‘'..='‟' => out.push(c),
+            c if c.is_alphanumeric() => out.push(c),
+            c => out.extend(c.escape_default()),
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -450,5 +464,9 @@ mod tests {
     fn hostile_text_is_escaped_and_cut() {
         assert_eq!(escape("a\u{1b}[31m\n\u{202e}ü"), "a\\u{1b}[31m\\n\\u{202e}ü");
         assert_eq!(escape(&"x".repeat(500)).chars().count(), 97);
+        let long = "x".repeat(500);
+        assert_eq!(visible(&long), long);
+        assert_eq!(visible(&escape("a\u{202e}b")), "a\\u{202e}b");
+        assert_eq!(visible("\u{feff}\u{fffd}a\u{301}\u{9b}–"), "\\u{feff}\\u{fffd}a\\u{301}\\u{9b}–");
     }
 }

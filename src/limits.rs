@@ -155,6 +155,14 @@ pub const INSIDE_PATH_DEPTH_MAX: usize = 64;
 pub const VERIFY_FINDINGS_MAX: usize = 64;
 /// Verify: how many ranges of unreadable or differing bytes are kept, the lowest; those beyond are counted.
 pub const VERIFY_RANGES_MAX: usize = 4096;
+/// Verify: how many cells the picture of a plaintext has, a character each.
+pub const VERIFY_MAP_CELLS_MAX: u64 = 1024;
+/// Verify: the largest report that is read back. One with all the findings that are listed has some hundred kilobytes.
+pub const VERIFY_REPORT_MAX: u64 = 16 << 20;
+/// Verify: the largest file of a policy.
+pub const VERIFY_POLICY_MAX: u64 = 1 << 20;
+/// Verify: the largest list of images: a million paths of 64 bytes.
+pub const VERIFY_LIST_MAX: u64 = 64 << 20;
 /// dm-integrity: the largest journal that is looked through. The kernel makes at most 64 MiB unless it is told
 /// otherwise (`DEFAULT_MAX_JOURNAL_SECTORS`), and cryptsetup has no option for LUKS2. One of this size has at most a
 /// million entries, of which tens of bytes are kept.

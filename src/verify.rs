@@ -15,24 +15,30 @@
 
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 
+mod container;
+pub mod fleet;
 mod judge;
+mod map;
 mod must_be;
 mod pass;
 mod patient;
+mod policy;
 mod ranges;
+mod record;
+mod refusal;
 mod report;
+mod seal;
 mod tree;
 mod words;
 
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
-use crate::backup::rfc3339;
 use crate::decrypt::hash::{Algorithm, Hashed, Hashers, Of, Wanted};
 use crate::decrypt::{self, Job};
-use crate::error::{Condition, Error, ErrorKind, Result, escape};
+use crate::error::{Condition, ErrorKind, Result, escape};
 use crate::image::{Image, UnlockedImage};
 use crate::inside::{Contents, Level};
 use crate::io::ReadAt;
@@ -42,9 +48,12 @@ use crate::volume::{BadSectorPolicy, Volume, VolumeOptions};
 use judge::Findings;
 use pass::{Pass, Passed};
 use patient::Patient;
+use refusal::Clock;
 
 pub use must_be::MustBe;
 pub use pass::Compare;
+pub use policy::{Policy, Rule};
+pub use record::*;
 pub use report::*;
 pub use tree::{LEAF, TreeFile};
 
@@ -76,6 +85,10 @@ pub struct Options {
     pub level: Level,
     /// What the plaintext is compared with.
     pub compare: Option<Compare>,
+    /// What the header must be like.
+    pub policy: Option<Policy>,
+    /// When the backup was fetched, for the policy: RFC 3339, UTC.
+    pub fetched_at: Option<String>,
     /// Where the leaves of the tree go.
     pub tree: Option<TreeFile>,
     /// How many threads decrypt; as many as the machine has cores where it is `None`.
@@ -94,82 +107,6 @@ pub struct Subject<'a> {
     pub passes_by: bool,
     /// What was done to make the passphrase, for each keyslot that opened.
     pub forms: Vec<String>,
-}
-
-/// When a run began.
-struct Clock(SystemTime, Instant);
-
-impl Clock {
-    fn start() -> Self {
-        Self(SystemTime::now(), Instant::now())
-    }
-
-    fn run(&self) -> Run {
-        let (tool, version) = ("unluks", env!("CARGO_PKG_VERSION"));
-        Run { tool, version, started_at: rfc3339(self.0), seconds: self.1.elapsed().as_secs_f64() }
-    }
-}
-
-impl Report {
-    /// The report of an image that could not be opened; `None` where that is no fault of the image's or the key's, so that
-    /// nothing is known of it. `image` is there where its header was read.
-    pub fn of_refusal(path: &str, image: Option<&Image>, e: &Error) -> Option<Self> {
-        let mut findings = Findings::default();
-        if let Some(image) = image {
-            let found = image.report(std::path::Path::new(path), None);
-            findings.add_all(judge::of_header(&found.findings, image.metadata(), None));
-        }
-        if e.kind() == ErrorKind::WrongKey {
-            let (verdict, why) = findings.verdict();
-            let message = e.message().to_owned();
-            // Where no key can open it any more, it is not the key that is wrong.
-            return Some(match verdict {
-                Verdict::NotRestorable => Self::closed(path, image, findings, (verdict, why), StageName::Key),
-                _ => Self::closed(path, image, findings, (Verdict::WrongKey, Some(message)), StageName::Key),
-            });
-        }
-        let finding = judge::of_error(e)?;
-        let stage = StageName::of(&finding.code);
-        let why = finding.message.clone();
-        findings.add(finding);
-        findings.verdict();
-        Some(Self::closed(path, image, findings, (Verdict::NotRestorable, Some(why)), stage))
-    }
-
-    fn closed(
-        path: &str,
-        image: Option<&Image>,
-        findings: Findings,
-        (verdict, reason): (Verdict, Option<String>),
-        reached: StageName,
-    ) -> Self {
-        let stage = |stage: StageName| {
-            if stage > reached {
-                let says = "not reached".into();
-                return Stage { stage, result: Outcome::NotReached, says };
-            }
-            let mut outcome = findings.stage(stage, String::new());
-            if stage == reached {
-                (outcome.result, outcome.says) = (Outcome::Failed, reason.clone().unwrap_or_default());
-            }
-            outcome
-        };
-        let statements = vec!["Nothing of the plaintext was read.".to_owned()];
-        Self {
-            schema: SCHEMA,
-            verdict,
-            stages: StageName::ALL.into_iter().map(stage).collect(),
-            reason,
-            image: ImageFile { path: path.to_owned(), size: image.map(|image| image.file().len()) },
-            key: None,
-            findings: findings.list,
-            more_findings: findings.more,
-            coverage: Coverage { contents: "none", statements, ..Coverage::default() },
-            hashes: Hashes::default(),
-            layers: image.map_or(Vec::new(), |image| image.layers().to_vec()),
-            run: Clock::start().run(),
-        }
-    }
 }
 
 /// Verifies an image.
@@ -202,6 +139,7 @@ struct Work<'a> {
     expected: &'a [Expected],
     plaintext_bytes: Option<u64>,
     must_be: Option<MustBe>,
+    policy: Option<(&'a Policy, Option<&'a str>)>,
     threads: Option<NonZeroUsize>,
     /// The data, and all files, each read patiently. Where the file is the data, they are one.
     data: Arc<Patient>,
@@ -238,12 +176,13 @@ impl<'a> Work<'a> {
             wanted,
             expected: &options.expected,
             plaintext_bytes: options.plaintext_bytes,
-            must_be: options.must_be,
+            must_be: options.must_be.or(options.policy.as_ref().and_then(Policy::must_be)),
+            policy: options.policy.as_ref().map(|policy| (policy, options.fetched_at.as_deref())),
             threads: options.threads,
             data,
             files,
             findings: Findings::default(),
-            coverage: Coverage { contents: "none", ..Coverage::default() },
+            coverage: Coverage { contents: "none".into(), ..Coverage::default() },
             hashes: Hashes::default(),
         }
     }
@@ -254,6 +193,10 @@ impl<'a> Work<'a> {
         let opened: Vec<u32> = self.subject.unlocked.opened().iter().map(|o| o.keyslot).collect();
         let report = self.image.report(std::path::Path::new(&self.subject.path), None);
         self.findings.add_all(judge::of_header(&report.findings, self.image.metadata(), Some(&opened)));
+        if let Some((policy, fetched_at)) = self.policy {
+            self.findings.add_all(policy.judge(self.image.metadata()));
+            self.findings.add_all(fetched_at.and_then(|at| policy.judge_age(at, SystemTime::now())));
+        }
         self.findings.add_all(self.subject.unlocked.passed_over().iter().map(|e| {
             Finding::new(Severity::Warning, "keyslot.passed-over", "keyslots", e.message().to_owned()).at(e.offset())
         }));
@@ -298,7 +241,7 @@ impl<'a> Work<'a> {
                 return Ok(None);
             }
         };
-        self.coverage.contents = level.name();
+        self.coverage.contents = level.name().into();
         if let Some(covered) = contents.coverage() {
             self.coverage.checksummed_bytes = Some(covered.verified);
             self.coverage.unchecked_bytes = Some(covered.used_without_checksum);
@@ -337,7 +280,7 @@ impl<'a> Work<'a> {
         compare: &Option<Compare>,
         progress: &Progress,
     ) -> Result<Option<Through>> {
-        let pass = Pass::new(tree, compare.as_ref());
+        let pass = Pass::new(tree, compare.as_ref(), volume.len());
         let mut hashers = Hashers::default();
         for wanted in &self.wanted {
             match wanted.of {
@@ -383,8 +326,10 @@ impl<'a> Work<'a> {
         let files_are_whole = self.files.iter().all(|file| file.unread().is_none());
         for Hashed { of, algorithm, hex } in hashed {
             match of {
-                Of::Plaintext if is_whole => drop(self.hashes.plaintext.insert(algorithm.name(), hex)),
-                Of::Image if files_are_whole => self.hashes.image.entry(algorithm.name()).or_default().push(hex),
+                Of::Plaintext if is_whole => drop(self.hashes.plaintext.insert(algorithm.name().to_owned(), hex)),
+                Of::Image if files_are_whole => {
+                    self.hashes.image.entry(algorithm.name().to_owned()).or_default().push(hex)
+                }
                 Of::Plaintext | Of::Image => {}
             }
         }
@@ -509,6 +454,7 @@ impl<'a> Work<'a> {
             all(c.authenticated_bytes) || all(c.compared_bytes) || (whole && c.hashed_bytes > 0) || by_contents;
         self.coverage.statements = words::statements(&self.coverage);
         let size = self.files.iter().fold(0, |sum: u64, file| sum.saturating_add(file.len()));
+        let policy = self.policy.map(|(policy, _)| policy.used(&self.findings.list));
         let key = KeyUsed {
             keyslots: self.subject.unlocked.opened().iter().map(|o| o.keyslot).collect(),
             forms: self.subject.forms.clone(),
@@ -544,12 +490,15 @@ impl<'a> Work<'a> {
             verdict,
             reason,
             image: ImageFile { path: self.subject.path.clone(), size: Some(size) },
+            container: Some(Container::of(metadata)),
+            policy,
             stages,
             key: Some(key),
             findings: self.findings.list,
             more_findings: self.findings.more,
             coverage: self.coverage,
             hashes: self.hashes,
+            map: through.map(|through| through.passed.map),
             layers: self.image.layers().to_vec(),
             run: clock.run(),
         }

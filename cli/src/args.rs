@@ -3,6 +3,7 @@
 #[cfg(feature = "openstack")]
 pub mod fetch;
 pub mod plain;
+pub mod report;
 #[cfg(feature = "nbd")]
 pub mod serve;
 pub mod verify;
@@ -36,6 +37,7 @@ pub enum Command {
     Scan(ScanArgs),
     TestKey(TestKeyArgs),
     Verify(verify::VerifyArgs),
+    Report(ReportCommand),
     Header(HeaderArgs),
     RestorePlan(RestorePlanArgs),
     #[cfg(feature = "nbd")]
@@ -70,6 +72,13 @@ pub struct ManArgs {
 pub struct OpenArgs {
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub rest: Vec<std::ffi::OsString>,
+}
+
+/// Checks reports of verify, and brings those of many images together
+#[derive(Args)]
+pub struct ReportCommand {
+    #[command(subcommand)]
+    pub what: report::What,
 }
 
 /// Fetches an image and its key from OpenStack into a directory that the other commands take

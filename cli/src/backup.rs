@@ -110,6 +110,11 @@ impl InBackup {
         self.0.backup.plaintext.as_ref().map(|plaintext| plaintext.size)
     }
 
+    /// When it was fetched.
+    pub fn fetched_at(&self) -> String {
+        self.0.backup.fetched_at.clone()
+    }
+
     /// What must be in its plaintext.
     pub fn must_be(&self) -> Option<MustBe> {
         MustBe::of_backup(&self.0.backup)

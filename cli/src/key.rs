@@ -1,7 +1,7 @@
 //! Key material from the command line, a prompt, or the standard input.
 
 mod explain;
-mod prompt;
+pub mod prompt;
 
 use std::fs::File;
 use std::io::{IsTerminal, Write};
@@ -57,7 +57,7 @@ pub fn check(args: &KeyArgs, stdin_is_image: bool) -> Result<()> {
 }
 
 /// All files that hold keys.
-fn paths(args: &KeyArgs) -> impl Iterator<Item = &PathBuf> {
+pub fn paths(args: &KeyArgs) -> impl Iterator<Item = &PathBuf> {
     let first = [&args.barbican_key, &args.key_file, &args.passphrase_file, &args.key, &args.volume_key_file];
     first.into_iter().flatten().chain(&args.also_key_file).chain(&args.also_passphrase_file)
 }

@@ -16,13 +16,16 @@ mod open;
 mod plain;
 mod progress;
 mod quote;
+mod report;
 mod restore_plan;
 mod scan;
 #[cfg(feature = "nbd")]
 mod serve;
 mod side_file;
+mod sign;
 mod signals;
 mod source;
+mod summary;
 mod test_key;
 mod time;
 mod verify;
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         #[cfg(feature = "openstack")]
         Command::Fetch(args) => fetch::run(&args.what),
         Command::Verify(args) => verify::run(args, code),
+        Command::Report(args) => report::run(&args.what),
         Command::RestorePlan(args) => restore_plan::run(args),
         #[cfg(feature = "nbd")]
         Command::Serve(args) => serve_image(args),

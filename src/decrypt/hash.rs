@@ -64,6 +64,18 @@ impl Algorithm {
         Self::ALL.iter().find(|(_, a)| *a == self).map_or("", |(n, _)| n)
     }
 
+    /// The length of a hash in bytes.
+    pub fn output_len(self) -> usize {
+        match self {
+            Self::Md5 => 16,
+            Self::Sha1 => 20,
+            Self::Sha224 | Self::Sha3_224 => 28,
+            Self::Sha256 | Self::Sha3_256 | Self::Blake2s | Self::Blake3 => 32,
+            Self::Sha384 | Self::Sha3_384 => 48,
+            Self::Sha512 | Self::Sha3_512 | Self::Blake2b => 64,
+        }
+    }
+
     fn hasher(self) -> Hasher {
         match self {
             Self::Md5 => Hasher::of::<md5::Md5>(),

@@ -23,6 +23,8 @@ pub enum Role {
     Compared,
     /// What of an image could be read.
     Map,
+    /// What an image must be like.
+    Policy,
 }
 
 impl Role {
@@ -34,6 +36,7 @@ impl Role {
             Self::Description => "the description",
             Self::Compared => "what is compared with",
             Self::Map => "the map of the image",
+            Self::Policy => "the policy",
         }
     }
 }

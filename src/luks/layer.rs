@@ -4,7 +4,7 @@ use std::fmt;
 
 /// What one layer is, between a file and the LUKS container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "lowercase"))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "lowercase"))]
 #[non_exhaustive]
 pub enum LayerKind {
     /// The file itself; the first one of a set.
@@ -34,7 +34,7 @@ impl LayerKind {
 
 /// One layer between a file and the LUKS container.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 #[non_exhaustive]
 pub struct Layer {
     /// What it is.

@@ -13,8 +13,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
+use super::map::{Cells, Look};
 use super::ranges::Ranges;
-use super::report::TreeInfo;
+use super::report::{Map, TreeInfo};
 use super::tree::{self, Earlier, LEAF, Tree, TreeFile};
 use crate::decrypt::Sink;
 use crate::error::{Condition, Error, Result};
@@ -63,6 +64,7 @@ pub struct Pass<'a> {
     whole: Mutex<Whole>,
     zero: AtomicU64,
     data: AtomicU64,
+    cells: Cells,
     compare: Option<&'a Compare>,
     differences: Mutex<Ranges>,
 }
@@ -90,17 +92,19 @@ pub struct Passed {
     pub tree: TreeInfo,
     pub zero: u64,
     pub data: u64,
+    pub map: Map,
     /// The lowest ranges that differ from what was compared, and the bytes of all.
     pub differences: (Vec<Range<u64>>, u64),
 }
 
 impl<'a> Pass<'a> {
-    pub fn new(file: Option<TreeFile>, compare: Option<&'a Compare>) -> Self {
+    pub fn new(file: Option<TreeFile>, compare: Option<&'a Compare>, size: u64) -> Self {
         Self {
             open: Mutex::default(),
             whole: Mutex::new(Whole { tree: Tree::new(file), next: 0, early: BTreeMap::new() }),
             zero: AtomicU64::new(0),
             data: AtomicU64::new(0),
+            cells: Cells::new(size),
             compare,
             differences: Mutex::default(),
         }
@@ -116,7 +120,8 @@ impl<'a> Pass<'a> {
         let whole = self.whole.into_inner().unwrap_or_else(PoisonError::into_inner);
         let differences = self.differences.into_inner().unwrap_or_else(PoisonError::into_inner).listed();
         let (zero, data) = (self.zero.into_inner(), self.data.into_inner());
-        Ok(Passed { tree: whole.tree.finish(size)?, zero, data, differences })
+        let map = self.cells.finish();
+        Ok(Passed { tree: whole.tree.finish(size)?, zero, data, map, differences })
     }
 
     /// Adds bytes of one leaf.
@@ -203,8 +208,13 @@ impl Sink for Pass<'_> {
     }
 
     fn write(&self, plaintext: &[u8], offset: u64) -> Result<()> {
-        let zero = plaintext.chunks(BLOCK).filter(|block| block.iter().all(|b| *b == 0));
-        let zero = zero.fold(0, |sum: u64, block| sum.saturating_add(to_u64(block.len())));
+        let mut zero = 0u64;
+        for (n, block) in plaintext.chunks(BLOCK).enumerate() {
+            let is_zero = block.iter().all(|b| *b == 0);
+            zero = zero.saturating_add(if is_zero { to_u64(block.len()) } else { 0 });
+            let place = offset.saturating_add(to_u64(n.saturating_mul(BLOCK)));
+            self.cells.add(place, if is_zero { Look::Zero } else { Look::Data(block) }, block.len());
+        }
         self.zero.fetch_add(zero, Ordering::Relaxed);
         self.data.fetch_add(to_u64(plaintext.len()).saturating_sub(zero), Ordering::Relaxed);
         self.compare(plaintext, offset)?;
@@ -227,7 +237,7 @@ mod tests {
     use super::*;
 
     fn root(order: &[usize], bytes: &[u8]) -> String {
-        let pass = Pass::new(None, None);
+        let pass = Pass::new(None, None, to_u64(bytes.len()));
         let chunks: Vec<&[u8]> = bytes.chunks(512 << 10).collect();
         for n in order {
             pass.write(chunks[*n], to_u64(*n) * (512 << 10)).unwrap();
@@ -255,11 +265,12 @@ mod tests {
         std::fs::write(&path, &bytes).unwrap();
         let compare = Compare::open(&path).unwrap();
         bytes[2 * BLOCK + 1] = 9;
-        let pass = Pass::new(None, Some(&compare));
+        let pass = Pass::new(None, Some(&compare), to_u64(bytes.len()));
         pass.write(&bytes, 0).unwrap();
         let passed = pass.finish(to_u64(bytes.len())).unwrap();
         let block = to_u64(BLOCK);
         assert_eq!((passed.zero, passed.data), (8 * block + 7, 2 * block));
+        assert_eq!((passed.map.cells.as_str(), passed.map.cell_bytes), ("00100100000", block));
         assert_eq!(passed.differences, (std::iter::once(2 * block + 1..2 * block + 2).collect(), 1));
     }
 }

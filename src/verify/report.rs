@@ -1,17 +1,19 @@
 //! What a verification says, as `docs/verify.schema.json` describes it. All but `run` is the same, byte for byte, whenever the
 //! same image is verified with the same key and the same wishes.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use super::record::Run;
 use crate::luks::layer::Layer;
 
 /// The version of the report's shape.
 pub const SCHEMA: u32 = 1;
 
 /// Whether a restore would bring back what was there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// Nothing is wrong that was looked at.
@@ -24,8 +26,20 @@ pub enum Verdict {
     WrongKey,
 }
 
+impl Verdict {
+    /// Its name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Restorable => "restorable",
+            Self::RestorableWithFindings => "restorable-with-findings",
+            Self::NotRestorable => "not-restorable",
+            Self::WrongKey => "wrong-key",
+        }
+    }
+}
+
 /// How much a finding weighs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// Worth knowing; it changes no verdict, but for contents that are not recognised.
@@ -48,7 +62,8 @@ impl Severity {
 }
 
 /// Something that is not as it should be.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Finding {
     /// How much it weighs.
@@ -98,7 +113,7 @@ impl Finding {
 }
 
 /// What is looked at, in this order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs)]
 pub enum StageName {
@@ -155,7 +170,7 @@ impl StageName {
 }
 
 /// How a stage went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     /// Nothing is wrong.
@@ -169,7 +184,8 @@ pub enum Outcome {
 }
 
 /// A stage, and what there is to say of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Stage {
     /// Which one.
@@ -181,7 +197,8 @@ pub struct Stage {
 }
 
 /// The file that was verified.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct ImageFile {
     /// Its path as it was given; bytes that are no UTF-8 are replaced.
@@ -191,7 +208,8 @@ pub struct ImageFile {
 }
 
 /// What opened the image.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct KeyUsed {
     /// The keyslots that opened; empty with a volume key.
@@ -201,7 +219,8 @@ pub struct KeyUsed {
 }
 
 /// What was proven of how many bytes, and what was not.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Coverage {
     /// Bytes of plaintext by the header and the data's length.
@@ -221,7 +240,7 @@ pub struct Coverage {
     /// Bytes of the files that could not be read.
     pub unreadable_bytes: u64,
     /// How far the contents were looked at: `full`, `quick`, or `none`.
-    pub contents: &'static str,
+    pub contents: Cow<'static, str>,
     /// Bytes of plaintext under a checksum of the contents' own that was verified, and is right; `None` where the contents
     /// were not looked at in full.
     pub checksummed_bytes: Option<u64>,
@@ -236,11 +255,12 @@ pub struct Coverage {
 }
 
 /// The tree of hashes over the plaintext.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct TreeInfo {
     /// How it is made: the Merkle tree of RFC 6962 with SHA-256.
-    pub kind: &'static str,
+    pub kind: Cow<'static, str>,
     /// Bytes of plaintext of a leaf; the last one may be shorter.
     pub leaf_bytes: u64,
     /// How many leaves there are.
@@ -250,33 +270,69 @@ pub struct TreeInfo {
 }
 
 /// The hashes that were made. Those of bytes that could not all be read are left out.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Hashes {
     /// Of the plaintext, by the hash's name.
-    pub plaintext: BTreeMap<&'static str, String>,
+    pub plaintext: BTreeMap<String, String>,
     /// Of the image's files, by the hash's name, in their order.
-    pub image: BTreeMap<&'static str, Vec<String>>,
+    pub image: BTreeMap<String, Vec<String>>,
     /// The tree over the plaintext.
     pub tree: Option<TreeInfo>,
 }
 
-/// The one part that differs between two runs.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+/// What a policy came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 #[non_exhaustive]
-pub struct Run {
-    /// The program.
-    pub tool: &'static str,
-    /// Its version.
-    pub version: &'static str,
-    /// When it began: RFC 3339, UTC.
-    pub started_at: String,
-    /// How long it took.
-    pub seconds: f64,
+pub struct PolicyUsed {
+    /// SHA-256 of the policy's file, in lower-case hex; `None` where it is from no file.
+    pub sha256: Option<String>,
+    /// How many rules it has.
+    pub rules: u64,
+    /// How many findings they brought.
+    pub findings: u64,
+}
+
+/// What the header says of the container, for whoever reads the report without the image.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Container {
+    /// The version of LUKS: 1 or 2.
+    pub luks: u8,
+    /// The UUID, as the header has it, not escaped.
+    pub uuid: String,
+    /// The label, as the header has it, not escaped.
+    pub label: String,
+    /// The ciphers of the live segments, as the header has them, not escaped.
+    pub ciphers: Vec<String>,
+    /// Bits of the volume key, where a keyslot says it.
+    pub key_bits: Option<u64>,
+    /// Bytes of header and keyslots.
+    pub header_bytes: u64,
+    /// The first byte of data in the file that holds it.
+    pub data_offset: u64,
+    /// How each keyslot derives its key, in words.
+    pub keyslots: BTreeMap<u32, String>,
+}
+
+/// A picture of the plaintext: what the bytes of each cell look like.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Map {
+    /// Bytes of plaintext of a cell; the last one may be shorter.
+    pub cell_bytes: u64,
+    /// A character for each cell: `.` for one that was not all read, `0` for zeroes, and `1` to `8` for the bits of entropy a
+    /// byte has, rounded up: 5 and 6 are text and programs, 8 is compressed, encrypted or noise. It is measured over samples.
+    pub cells: String,
 }
 
 /// All that a verification says.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Report {
     /// [`SCHEMA`].
@@ -287,6 +343,10 @@ pub struct Report {
     pub reason: Option<String>,
     /// The image.
     pub image: ImageFile,
+    /// What its header says; `None` where it could not be read.
+    pub container: Option<Container>,
+    /// What the policy came to, where there is one.
+    pub policy: Option<PolicyUsed>,
     /// How each stage went.
     pub stages: Vec<Stage>,
     /// What opened it; `None` where nothing did.
@@ -299,6 +359,8 @@ pub struct Report {
     pub coverage: Coverage,
     /// The hashes.
     pub hashes: Hashes,
+    /// What the plaintext looks like; `None` where not all of it went by.
+    pub map: Option<Map>,
     /// What lies on what, from the file down to what holds the container.
     pub layers: Vec<Layer>,
     /// When and by what.

@@ -91,7 +91,7 @@ impl Tree {
         if let Some(file) = self.file {
             file.finish(size, &root)?;
         }
-        Ok(TreeInfo { kind: KIND, leaf_bytes: LEAF, leaves: self.leaves, root })
+        Ok(TreeInfo { kind: KIND.into(), leaf_bytes: LEAF, leaves: self.leaves, root })
     }
 }
 

@@ -13,7 +13,8 @@ use super::{KeyArgs, LimitArgs, ProgressKind, SourceArgs, size};
 /// with 3 where the key is wrong, and with 4 where it would not
 #[derive(Args)]
 pub struct VerifyArgs {
-    /// The images, or directories of backups by unluks fetch; one after the other
+    /// The images, or directories of backups by unluks fetch; one after the other. With --batch: lists of images, and
+    /// folders of them
     #[arg(value_name = "IMAGE", required = true)]
     pub images: Vec<PathBuf>,
     /// Take the header from this file
@@ -51,9 +52,12 @@ pub struct VerifyArgs {
     /// Write the hashes of each MiB of plaintext to this file, for --compare
     #[arg(long, value_name = "FILE")]
     pub tree: Option<PathBuf>,
-    /// Replace a file of --tree that is there
-    #[arg(long, requires = "tree")]
+    /// Replace files of an earlier run, such as that of --tree; with --batch, verify also what has a report already
+    #[arg(long)]
     pub force: bool,
+    /// What the header must be like: a file of rules (docs/verify.md lists them)
+    #[arg(long, value_name = "FILE.toml")]
+    pub policy: Option<PathBuf>,
     /// Hash plaintext and image on the way, as decrypt does; the plaintext's sha256 is always made
     #[arg(long, value_name = "[OF:]NAME")]
     pub hash: Vec<String>,
@@ -63,9 +67,9 @@ pub struct VerifyArgs {
     /// Exit with 7 where it restores, but there are findings
     #[arg(long)]
     pub strict: bool,
-    /// Print a line of JSON for each image (docs/verify.schema.json describes it)
-    #[arg(long)]
-    pub json: bool,
+    /// Print a line of JSON for each image (docs/verify.schema.json describes it); --json=FILE writes it to a file
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "-")]
+    pub json: Option<PathBuf>,
     /// How many threads decrypt [default: as many as the machine has cores]
     #[arg(long, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
@@ -76,12 +80,88 @@ pub struct VerifyArgs {
     #[arg(long, value_enum, default_value = "auto", value_name = "HOW")]
     pub progress: ProgressKind,
     #[command(flatten)]
+    pub record: RecordArgs,
+    #[command(flatten)]
+    pub fleet: FleetArgs,
+    #[command(flatten)]
     pub key: KeyArgs,
     #[command(flatten)]
     pub limits: LimitArgs,
 }
 
+/// The record for people.
+#[derive(Args)]
+#[command(next_help_heading = "Record")]
+pub struct RecordArgs {
+    /// Write a page for people: one file of HTML, without scripts, to read, print and sign
+    #[arg(long, value_name = "FILE.html")]
+    pub report: Option<PathBuf>,
+    /// The case's number or name, for the record
+    #[arg(long, value_name = "TEXT")]
+    pub case: Option<String>,
+    /// The evidence's number or name, for the record
+    #[arg(long, value_name = "TEXT")]
+    pub evidence: Option<String>,
+    /// Who examines it, for the record
+    #[arg(long, value_name = "TEXT")]
+    pub examiner: Option<String>,
+    /// Anything else, for the record
+    #[arg(long, value_name = "TEXT")]
+    pub note: Option<String>,
+    /// Sign each file of the record with this secret key of minisign, as FILE.minisig beside it
+    #[arg(long, value_name = "KEY")]
+    pub sign: Option<PathBuf>,
+    /// The passphrase of the key of --sign: the file's first line; without it, somebody is asked where there is one
+    #[arg(long, value_name = "FILE", requires = "sign")]
+    pub sign_passphrase_file: Option<PathBuf>,
+    /// Write an in-toto statement of the verdict (test-result/v0.1)
+    #[arg(long, value_name = "FILE")]
+    pub attestation: Option<PathBuf>,
+}
+
+/// Many images.
+#[derive(Args)]
+#[command(next_help_heading = "Many images")]
+pub struct FleetArgs {
+    /// Verify all images of lists (a path each line) and folders, several at once, the largest first; go on after failures,
+    /// and end with a summary: text, or JSON with --json
+    #[arg(long, requires = "reports")]
+    pub batch: bool,
+    /// Where --batch writes a report of each image; what has an unchanged one there is passed over
+    #[arg(long, value_name = "DIR", requires = "batch")]
+    pub reports: Option<PathBuf>,
+    /// Write a page of each image beside its report
+    #[arg(long, requires = "batch")]
+    pub pages: bool,
+    /// Print the summary as CSV
+    #[arg(long, requires = "batch", conflicts_with = "json")]
+    pub csv: bool,
+    /// How many images at once [default: as many as the machine has cores]
+    #[arg(long, value_name = "N", requires = "batch")]
+    pub jobs: Option<NonZeroUsize>,
+    /// The most memory that the key derivations of all images may take together [default: half of the machine's]
+    #[arg(long, value_name = "SIZE", value_parser = size, requires = "batch")]
+    pub batch_memory: Option<u64>,
+    /// Take only this share of the images, by a hash of the path: I/N with I from 0 on; auto/N asks Slurm's
+    /// SLURM_ARRAY_TASK_ID or Kubernetes' JOB_COMPLETION_INDEX for I, and auto asks Slurm for both
+    #[arg(long, value_name = "I/N|auto|auto/N")]
+    pub shard: Option<String>,
+    /// Say what memory and time the key derivations want, for a scheduler, and verify nothing; needs no key
+    #[arg(long)]
+    pub plan: bool,
+}
+
 impl VerifyArgs {
+    /// Whether JSON is printed.
+    pub fn prints_json(&self) -> bool {
+        self.json.as_deref().is_some_and(|path| path == Path::new("-"))
+    }
+
+    /// The file that the JSON goes to.
+    pub fn json_file(&self) -> Option<&Path> {
+        self.json.as_deref().filter(|path| *path != Path::new("-"))
+    }
+
     /// One of the images as a source.
     pub fn source(&self, image: &Path) -> SourceArgs {
         SourceArgs {

@@ -8,6 +8,7 @@ mod common;
 mod contents;
 mod decrypt;
 mod docs;
+mod fleet;
 #[cfg(feature = "nbd")]
 mod fuzz_corpus;
 mod golden;
@@ -30,6 +31,8 @@ mod no_threads;
 mod opening;
 mod plain;
 mod readme;
+mod recipes;
+mod record;
 mod recover;
 mod reencryption;
 mod scan;

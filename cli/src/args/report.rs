@@ -1,0 +1,47 @@
+//! The command line of `unluks report`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+/// What is done with reports of verify.
+#[derive(Subcommand)]
+pub enum What {
+    Verify(VerifyArgs),
+    Merge(MergeArgs),
+}
+
+/// Checks reports of verify: that they are whole and of a known schema, that pages and JSON are of one run, and their
+/// signatures; exits with 4 where one is not as it was written
+#[derive(Args)]
+pub struct VerifyArgs {
+    /// The reports: JSON, or pages
+    #[arg(value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
+    /// The public key of minisign that they have to be signed with, each as FILE.minisig
+    #[arg(long, value_name = "FILE")]
+    pub public_key: Option<PathBuf>,
+    /// Say nothing but errors
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// Brings the reports of a folder together, of an image with several the newest; exits as verify would with all of them
+#[derive(Args)]
+pub struct MergeArgs {
+    /// The folder that verify --batch wrote reports to
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// The list of all images, or their folder: one without a report is named, and the exit code is 1 or a worse one
+    #[arg(long, value_name = "LIST")]
+    pub list: Vec<PathBuf>,
+    /// Exit with 7 where all restore, but there are findings
+    #[arg(long)]
+    pub strict: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Print CSV
+    #[arg(long, conflicts_with = "json")]
+    pub csv: bool,
+}

@@ -1,0 +1,178 @@
+//! The files that a verification writes: each has its name when it is whole, takes the place of no input, and with --force
+//! that of an earlier one of its own kind alone.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use unluks::error::Condition;
+use unluks::files::{Existing, Inputs, Role, Whole, names};
+use unluks::verify::{Report, TreeFile};
+use unluks::{Error, Result};
+
+use super::{attestation, page};
+use crate::args::verify::VerifyArgs;
+use crate::sign::{Signer, beside};
+use crate::source::{WithinFile, is_dash, shown};
+
+/// What a file is, by which an earlier one of the kind is known.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Json,
+    Page,
+    Attestation,
+    Signature,
+}
+
+impl Kind {
+    fn begins_with(self) -> &'static [u8] {
+        match self {
+            Self::Json => b"{\"schema\":",
+            Self::Page => page::BEGINS.as_bytes(),
+            Self::Attestation => attestation::BEGINS.as_bytes(),
+            Self::Signature => b"untrusted comment:",
+        }
+    }
+}
+
+/// Files that are begun.
+pub struct Outputs {
+    files: Vec<(Kind, PathBuf, Whole)>,
+    tree: Option<PathBuf>,
+    existing: Existing,
+}
+
+impl Outputs {
+    /// Begins the files that the command line names.
+    pub fn begin(args: &VerifyArgs) -> Result<Self> {
+        let record = &args.record;
+        let wanted = [
+            (Kind::Json, args.json_file()),
+            (Kind::Page, record.report.as_deref()),
+            (Kind::Attestation, record.attestation.as_deref()),
+        ];
+        let wanted = wanted.into_iter().filter_map(|(kind, path)| Some((kind, path?.to_owned())));
+        Self::of(wanted.collect(), args)
+    }
+
+    /// Begins the files of one image of many.
+    pub fn in_folder(report: &Path, args: &VerifyArgs) -> Result<Self> {
+        let mut wanted = vec![(Kind::Json, report.to_owned())];
+        if args.fleet.pages {
+            wanted.push((Kind::Page, report.with_extension("html")));
+        }
+        let outputs = Self::of_existing(wanted, args, Existing::Replace)?;
+        Ok(Self { tree: None, ..outputs })
+    }
+
+    fn of(wanted: Vec<(Kind, PathBuf)>, args: &VerifyArgs) -> Result<Self> {
+        Self::of_existing(wanted, args, if args.force { Existing::Replace } else { Existing::Keep })
+    }
+
+    fn of_existing(mut wanted: Vec<(Kind, PathBuf)>, args: &VerifyArgs, existing: Existing) -> Result<Self> {
+        if args.record.sign.is_some() {
+            let signatures: Vec<_> = wanted.iter().map(|(_, path)| (Kind::Signature, beside(path))).collect();
+            wanted.extend(signatures);
+        }
+        let inputs = inputs(args);
+        let tree = args.tree.clone();
+        let mut paths: Vec<&Path> = wanted.iter().map(|(_, path)| path.as_path()).chain(tree.as_deref()).collect();
+        if paths.iter().any(|path| is_dash(path)) {
+            return Err(Error::invalid(
+                "--tree, --report and --attestation name files: what is printed is the verdict",
+            ));
+        }
+        paths.iter().try_for_each(|path| refuse(&inputs, path))?;
+        paths.sort_unstable();
+        if let Some(twice) = paths.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(Error::invalid(format!("{} is named for two outputs", shown(twice[0]))));
+        }
+        let mut files = Vec::new();
+        for (kind, path) in wanted {
+            check_kind(kind, &path)?;
+            let whole = Whole::create(&path, existing)?;
+            files.push((kind, path, whole));
+        }
+        Ok(Self { files, tree, existing })
+    }
+
+    /// Begins the tree, where one is wanted.
+    pub fn tree(&self) -> Result<Option<TreeFile>> {
+        self.tree.as_deref().map(|tree| TreeFile::create(tree, self.existing)).transpose()
+    }
+
+    /// Refuses them where one would take the place of something that was opened since.
+    pub fn refuse_inputs(&self, inputs: &Inputs) -> Result<()> {
+        let paths = self.files.iter().map(|(_, path, _)| path.as_path()).chain(self.tree.as_deref());
+        paths.into_iter().try_for_each(|path| refuse(inputs, path))
+    }
+
+    /// Writes them.
+    pub fn finish(self, report: &Report, line: &str, signer: Option<&Signer>) -> Result<()> {
+        let text = |kind| match kind {
+            Kind::Json => Ok(format!("{line}\n")),
+            Kind::Page => page::render(report, line),
+            Kind::Attestation => attestation::statement(report),
+            Kind::Signature => Ok(String::new()),
+        };
+        let says = format!("{} run:{}", report.verdict.name(), report.run.id);
+        let mut signatures = Vec::new();
+        let mut written = Vec::new();
+        for (kind, path, whole) in self.files {
+            if kind == Kind::Signature {
+                signatures.push((path, whole));
+                continue;
+            }
+            let text = text(kind)?;
+            if let Some(signer) = signer {
+                written.push((beside(&path), signer.sign(text.as_bytes(), &says)?));
+            }
+            write(whole, &text)?;
+        }
+        for (path, whole) in signatures {
+            if let Some((_, text)) = written.iter().find(|(name, _)| *name == path) {
+                write(whole, text)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn write(mut whole: Whole, text: &str) -> Result<()> {
+    whole.write(text.as_bytes())?;
+    whole.finish()
+}
+
+/// All files that are named to be read.
+fn inputs(args: &VerifyArgs) -> Inputs {
+    let mut inputs = Inputs::default();
+    args.images.iter().chain(&args.with).for_each(|path| inputs.add_path(path, Role::Image));
+    args.header.iter().for_each(|path| inputs.add_path(path, Role::Header));
+    args.compare.iter().for_each(|path| inputs.add_path(path, Role::Compared));
+    args.policy.iter().for_each(|path| inputs.add_path(path, Role::Policy));
+    let record = &args.record;
+    record.sign.iter().chain(&record.sign_passphrase_file).for_each(|path| inputs.add_path(path, Role::Key));
+    crate::key::paths(&args.key).filter(|path| !is_dash(path)).for_each(|path| inputs.add_path(path, Role::Key));
+    inputs
+}
+
+fn refuse(inputs: &Inputs, path: &Path) -> Result<()> {
+    let [_, unfinished, _] = names(path)?;
+    [path, &unfinished].into_iter().try_for_each(|name| inputs.refuse(name))
+}
+
+/// Refuses a file that is there, and is none of the kind: a piece of an image that could not be opened is no input that is
+/// known.
+fn check_kind(kind: Kind, path: &Path) -> Result<()> {
+    let meta = match std::fs::metadata(path) {
+        Ok(meta) if meta.is_file() && meta.len() > 0 => meta,
+        _ => return Ok(()),
+    };
+    let wanted = kind.begins_with();
+    let mut start = vec![0; wanted.len()];
+    let is_kind = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok() && start == wanted;
+    if is_kind {
+        return Ok(());
+    }
+    let message = format!("it is there with {} bytes, and is none of those that verify writes here", meta.len());
+    Err(Error::invalid(message).within_file(path).with_condition(Condition::Output))
+}

@@ -1,0 +1,286 @@
+//! A report as a page for people: one file that asks for nothing, runs nothing, and prints well.
+//!
+//! It is made of the report alone, and holds its JSON, so that it can be made again and compared. What it shows of an image
+//! is hostile text: controls and marks of direction are shown as what they are (`unluks::error::visible`), the template
+//! escapes the rest, and a policy in the page lets nothing in, not even a style that is not ours.
+
+mod picture;
+
+use askama::Template;
+use base64::Engine;
+use sha2::{Digest, Sha256};
+use unluks::error::visible;
+use unluks::verify::{Finding, Outcome, Report, Verdict};
+use unluks::{Error, Result};
+
+/// What a page begins with.
+pub const BEGINS: &str = "<!DOCTYPE html>\n<!-- unluks verify -->";
+const STYLE: &str = include_str!("../../templates/report.css");
+/// What stands around the report's JSON.
+const RECORD_STARTS: &str = "<pre id=\"record\">";
+const RECORD_ENDS: &str = "</pre>";
+
+#[derive(Template)]
+#[template(path = "report.html")]
+struct Page<'a> {
+    begins: &'static str,
+    style: &'static str,
+    style_hash: String,
+    report: &'a Report,
+    verdict: Verdict2,
+    title: String,
+    path: String,
+    reason: Option<String>,
+    case: Vec<(&'static str, String)>,
+    stages: Vec<Stage>,
+    layers: Vec<picture::Bar>,
+    map: Option<picture::Picture>,
+    coverage: Vec<picture::Bar>,
+    findings: Vec<Row>,
+    header: Vec<(&'static str, String)>,
+    hashes: Vec<(String, String)>,
+    checked: Vec<String>,
+    limits: Vec<String>,
+    run: Vec<(&'static str, String)>,
+    inputs: Vec<String>,
+    record: &'a str,
+}
+
+/// The verdict in words.
+struct Verdict2 {
+    class: &'static str,
+    words: &'static str,
+    means: &'static str,
+}
+
+struct Stage {
+    name: &'static str,
+    class: &'static str,
+    result: &'static str,
+    says: String,
+}
+
+struct Row {
+    severity: &'static str,
+    code: String,
+    place: String,
+    message: String,
+    found: String,
+    expected: String,
+}
+
+/// The page of a report whose line of JSON is `line`.
+pub fn render(report: &Report, line: &str) -> Result<String> {
+    let style_hash = base64::engine::general_purpose::STANDARD.encode(Sha256::digest(STYLE));
+    let case = &report.run.case;
+    let lines =
+        [("Case", &case.case), ("Evidence", &case.evidence), ("Examiner", &case.examiner), ("Note", &case.note)];
+    let mut findings: Vec<&Finding> = report.findings.iter().collect();
+    findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    let name = report.image.path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+    let page = Page {
+        begins: BEGINS,
+        style: STYLE,
+        style_hash,
+        report,
+        verdict: verdict(report.verdict),
+        title: visible(name),
+        path: visible(&report.image.path),
+        reason: report.reason.as_deref().map(visible),
+        case: lines.into_iter().filter_map(|(name, text)| Some((name, in_lines(text.as_deref()?)))).collect(),
+        stages: report.stages.iter().map(stage).collect(),
+        layers: picture::layers(report),
+        map: picture::map(report),
+        coverage: picture::coverage(report),
+        findings: findings.into_iter().map(row).collect(),
+        header: header(report),
+        hashes: hashes(report),
+        checked: checked(report),
+        limits: limits(report),
+        run: run(report),
+        inputs: report.run.inputs.iter().map(input).collect(),
+        record: line,
+    };
+    page.render().map_err(|e| Error::invalid(format!("writing the page: {e}")))
+}
+
+/// A text of several lines.
+fn in_lines(text: &str) -> String {
+    text.lines().map(visible).collect::<Vec<_>>().join("\n")
+}
+
+/// The report's line of JSON in a page; `None` where the text is none.
+pub fn record(page: &str) -> Option<String> {
+    let rest = page.strip_prefix(BEGINS)?;
+    let (_, rest) = rest.rsplit_once(RECORD_STARTS)?;
+    let (record, _) = rest.split_once(RECORD_ENDS)?;
+    let plain = [("&#60;", "<"), ("&#62;", ">"), ("&#34;", "\""), ("&#39;", "'"), ("&#38;", "&")];
+    Some(plain.iter().fold(record.to_owned(), |text, (escaped, plain)| text.replace(escaped, plain)))
+}
+
+fn verdict(verdict: Verdict) -> Verdict2 {
+    let (class, words, means) = match verdict {
+        Verdict::Restorable => {
+            ("good", "Restorable", "The key opens it, all of it can be read, and nothing that was looked at is wrong.")
+        }
+        Verdict::RestorableWithFindings => (
+            "some",
+            "Restorable with findings",
+            "The key opens it and all of it can be read; but something should be seen to.",
+        ),
+        Verdict::NotRestorable => {
+            ("bad", "Not restorable", "A restore would not bring back all that was there. Another copy is needed.")
+        }
+        Verdict::WrongKey => {
+            ("bad", "Wrong key", "No keyslot opens with this key. Nothing is known of the data behind it.")
+        }
+    };
+    Verdict2 { class, words, means }
+}
+
+fn stage(stage: &unluks::verify::Stage) -> Stage {
+    let (class, result) = match stage.result {
+        Outcome::Ok => ("good", "ok"),
+        Outcome::Finding => ("some", "finding"),
+        Outcome::Failed => ("bad", "failed"),
+        Outcome::NotReached => ("none", "not reached"),
+    };
+    Stage { name: stage.stage.name(), class, result, says: visible(&stage.says) }
+}
+
+fn row(finding: &Finding) -> Row {
+    let place = |what: &str, at: Option<u64>| at.map(|at| format!("{what} byte {at}"));
+    let path = finding.path.as_deref().map(visible);
+    let places = [place("image", finding.image_offset), place("plaintext", finding.plaintext_offset), path];
+    let places: Vec<String> = places.into_iter().flatten().collect();
+    let text = |text: &Option<String>| text.as_deref().map(visible).unwrap_or_default();
+    Row {
+        severity: finding.severity.name(),
+        code: visible(&finding.code),
+        place: if places.is_empty() { visible(&finding.structure) } else { places.join(", ") },
+        message: visible(&finding.message),
+        found: text(&finding.found),
+        expected: text(&finding.expected),
+    }
+}
+
+fn header(report: &Report) -> Vec<(&'static str, String)> {
+    let mut rows = Vec::new();
+    if let Some(container) = &report.container {
+        rows.push(("Format", format!("LUKS{}", container.luks)));
+        rows.push(("UUID", visible(&container.uuid)));
+        if !container.label.is_empty() {
+            rows.push(("Label", visible(&container.label)));
+        }
+        rows.push(("Cipher", visible(&container.ciphers.join(", "))));
+        if let Some(bits) = container.key_bits {
+            rows.push(("Volume key", format!("{bits} bits")));
+        }
+        for (id, kdf) in &container.keyslots {
+            rows.push(("Keyslot", visible(&format!("{id}: {kdf}"))));
+        }
+    }
+    match &report.key {
+        Some(key) if key.keyslots.is_empty() => rows.push(("Opened by", "the volume key itself".into())),
+        Some(key) => {
+            let slots: Vec<String> = key.keyslots.iter().map(ToString::to_string).collect();
+            let form = key.forms.first().map_or(String::new(), |form| format!(" ({})", visible(form)));
+            rows.push((
+                "Opened by",
+                format!("a passphrase of keyslot {}{form}; the key is in no report", slots.join(", ")),
+            ));
+        }
+        None => rows.push(("Opened by", "nothing".into())),
+    }
+    rows
+}
+
+fn hashes(report: &Report) -> Vec<(String, String)> {
+    let hashes = &report.hashes;
+    let mut rows: Vec<(String, String)> = Vec::new();
+    for (name, all) in &hashes.image {
+        for (n, hex) in all.iter().enumerate() {
+            let which = if all.len() > 1 { format!(", file {}", n + 1) } else { String::new() };
+            rows.push((visible(&format!("image{which}, {name}")), visible(hex)));
+        }
+    }
+    rows.extend(hashes.plaintext.iter().map(|(name, hex)| (visible(&format!("plaintext, {name}")), visible(hex))));
+    if let Some(tree) = &hashes.tree {
+        let what = format!("plaintext, tree of {} leaves of {} bytes ({})", tree.leaves, tree.leaf_bytes, tree.kind);
+        rows.push((visible(&what), visible(&tree.root)));
+    }
+    rows
+}
+
+/// What was done, in words.
+fn checked(report: &Report) -> Vec<String> {
+    let coverage = &report.coverage;
+    let mut all = vec![
+        "Every file was opened for reading alone. Nothing was written to them, mounted, replayed or sent anywhere.".into(),
+        "In this order: what lies on what, both copies of the header and every rule of LUKS, the key, the lengths, the tags \
+         of dm-integrity where there are some, and the contents; each as far as the stages above say."
+            .into(),
+    ];
+    if let Some(bytes) = coverage.plaintext_bytes.filter(|_| coverage.read_bytes > 0) {
+        let read = coverage.read_bytes;
+        all.push(format!("The plaintext was read once, from its first byte on: {read} of {bytes} bytes."));
+    }
+    if let Some(policy) = &report.policy {
+        let hash = policy.sha256.as_deref().map_or(String::new(), |hash| format!(" (SHA-256 {})", visible(hash)));
+        all.push(format!(
+            "A policy of {} rules{hash} was held against the header: {} findings.",
+            policy.rules, policy.findings
+        ));
+    }
+    all
+}
+
+/// What was not.
+fn limits(report: &Report) -> Vec<String> {
+    let mut all: Vec<String> = report.coverage.statements.iter().map(|text| visible(text)).collect();
+    if report.more_findings > 0 {
+        all.push(format!("{} findings more were counted and are not listed.", report.more_findings));
+    }
+    if report.policy.is_none() {
+        all.push("No policy was given: what is weak about the header is a note, and changes no verdict.".into());
+    }
+    all.extend([
+        "Whether the data is what it should be is known only as far as a hash or an earlier copy tells; nobody can tell \
+         from an image alone what was in it."
+            .to_owned(),
+        "The times are those of the machine's clock, which nothing here proves.".into(),
+        "A signature beside this page proves who signed it and that it was not changed since, and not when.".into(),
+    ]);
+    all
+}
+
+fn run(report: &Report) -> Vec<(&'static str, String)> {
+    let run = &report.run;
+    let mut rows = vec![
+        ("Program", visible(&format!("{} {}", run.tool, run.version))),
+        ("Began", visible(&run.started_at)),
+        ("Ended", visible(&format!("{} (UTC, {} s)", run.ended_at, run.seconds))),
+    ];
+    if let Some(program) = &run.program {
+        let hash = program.sha256.as_deref().map_or("unknown".into(), visible);
+        rows.push(("Its SHA-256", hash));
+        rows.push(("Built with", visible(&program.features.join(", "))));
+        rows.push(("Command", visible(&program.arguments.join(" "))));
+        let (memory, time) = (program.kdf_memory_max >> 20, program.kdf_seconds_max);
+        rows.push(("Limits", format!("{memory} MiB and {time} s for key derivations")));
+    }
+    if let Some(host) = &run.host {
+        let user = host.user.as_deref().map_or(String::new(), |user| format!(" ({user})"));
+        let text = format!("{}, {}, {}; user {}{user}", host.name, host.system, host.architecture, host.uid);
+        rows.push(("Machine", visible(&text)));
+    }
+    rows
+}
+
+fn input(file: &unluks::verify::InputFile) -> String {
+    let seconds = u64::try_from(file.modified_ns / 1_000_000_000).unwrap_or(0);
+    let time = std::time::SystemTime::UNIX_EPOCH.checked_add(std::time::Duration::from_secs(seconds));
+    let changed = time.map_or(String::new(), |time| format!(", last changed {}", unluks::backup::rfc3339(time)));
+    let (path, size) = (visible(&file.path), file.size);
+    format!("{path}: {size} bytes{changed}, inode {} of device {}", file.inode, file.device)
+}
