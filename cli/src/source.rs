@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use unluks::cinder::Chain;
 use unluks::error::{Condition, escape};
 use unluks::files::{Inputs, Role};
 use unluks::format::{self, Contents, Format, Named, Set};
@@ -13,6 +14,7 @@ use unluks::locate::{FindOptions, Found, Place, find};
 use unluks::{Error, FileSource, Image, ReadAt, Result};
 
 use crate::args::SourceArgs;
+use crate::cinder;
 
 /// The files of an image, opened read-only.
 pub struct Source {
@@ -34,6 +36,8 @@ pub struct Source {
     header: Option<Arc<dyn ReadAt>>,
     /// All files behind it, and the keys: what is never an output.
     pub inputs: Inputs,
+    /// The backup of Cinder that is the file.
+    pub cinder: Option<Arc<Chain>>,
 }
 
 /// A whole disk: a file or device, or what a container format makes of it.
@@ -98,7 +102,10 @@ pub fn shown(path: &Path) -> String {
 impl Source {
     pub fn open(args: &SourceArgs) -> Result<Self> {
         let mut inputs = Inputs::default();
-        let file: Arc<dyn ReadAt> = if is_dash(&args.image) {
+        let tree = cinder::open(args, &mut inputs)?;
+        let file: Arc<dyn ReadAt> = if let Some((chain, _)) = &tree {
+            Arc::<Chain>::clone(chain)
+        } else if is_dash(&args.image) {
             // It may be a file all the same.
             inputs.add(&stdin()?, shown(&args.image), Role::Image)?;
             Arc::new(Pipe::new(Box::new(std::io::stdin())))
@@ -128,7 +135,11 @@ impl Source {
                 whole(&file)
             }
             None => {
-                set = FilesOf::open(&args.image, file, args.format, args, &mut inputs)?;
+                match &tree {
+                    // Nothing beside a directory belongs to it.
+                    Some((_, note)) => set.notes.push(note.clone()),
+                    None => set = FilesOf::open(&args.image, file, args.format, args, &mut inputs)?,
+                }
                 let with = companions(args, &mut inputs)?;
                 let found = find(Arc::clone(&set.file), options(args, &set, with));
                 let mut found = found.map_err(|e| e.within_file(&args.image))?;
@@ -140,7 +151,8 @@ impl Source {
         let whole = set.whole()?;
         let FilesOf { first, file, segments, .. } = set;
         let (name, has_offset) = (args.image.clone(), args.offset.is_some());
-        Ok(Self { name, header_name, has_offset, file, segments, first, whole, found, header, inputs })
+        let cinder = tree.map(|(chain, _)| chain);
+        Ok(Self { name, header_name, has_offset, file, segments, first, whole, found, header, inputs, cinder })
     }
 
     /// An image that comes through a pipe of that name, with its header in front.
@@ -149,7 +161,19 @@ impl Source {
         let file: Arc<dyn ReadAt> = Arc::new(pipe);
         let (found, header_name) = (whole(&file), name.clone());
         let (first, segments, inputs) = (name.clone(), Vec::new(), Inputs::default());
-        Self { name, header_name, has_offset: false, file, segments, first, whole: None, found, header: None, inputs }
+        Self {
+            name,
+            header_name,
+            has_offset: false,
+            file,
+            segments,
+            first,
+            whole: None,
+            found,
+            header: None,
+            inputs,
+            cinder: None,
+        }
     }
 
     /// The pipe that the image comes through, where it does.
@@ -360,6 +384,7 @@ fn allow_many_files() {
 /// A regular file or block device is read at any position, a FIFO as a pipe.
 fn open_file(path: &Path, role: Role, inputs: &mut Inputs) -> Result<Arc<dyn ReadAt>> {
     use std::os::unix::fs::FileTypeExt;
+    unluks::cinder::refuse_object(path).map_err(|e| e.within_file(path))?;
     let file = File::open(path).map_err(|e| Error::io(format!("opening {}", shown(path)), e))?;
     let kind = file.metadata().map_err(|e| Error::io(format!("looking at {}", shown(path)), e))?.file_type();
     if kind.is_fifo() || kind.is_socket() {

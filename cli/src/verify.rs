@@ -16,6 +16,7 @@ use unluks::{Error, ErrorKind, Image, Result, UnlockedImage, json};
 
 use crate::args::verify::VerifyArgs;
 use crate::backup::InBackup;
+use crate::cinder;
 use crate::hashes;
 use crate::key::{self, Material, Saying};
 use crate::open::Opened;
@@ -108,6 +109,14 @@ fn one(args: &VerifyArgs, path: &Path, shared: &mut Option<Material>) -> Result<
     check_tree(args, &mut opened)?;
     if let Some(doubt) = opened.doubts().into_iter().next() {
         return refused(Some(&opened.image), doubt);
+    }
+    if let Some(chain) = &opened.source.cinder {
+        let progress = Progress::default();
+        signals::stop_by(&progress.cancel_flag())?;
+        match cinder::check(chain, cinder::Compare::Blocks, args.progress, args.quiet, &progress) {
+            Err(e) if e.kind() == ErrorKind::Corrupt => return refused(Some(&opened.image), e),
+            other => other.map_err(|e| opened.source.named(e))?,
+        }
     }
     let (unlocked, forms) = match unlock(args, &opened, path, shared) {
         Ok(unlocked) => unlocked,
