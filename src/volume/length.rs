@@ -74,10 +74,8 @@ pub(super) fn check(metadata: &Metadata, file: DataFile, found: Found, options: 
     }
     match found.missing {
         None => Ok(()),
-        Some(missing) => {
-            Err(Error::corrupt("truncated", format!("the data ends at byte {end}, {missing} too early"))
-                .at(end)
-                .with_hint(Hint::AllowTruncated))
-        }
+        Some(missing) => Err(Error::corrupt("truncated", format!("the data ends at byte {end}, {missing} too early"))
+            .at(end)
+            .with_hint(Hint::AllowTruncated)),
     }
 }
