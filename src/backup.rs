@@ -32,6 +32,11 @@ pub const KEY_FILE: &str = "key";
 /// The version of the description's shape. It grows with every change, so that each version is read strictly.
 pub const FORMAT: u32 = 1;
 
+/// The properties that name the key of an encrypted image: Cinder's upload-to-image's own, those of the image encryption
+/// that Glance and Nova specify, and that of a server's encrypted ephemeral disk.
+pub const KEY_PROPERTIES: [&str; 3] =
+    ["cinder_encryption_key_id", "os_encrypt_key_id", "hw_ephemeral_encryption_secret_uuid"];
+
 /// Fields of an image that are Glance's own (image schema v2.16, and what `image_location` and stores add).
 pub const IMAGE_FIELDS: [&str; 25] = [
     "id",
@@ -244,6 +249,13 @@ impl Backup {
             key: None,
             volume: None,
         }
+    }
+
+    /// The property that names a key which is not in the backup, and the secret's id: somebody left it out. `None` where the
+    /// key is there, and where the cloud named none.
+    pub fn key_left_out(&self) -> Option<(&'static str, &str)> {
+        let image = self.image.as_ref().filter(|_| self.key.is_none())?;
+        KEY_PROPERTIES.iter().find_map(|name| Some((*name, image.properties.get(*name)?.as_str())))
     }
 
     /// Reads a description, and checks all that other parts rely on.

@@ -139,6 +139,8 @@ pub enum Hint {
     NameCloud,
     /// Name the type of a volume.
     NameVolumeType,
+    /// Name one of several backups.
+    NameBackup,
 }
 
 impl fmt::Display for Hint {
@@ -192,6 +194,7 @@ impl fmt::Display for Hint {
             Self::TlsFolder => "a folder with server-cert.pem, server-key.pem and ca-cert.pem is wanted",
             Self::NameCloud => "name a cloud",
             Self::NameVolumeType => "name a volume type that is encrypted by LUKS",
+            Self::NameBackup => "name a backup",
         })
     }
 }

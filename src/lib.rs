@@ -42,6 +42,8 @@
 
 #[cfg(feature = "unlock")]
 pub mod backup;
+#[cfg(feature = "unlock")]
+pub mod cinder;
 pub mod crypto;
 #[cfg(feature = "unlock")]
 pub mod decrypt;

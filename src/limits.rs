@@ -191,6 +191,25 @@ pub const SCAN_RETRIES_MAX: u64 = 100_000;
 /// Backup: the largest `backup.json`. Glance allows an image 128 properties of at most 64 KiB unless it is told otherwise.
 pub const BACKUP_JSON_MAX: u64 = 16 << 20;
 
+/// Cinder backups: the deepest folder that is looked into. An object store's names make four.
+pub const CINDER_DEPTH_MAX: usize = 16;
+/// Cinder backups: how many names are looked at in a directory: a share of 8000 backups of 500 objects each.
+pub const CINDER_NAMES_MAX: usize = 4_000_000;
+/// Cinder backups: how many backups lie over each other. Who makes one a day makes a full one now and then.
+pub const CINDER_CHAIN_MAX: usize = 1000;
+/// Cinder backups: the objects of a chain, 48 bytes of memory each. A volume of 64 TiB has 1.3 million of Swift's 50 MB.
+pub const CINDER_OBJECTS_MAX: usize = 2_000_000;
+/// Cinder backups: the part of the volume that one object holds. The posix driver's is 1,999,994,880 bytes.
+pub const CINDER_OBJECT_MAX: u64 = 2 << 30;
+/// Cinder backups: the largest text in a description, which is a stream of any length. `volume_meta` has some kilobytes.
+pub const CINDER_TEXT_MAX: usize = 4 << 20;
+/// Cinder backups: the block that one SHA-256 is of. The drivers' is 32 KiB.
+pub const CINDER_BLOCK_MAX: u64 = 64 << 20;
+/// Cinder backups: the memory for what was decompressed.
+pub const CINDER_CACHE: u64 = 64 << 20;
+/// Cinder backups: objects that are being decompressed at a time. bz2 takes 4 MB for each, and zstd up to 8.
+pub const CINDER_STREAMS_MAX: usize = 4;
+
 /// OpenStack: how long something that a service makes or deletes is waited for. A volume of terabytes takes Cinder hours.
 pub const CLOUD_WAIT_MAX: Duration = Duration::from_secs(86_400);
 

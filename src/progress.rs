@@ -11,6 +11,11 @@ pub struct Progress {
 }
 
 impl Progress {
+    /// Progress of its own, which is stopped when `other` is.
+    pub fn stopped_with(other: &Self) -> Self {
+        Self { bytes: AtomicU64::new(0), cancelled: Arc::clone(&other.cancelled) }
+    }
+
     /// Bytes of plaintext that were written.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)

@@ -300,7 +300,7 @@ pub struct ServeCommand {
 /// Where the image is.
 #[derive(Default, Args)]
 pub struct SourceArgs {
-    /// The image, or the directory of a backup by unluks fetch; - reads an image from the standard input
+    /// The image, or the directory of a backup by unluks fetch or Cinder; - reads an image from the standard input
     #[arg(value_name = "IMAGE")]
     pub image: PathBuf,
     /// Take the header from this file: a detached header, or a header backup in place of a damaged one
@@ -329,6 +329,9 @@ pub struct SourceArgs {
     /// The internal snapshot of a qcow2 image, by name or id, in place of the disk's last state
     #[arg(long, value_name = "NAME|ID")]
     pub snapshot: Option<String>,
+    /// The backup of a Cinder backup's directory, by its id; without it the newest that is complete is taken
+    #[arg(long, value_name = "ID")]
+    pub backup: Option<String>,
     /// Where the LUKS container starts in the image
     #[arg(long, value_name = "BYTES", value_parser = size)]
     pub offset: Option<u64>,

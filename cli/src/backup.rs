@@ -18,7 +18,15 @@ pub fn enter(args: &mut SourceArgs) -> Result<Option<InBackup>> {
     if is_dash(&args.image) || !args.image.is_dir() {
         return Ok(None);
     }
+    // One that Cinder made is no backup of ours, unless we fetched its key into it.
+    let own = args.image.join(DESCRIPTION).symlink_metadata().is_ok();
+    if !own && unluks::cinder::is_tree(&args.image) {
+        return Ok(None);
+    }
     let dir = BackupDir::open(&args.image)?;
+    if dir.data_path().is_none() && unluks::cinder::is_tree(&args.image) {
+        return Ok(Some(InBackup(dir)));
+    }
     let Some(data) = dir.data_path() else {
         let error = Error::invalid("the backup holds no image").within_file(&args.image);
         return Err(match dir.backup.plaintext {
@@ -35,8 +43,12 @@ pub fn enter(args: &mut SourceArgs) -> Result<Option<InBackup>> {
 
 /// Adds what the cloud said to the error of an image without a LUKS header.
 pub fn explain(backup: Option<&InBackup>, e: Error) -> Error {
-    if backup.is_some_and(|b| b.0.backup.key.is_none()) && e.is(Condition::NoHeader) {
-        e.with_hint("the cloud names no key of this image: it is not encrypted, and is its own plaintext")
+    let without_key = backup.map(|b| &b.0.backup).filter(|backup| backup.key.is_none() && e.is(Condition::NoHeader));
+    if let Some(backup) = without_key {
+        e.with_hint(match backup.key_left_out() {
+            Some(_) => "the cloud names a key of this image, which was left out when it was fetched",
+            None => "the cloud names no key of this image: it is not encrypted, and is its own plaintext",
+        })
     } else {
         e
     }

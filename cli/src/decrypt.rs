@@ -19,6 +19,7 @@ use unluks::{Error, ErrorKind, Image, ReadAt, Result, Volume};
 
 use crate::args::{BadSectors, DecryptArgs};
 use crate::backup::InBackup;
+use crate::cinder::{self, Compare};
 use crate::contents::{Asked, Seen};
 use crate::hashes;
 use crate::key;
@@ -75,6 +76,11 @@ pub fn run(args: &mut DecryptArgs) -> Result<ExitCode> {
         progress: Progress::default(),
     };
     signals::stop_by(&work.progress.cancel_flag())?;
+    if let Some(chain) = source.cinder.as_ref().filter(|_| !args.out.no_compare) {
+        let progress = Progress::stopped_with(&work.progress);
+        let compared = cinder::check(chain, Compare::Objects, args.out.progress, args.out.quiet, &progress);
+        compared.map_err(|e| source.named(e))?;
+    }
     let hashes = work.write(output).map_err(|e| name_file(e, source))?;
     let map_text = work.map();
     // One that was made to compare the image alone was not asked for.

@@ -1,5 +1,6 @@
 //! `unluks fetch`: an image, or just a key, out of OpenStack.
 
+mod backup;
 mod image;
 mod key;
 mod volume;
@@ -29,6 +30,7 @@ pub fn run(what: &What) -> Result<ExitCode> {
         What::Image(args) => image::run(args),
         What::Key(args) => key::run(args),
         What::Volume(args) => volume::run(args),
+        What::Backup(args) => backup::run(args),
     }
 }
 
@@ -36,7 +38,11 @@ pub fn run(what: &What) -> Result<ExitCode> {
 pub fn connect(args: &CloudArgs, progress: &Progress) -> Result<Cloud> {
     let flag = progress.cancel_flag();
     signals::stop_by(&flag)?;
-    Cloud::connect(Options { name: args.cloud.clone(), retries: args.retries, cancelled: flag })
+    let cloud = Cloud::connect(Options { name: args.cloud.clone(), retries: args.retries, cancelled: flag })?;
+    for note in cloud.notes() {
+        let _ = writeln!(anstream::stderr(), "warning: {note}");
+    }
+    Ok(cloud)
 }
 
 /// For work that is taken back where it fails: the first signal stops it, a second one stops the taking back, and a third

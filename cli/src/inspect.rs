@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use unluks::{Error, Result, json};
 
 use crate::args::InspectArgs;
+use crate::cinder;
 use crate::contents;
 use crate::open::Opened;
 
@@ -15,6 +16,12 @@ pub fn run(args: &mut InspectArgs) -> Result<ExitCode> {
     contents::check_args(args)?;
     if args.inside {
         return contents::inspect(args);
+    }
+    let backups = if args.json { None } else { cinder::list(&args.source.image)? };
+    if let Some(list) = &backups {
+        // Before what may go wrong with the one that is opened.
+        let written = anstream::stdout().lock().write_all(list.as_bytes());
+        written.map_err(|e| Error::io("writing to the standard output", e))?;
     }
     let opened = Opened::open(&mut args.source)?;
     let args = &*args;

@@ -2,6 +2,7 @@
 
 mod args;
 mod backup;
+mod cinder;
 mod contents;
 mod decrypt;
 #[cfg(feature = "openstack")]

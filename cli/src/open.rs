@@ -111,7 +111,8 @@ impl Opened {
     /// The backup whose recorded hash the image is to be compared with. Where there is a backup and it is not, that is
     /// said.
     pub fn to_compare(&self, no_compare: bool, quiet: bool) -> Option<&InBackup> {
-        let backup = self.backup.as_ref()?;
+        // Cinder's own hashes are compared in place of one of the image.
+        let backup = self.backup.as_ref().filter(|_| self.source.cinder.is_none())?;
         let why = if no_compare {
             "as --no-compare wants it"
         } else if backup.check_len(&self.source, false).is_err() {

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use unluks::cinder::Chain;
 use unluks::error::{Condition, escape};
 use unluks::files::{Inputs, Role};
 use unluks::format::{self, Contents, Format, Named, Set, Snapshot};
@@ -16,6 +17,7 @@ use unluks::num::to_usize;
 use unluks::{Error, FileSource, Image, ReadAt, Result};
 
 use crate::args::SourceArgs;
+use crate::cinder;
 
 /// The files of an image, opened read-only.
 pub struct Source {
@@ -40,6 +42,8 @@ pub struct Source {
     header: Option<Arc<dyn ReadAt>>,
     /// All files behind it, and the keys: what is never an output.
     pub inputs: Inputs,
+    /// The backup of Cinder that is the file.
+    pub cinder: Option<Arc<Chain>>,
 }
 
 /// A whole disk: a file or device, or what a container format makes of it.
@@ -107,7 +111,10 @@ pub fn shown(path: &Path) -> String {
 impl Source {
     pub fn open(args: &SourceArgs) -> Result<Self> {
         let mut inputs = Inputs::default();
-        let file: Arc<dyn ReadAt> = if is_dash(&args.image) {
+        let tree = cinder::open(args, &mut inputs)?;
+        let file: Arc<dyn ReadAt> = if let Some((chain, _)) = &tree {
+            Arc::<Chain>::clone(chain)
+        } else if is_dash(&args.image) {
             // It may be a file all the same.
             inputs.add(&stdin()?, shown(&args.image), Role::Image)?;
             Arc::new(Pipe::new(Box::new(std::io::stdin())))
@@ -138,7 +145,11 @@ impl Source {
                 whole(&file)
             }
             None => {
-                set = FilesOf::open(&args.image, file, args.format, args, &mut inputs)?;
+                match &tree {
+                    // Nothing beside a directory belongs to it.
+                    Some((_, note)) => set.notes.push(note.clone()),
+                    None => set = FilesOf::open(&args.image, file, args.format, args, &mut inputs)?,
+                }
                 let with = companions(args, &mut inputs)?;
                 let disk = rescued(args, &set, &mut inputs)?;
                 let found = find(disk, options(args, &set, with));
@@ -153,6 +164,7 @@ impl Source {
         let (name, has_offset) = (args.image.clone(), args.offset.is_some());
         let is_rescued = args.image_map.is_some();
         let rules = if args.recover { Rules::Recover } else { Rules::Strict };
+        let cinder = tree.map(|(chain, _)| chain);
         Ok(Self {
             name,
             header_name,
@@ -166,6 +178,7 @@ impl Source {
             found,
             header,
             inputs,
+            cinder,
         })
     }
 
@@ -188,6 +201,7 @@ impl Source {
             found,
             header: None,
             inputs,
+            cinder: None,
         }
     }
 
@@ -420,6 +434,7 @@ fn allow_many_files() {
 /// A regular file or block device is read at any position, a FIFO as a pipe.
 fn open_file(path: &Path, role: Role, inputs: &mut Inputs) -> Result<Arc<dyn ReadAt>> {
     use std::os::unix::fs::FileTypeExt;
+    unluks::cinder::refuse_object(path).map_err(|e| e.within_file(path))?;
     let file = File::open(path).map_err(|e| Error::io(format!("opening {}", shown(path)), e))?;
     let kind = file.metadata().map_err(|e| Error::io(format!("looking at {}", shown(path)), e))?.file_type();
     if kind.is_fifo() || kind.is_socket() {

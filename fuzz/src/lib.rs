@@ -25,6 +25,7 @@ use unluks::luks::{MAGIC, MAGIC_SECONDARY};
 use unluks::volume::VolumeOptions;
 use unluks::{Error, ErrorKind, Image, Key, Limits, Metadata, ReadAt, Result, SecretBytes, Volume, VolumeKey};
 
+mod cinder;
 mod containers;
 mod inside;
 mod integrity;
@@ -58,6 +59,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("android", containers::android),
     ("rbd", containers::rbd),
     ("sets", containers::sets),
+    ("cinder", cinder::cinder),
     ("partitions", containers::partitions),
     ("md", md::md),
     ("lvm", lvm::lvm),

@@ -25,15 +25,19 @@ pub enum Service {
     KeyManager,
     /// Cinder, v3.
     BlockStorage,
+    /// Swift, v1.
+    ObjectStore,
 }
 
 impl Service {
-    /// The type in the catalogue, and the version of the API at the start of paths.
-    pub(super) fn parts(self) -> (&'static str, &'static str) {
+    /// Its types in catalogues, the official one first (service-types-authority), and the version of the API at the start
+    /// of paths.
+    pub(super) fn parts(self) -> (&'static [&'static str], &'static str) {
         match self {
-            Self::Image => ("image", "v2"),
-            Self::KeyManager => ("key-manager", "v1"),
-            Self::BlockStorage => ("block-storage", "v3"),
+            Self::Image => (&["image"], "v2"),
+            Self::KeyManager => (&["key-manager"], "v1"),
+            Self::BlockStorage => (&["block-storage", "block-store", "volumev3", "volumev2", "volume"], "v3"),
+            Self::ObjectStore => (&["object-store"], "v1"),
         }
     }
 
@@ -43,6 +47,7 @@ impl Service {
             Self::Image => "Glance",
             Self::KeyManager => "Barbican",
             Self::BlockStorage => "Cinder",
+            Self::ObjectStore => "Swift",
         }
     }
 }

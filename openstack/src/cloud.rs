@@ -2,30 +2,19 @@
 
 use std::future::Future;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use openstack_sdk::api::{ApiError, AsyncClient};
-use openstack_sdk::auth::AuthError;
-use openstack_sdk::catalog::CatalogError;
-use openstack_sdk::config::CloudConfig;
-use openstack_sdk::types::ServiceType;
-use openstack_sdk::{AsyncOpenStack, OpenStackError};
-// Nothing of these is called by name: that they are mentioned puts them into the program, where the SDK finds them.
-use openstack_sdk_auth_applicationcredential as _;
-use openstack_sdk_auth_oidcaccesstoken as _;
-use openstack_sdk_auth_oidcclientcredentials as _;
-use openstack_sdk_auth_password as _;
-use openstack_sdk_auth_token as _;
-use openstack_sdk_auth_totp as _;
-use openstack_sdk_auth_websso as _;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{Response, StatusCode, Url};
 use secrecy::ExposeSecret;
+use zeroize::Zeroize;
 
 use super::answer::{Answer, Body, Request, Service};
-use super::config;
+use super::catalog::Catalog;
+use super::config::Settings;
+use super::keystone::{self, Session};
 use unluks::backup;
 use unluks::error::{Error, ErrorKind, Result, escape};
 use unluks::limits::{CLOUD_ANSWER_MAX, CLOUD_RETRY_AFTER_MAX, CLOUD_SILENCE};
@@ -66,9 +55,10 @@ pub(super) enum Failure {
 /// A cloud that was logged in to.
 pub struct Cloud {
     runtime: tokio::runtime::Runtime,
-    sdk: AsyncOpenStack,
     http: reqwest::Client,
-    name: Option<String>,
+    settings: Settings,
+    /// The token in use; a renewal replaces it.
+    session: Mutex<Session>,
     options: Options,
 }
 
@@ -81,53 +71,44 @@ impl Cloud {
     /// [`ErrorKind::InvalidInput`] where the configuration or the credentials are not good, or a certificate is not
     /// trusted; [`ErrorKind::Io`] where Keystone cannot be reached.
     pub fn connect(options: Options) -> Result<Self> {
-        let (name, config) = config::read(options.name.as_deref())?;
+        let settings = Settings::read(options.name.as_deref())?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|e| Error::io("starting the network runtime", e))?;
-        let http = client(&config)?;
-        let cancelled = &options.cancelled;
-        // The SDK says of a Keystone that it cannot reach only that it does not work: so we look first.
-        let address = config.auth.as_ref().and_then(|auth| auth.auth_url.as_deref()).unwrap_or_default();
-        let url = Url::parse(address).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
-        let url = url.ok_or_else(|| {
-            Error::invalid(format!("found \"{}\"; an http or https address is wanted", escape(address)))
-                .with_rule("cloud.auth_url")
+        let http = client(&settings)?;
+        let login = block(&runtime, &options.cancelled, keystone::login(&http, &settings))?;
+        let session = login.map_err(|failure| {
+            let (Failure::Passing(e, _) | Failure::Final(e)) = failure;
+            match (e.rule(), settings.notes.is_empty()) {
+                // Whoever waived the check in vain must be told where it fails.
+                ("cloud.certificate", false) => {
+                    let hint = e.hint().map_or(String::new(), |hint| format!("{hint}; "));
+                    let notes = settings.notes.join("; ");
+                    e.with_hint(hint + &notes)
+                }
+                _ => e,
+            }
         })?;
-        let looked = block(&runtime, cancelled, async { http.get(url).send().await })?;
-        looked.map_err(|e| match transport("Keystone", &e) {
-            Failure::Passing(e, _) => e.with_hint("is auth_url right, and is there a way to it from here?"),
-            Failure::Final(e) => e,
-        })?;
-        // The SDK makes this folder for tokens, which we have it not keep.
-        let folder = std::env::home_dir().map(|home| home.join(".osc")).filter(|folder| !folder.exists());
-        let login = AsyncOpenStack::builder(&config)
-            .disable_auth_cache(true)
-            .max_auth_retries(0)
-            .http_timeout(CLOUD_SILENCE)
-            .http_connect_timeout(CONNECTING)
-            .http_gzip(false)
-            .http_deflate(false)
-            .connect();
-        let sdk = block(&runtime, cancelled, login);
-        if let Some(folder) = folder {
-            // Only an empty folder goes.
-            let _ = std::fs::remove_dir(folder);
-        }
-        let sdk = sdk?.map_err(|e| match login_failure(&e) {
-            Failure::Passing(e, _) | Failure::Final(e) => e,
-        })?;
-        if sdk.get_auth_info().is_none_or(|info| info.token.project.is_none()) {
+        if session.project.is_none() {
             let message = "the login is good, but for no project, and images and keys are a project's";
             return Err(Error::invalid(message).with_rule("cloud.project").with_hint("set project_name or project_id"));
         }
-        Ok(Self { runtime, sdk, http, name, options })
+        Ok(Self { runtime, http, settings, session: Mutex::new(session), options })
+    }
+
+    /// What of the configuration was not obeyed, a line each.
+    pub fn notes(&self) -> &[String] {
+        &self.settings.notes
+    }
+
+    fn session(&self) -> std::sync::MutexGuard<'_, Session> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What a backup says of the cloud.
     pub fn description(&self) -> backup::Cloud {
-        let token = self.sdk.get_auth_info().map(|info| info.token);
-        let region = self.sdk.get_region_name().or_else(|| self.endpoint(Service::Image).ok().and_then(|(_, r)| r));
-        backup::Cloud { name: self.name.clone(), region, project_id: token.and_then(|t| t.project).and_then(|p| p.id) }
+        let region = self.settings.region.clone();
+        let region = region.or_else(|| self.endpoint(Service::Image).ok().and_then(|(_, region)| region));
+        backup::Cloud { name: self.settings.name.clone(), region, project_id: self.session().project.clone() }
     }
 
     /// Sends a request and reads the whole answer. A GET is repeated after failures that pass.
@@ -170,6 +151,16 @@ impl Cloud {
         self.renew()?;
         let response = self.open_with_token(request)?;
         match response.status() {
+            // Keystone's middleware says 401, and not 403, where the credential's access rules leave a service out.
+            StatusCode::UNAUTHORIZED if self.settings.auth_type.contains("application") => {
+                let name = request.service.name();
+                let message = format!("{name} refuses this application credential, whose token is new");
+                Err(Failure::Final(Error::invalid(message).with_rule("cloud.access-rules").with_hint(format!(
+                    "its access rules seem to leave {name} out: openstack application credential show, and make one with \
+                     rules for {}, or without rules",
+                    request.service.parts().0[0]
+                ))))
+            }
             StatusCode::UNAUTHORIZED => {
                 let message = format!("{} refuses a token that Keystone has just given", request.service.name());
                 Err(Failure::Passing(Error::new(ErrorKind::Io, message).with_rule("cloud.token"), None))
@@ -198,8 +189,7 @@ impl Cloud {
             let value = HeaderValue::from_str(value).map_err(|_| wrong("a value"))?;
             headers.insert(HeaderName::from_static(name), value);
         }
-        let token = self.sdk.get_auth_token().ok_or_else(|| Error::invalid("there is no token"))?;
-        let mut token = HeaderValue::from_str(token.expose_secret()).map_err(|_| wrong("the token"))?;
+        let mut token = HeaderValue::from_str(self.session().token.expose_secret()).map_err(|_| wrong("the token"))?;
         token.set_sensitive(true);
         headers.insert("x-auth-token", token);
         let builder = self.http.request(request.method.clone(), url).headers(headers);
@@ -219,39 +209,21 @@ impl Cloud {
 
     /// The address of a service with the version of its API, and its region.
     fn endpoint(&self, service: Service) -> Result<(Url, Option<String>)> {
-        let (kind, version) = service.parts();
-        let found = self.block(async { self.sdk.get_service_endpoint(&ServiceType::from(kind), None).await })?;
-        let endpoint = found.map_err(|e| match e {
-            ApiError::Catalog { source: CatalogError::ServiceNotConfigured { .. } } => {
-                let message = format!("the catalogue has no {} ({kind}) for this region and interface", service.name());
-                let hint = match service {
-                    Service::KeyManager => "without Barbican the key is with whoever runs the cloud: ask them for it",
-                    _ => "look with: openstack catalog list",
-                };
-                Error::invalid(message).with_rule(format!("catalog.{kind}")).with_hint(hint)
-            }
-            e => Error::invalid(one_line(&e)).with_rule(format!("catalog.{kind}")),
-        })?;
-        let mut url = endpoint.url().clone();
-        let versioned = url.path_segments().is_some_and(|mut all| all.any(is_version));
-        if let (false, Ok(mut segments)) = (versioned, url.path_segments_mut()) {
-            segments.pop_if_empty().push(version);
-        }
-        url.set_query(None);
-        Ok((url, endpoint.region().clone()))
+        let catalog: Catalog = self.session().catalog.clone();
+        catalog.endpoint(service, &self.settings)
     }
 
     /// Logs in again.
     fn renew(&self) -> std::result::Result<(), Failure> {
-        // Forgotten first: from an old token Keystone gives only one that ends when the old one does.
-        self.sdk.disable_auth_cache();
-        let renewed = self.block(self.sdk.authorize(None, false, true)).map_err(Failure::Final)?;
-        renewed.map_err(|e| match login_failure(&e) {
+        let renewed = self.block(keystone::login(&self.http, &self.settings)).map_err(Failure::Final)?;
+        let renewed = renewed.map_err(|failure| match failure {
             Failure::Final(e) => {
                 Failure::Final(e.within("the token has expired, and cannot be renewed").with_rule("cloud.token"))
             }
             passing => passing,
-        })
+        })?;
+        *self.session() = renewed;
+        Ok(())
     }
 
     /// Reads a body of at most `max` bytes.
@@ -354,7 +326,7 @@ pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// A client that trusts whom the user's configuration says.
-fn client(config: &CloudConfig) -> Result<reqwest::Client> {
+fn client(settings: &Settings) -> Result<reqwest::Client> {
     let mut builder = reqwest::Client::builder()
         // A redirect would take the token to whoever it names.
         .redirect(reqwest::redirect::Policy::none())
@@ -362,10 +334,9 @@ fn client(config: &CloudConfig) -> Result<reqwest::Client> {
         .read_timeout(CLOUD_SILENCE)
         .tcp_keepalive(Duration::from_secs(60))
         .user_agent(concat!("unluks/", env!("CARGO_PKG_VERSION")));
-    if let Some(path) = &config.cacert {
+    if let Some(path) = &settings.cacert {
         let wrong = |e: &str| Error::invalid(format!("{}: {e}", escape(path))).with_rule("cloud.cacert");
-        let home = path.strip_prefix("~/").and_then(|rest| Some(std::env::home_dir()?.join(rest)));
-        let pem = std::fs::read(home.unwrap_or_else(|| PathBuf::from(path))).map_err(|e| wrong(&e.to_string()))?;
+        let pem = std::fs::read(expanded(path)).map_err(|e| wrong(&e.to_string()))?;
         let certificates = reqwest::Certificate::from_pem_bundle(&pem);
         let certificates = certificates.map_err(|_| wrong("it holds no certificates in PEM"))?;
         if certificates.is_empty() {
@@ -375,7 +346,10 @@ fn client(config: &CloudConfig) -> Result<reqwest::Client> {
             builder = builder.add_root_certificate(certificate);
         }
     }
-    if config.verify == Some(false) {
+    if let Some((cert, key)) = &settings.cert {
+        builder = builder.identity(identity(cert, key.as_deref())?);
+    }
+    if !settings.verify {
         builder = builder.danger_accept_invalid_certs(true);
     }
     builder.build().map_err(|e| Error::invalid(inner(&e)).with_rule("cloud.client"))
@@ -401,36 +375,28 @@ pub(super) fn transport(who: &str, e: &reqwest::Error) -> Failure {
     Failure::Passing(Error::new(ErrorKind::Io, message).with_rule("cloud.connection"), None)
 }
 
-fn login_failure(e: &OpenStackError) -> Failure {
-    let refused = |code: u64, words: &str| {
-        let words = words.split_whitespace().collect::<Vec<_>>().join(" ");
-        let message = format!("Keystone answered {code}: {}", escape(words.trim_end_matches('.')));
-        if code == 429 || code >= 500 {
-            Failure::Passing(Error::new(ErrorKind::Io, message).with_rule("cloud.login"), None)
-        } else {
-            Failure::Final(
-                Error::invalid(message).with_rule("cloud.login").with_hint("are name, password and project right?"),
-            )
-        }
-    };
-    match e {
-        OpenStackError::AuthError { source: AuthError::Identity(e) } => refused(e.code.into(), &e.message),
-        OpenStackError::AuthError { source: AuthError::UnknownAuth { code, message } } => {
-            refused((*code).into(), message.as_deref().unwrap_or_default())
-        }
-        OpenStackError::AuthError { source: AuthError::Reqwest { source } }
-        | OpenStackError::Communication { source } => transport("Keystone", source),
-        OpenStackError::AuthHelperError { .. } => Failure::Final(
-            Error::invalid("the password, or another secret, is missing")
-                .with_rule("cloud.login")
-                .with_hint("put it into clouds.yaml or secure.yaml, or set OS_PASSWORD"),
-        ),
-        OpenStackError::Discovery { .. } => Failure::Passing(
-            Error::new(ErrorKind::Io, "there is no Keystone at auth_url, or it does not work").with_rule("cloud.login"),
-            None,
-        ),
-        e => Failure::Final(Error::invalid(one_line(e)).with_rule("cloud.login")),
+/// A file that the configuration names; `~` is the user's home.
+fn expanded(path: &str) -> PathBuf {
+    let home = path.strip_prefix("~/").and_then(|rest| Some(std::env::home_dir()?.join(rest)));
+    home.unwrap_or_else(|| PathBuf::from(path))
+}
+
+/// The certificate that the client shows, and its key, in one file or in two.
+fn identity(cert: &str, key: Option<&str>) -> Result<reqwest::Identity> {
+    let mut pem = Vec::new();
+    for (rule, path) in [("cloud.cert", Some(cert)), ("cloud.key", key)] {
+        let Some(path) = path else { continue };
+        let mut file = std::fs::read(expanded(path))
+            .map_err(|e| Error::invalid(format!("{}: {e}", escape(path))).with_rule(rule))?;
+        pem.append(&mut file);
+        pem.push(b'\n');
     }
+    let identity = reqwest::Identity::from_pem(&pem);
+    pem.zeroize();
+    identity.map_err(|_| {
+        let message = format!("{}: a certificate and its key in PEM are wanted", escape(cert));
+        Error::invalid(message).with_rule("cloud.cert").with_hint("name the key's file with key, or OS_KEY")
+    })
 }
 
 /// The innermost cause, which says most in least words, without the address.
@@ -444,8 +410,4 @@ fn inner(e: &dyn std::error::Error) -> String {
 
 fn one_line(e: &dyn std::fmt::Display) -> String {
     escape(&e.to_string().split_whitespace().collect::<Vec<_>>().join(" "))
-}
-
-fn is_version(segment: &str) -> bool {
-    segment.strip_prefix('v').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
 }

@@ -5,13 +5,9 @@ use serde_json::Value;
 use super::answer::{Request, Service};
 use super::cloud::Cloud;
 use crate::shapes;
-use unluks::backup::ImageInfo;
+use unluks::backup::{ImageInfo, KEY_PROPERTIES};
 use unluks::error::{Error, Result, escape};
 use unluks::limits::CLOUD_SNAPSHOTS_MAX;
-
-/// The properties that name the key of an encrypted image: Cinder's upload-to-image's own, then those of the image
-/// encryption that Glance and Nova specify.
-pub const KEY_PROPERTIES: [&str; 2] = ["cinder_encryption_key_id", "os_encrypt_key_id"];
 
 /// The id that Cinder and Nova give to the fixed key of their configuration (`fixed_key` of castellan's conf_key_manager).
 pub const FIXED_KEY: &str = "00000000-0000-0000-0000-000000000000";
@@ -54,8 +50,15 @@ pub fn find(cloud: &Cloud, id_or_name: &str) -> Result<Image> {
     let query = &[("name", id_or_name), ("limit", "10")];
     let answer = cloud.send(&Request { query, ..Request::get(Service::Image, "images") })?;
     let list = answer.success("listing images")?;
-    let images = list.get("images").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    match images {
+    let images = |list: &Value| list.get("images").and_then(Value::as_array).cloned().unwrap_or_default();
+    let mut found = images(&list);
+    if found.is_empty() {
+        // Hidden ones are listed only where they are asked for; the openstack program looks there second, too.
+        let query = &[("name", id_or_name), ("os_hidden", "true"), ("limit", "10")];
+        let answer = cloud.send(&Request { query, ..Request::get(Service::Image, "images") })?;
+        found = images(&answer.success("listing hidden images")?);
+    }
+    match &found[..] {
         [image] => Image::of(image),
         [] => Err(Error::invalid(format!("Glance shows no image with the id or name \"{shown}\"")).with_rule("image.id").with_hint(
             "an image of another project looks like one that is not there: name its cloud with --cloud, or have it shared and name its id",
@@ -156,12 +159,20 @@ pub(super) fn check_key_id(rule: &str, id: &str) -> Result<()> {
         return Err(Error::corrupt(rule.to_owned(), format!("found \"{}\"; an id of a secret is wanted", escape(id))));
     }
     if id.replace('-', "") == FIXED_KEY.replace('-', "") {
-        let message =
-            "the key is no secret of Barbican, but the fixed key of the cloud's configuration (an id of zeroes)";
-        let hint = "whoever runs the cloud has it: fixed_key in [key_manager] of cinder.conf and nova.conf; give it to --barbican-key";
-        return Err(Error::unsupported(rule.to_owned(), message).with_hint(hint));
+        return Err(fixed_key(rule));
     }
     Ok(())
+}
+
+/// The error of what is encrypted by the one key of the cloud's configuration.
+///
+/// castellan's conf_key_manager un-hexes `fixed_key`, and Cinder and Nova hex the bytes again for the passphrase: what is
+/// left of it is lower case.
+pub(super) fn fixed_key(rule: &str) -> Error {
+    let message = "the key is no secret of Barbican, but the fixed key of the cloud's configuration (an id of zeroes)";
+    let hint = "whoever runs the cloud has it: fixed_key in [key_manager] of cinder.conf and nova.conf. Its hex digits in \
+                lower case, without a newline, are the passphrase: give them to --key-file";
+    Error::unsupported(rule.to_owned(), message).with_hint(hint)
 }
 
 #[cfg(test)]

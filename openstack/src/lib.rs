@@ -7,17 +7,20 @@
 //!                         └─► send: any request to a service, with a token that is renewed when it expires
 //! ```
 //!
-//! Authentication, clouds.yaml and the catalogue are `openstack_sdk`'s. The requests to Glance, Barbican and Cinder go
-//! through `reqwest`, which the SDK uses too: the SDK gives no status of an answer that is streamed (200, 204, 206 and
-//! 401 look alike), buffers every other answer whatever its size, and follows redirects with the token. The API here is
-//! blocking; the asynchronous runtime does not leave this module.
+//! Of the SDK for Rust, its federated logins alone are taken: config.rs, keystone.rs and catalog.rs say why. The requests go
+//! through `reqwest`, which gives the status of an answer that is streamed (200, 204, 206 and 401), bounds what is read, and
+//! follows no redirect with a token. The API here is blocking; the asynchronous runtime does not leave this module.
 
 #[cfg(feature = "client")]
 mod answer;
 #[cfg(feature = "client")]
+pub mod backup;
+#[cfg(feature = "client")]
+mod catalog;
+#[cfg(feature = "client")]
 mod cloud;
 #[cfg(feature = "client")]
-mod config;
+pub mod config;
 #[cfg(feature = "client")]
 mod download;
 #[cfg(test)]
@@ -27,6 +30,8 @@ mod fake;
 mod hashes;
 #[cfg(feature = "client")]
 pub mod image;
+#[cfg(feature = "client")]
+mod keystone;
 #[cfg(feature = "client")]
 mod partial;
 #[cfg(feature = "client")]

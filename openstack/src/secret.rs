@@ -1,10 +1,14 @@
 //! A secret of Barbican: its attributes and its payload.
 
+use std::time::SystemTime;
+
+use serde_json::Value;
+
 use super::answer::{Request, Service};
 use super::cloud::{Backoff, Cloud, Failure, passes, retry_after};
 use super::image::check_key_id;
 use crate::shapes;
-use unluks::backup::SecretInfo;
+use unluks::backup::{SecretInfo, rfc3339};
 use unluks::error::{Error, Result, escape};
 use unluks::limits::CLOUD_SECRET_MAX;
 use unluks::secret::SecretBytes;
@@ -32,8 +36,34 @@ pub fn fetch(cloud: &Cloud, id_or_reference: &str) -> Result<Secret> {
         200 => shapes::secret(&answer.json()?)?,
         status => return Err(refused(id, status).unwrap_or_else(|| answer.error("reading the key's attributes"))),
     };
+    check_payload(id, &answer.json()?, &info)?;
     let payload = fetch_payload(cloud, id, &format!("{path}/payload"))?;
     Ok(Secret { info, payload })
+}
+
+/// Says why there is no payload, before it is asked for in vain.
+fn check_payload(id: &str, answer: &Value, info: &SecretInfo) -> Result<()> {
+    let id = escape(id);
+    let now = rfc3339(SystemTime::now());
+    // Both are UTC, and years have four digits: the texts are in the order of the times.
+    if let Some(at) = info.expiration.as_deref().filter(|at| *at < now.trim_end_matches('Z')) {
+        let message = format!("the key {id} expired at {}, and Barbican gives it to nobody any more", escape(at));
+        return Err(Error::invalid(message).with_rule("secret.expired").with_hint(
+            "an administrator of the cloud may still have it in Barbican's database; look for a copy elsewhere",
+        ));
+    }
+    if answer.get("status").and_then(Value::as_str).is_some_and(|status| status != "ACTIVE") {
+        let status = answer.get("status").and_then(Value::as_str).unwrap_or_default();
+        let message = format!("the key {id} is {} in Barbican, and not ACTIVE", escape(status));
+        return Err(Error::invalid(message).with_rule("secret.status"));
+    }
+    if answer.get("content_types").is_none_or(Value::is_null) {
+        let message = format!("the secret {id} has no payload: it was made, and no key was ever stored in it");
+        return Err(Error::invalid(message)
+            .with_rule("secret.payload")
+            .with_hint("whoever made it must store the key"));
+    }
+    Ok(())
 }
 
 /// `application/octet-stream` always works: text, too, comes as the bytes that it was stored as.
@@ -92,7 +122,7 @@ fn refused(id: &str, status: u16) -> Option<Error> {
     let (rule, message, hint) = match status {
         404 => (
             "secret.id",
-            format!("the key {id} is gone: Barbican has no such secret"),
+            format!("the key {id} is gone: Barbican has no such secret, or it has expired"),
             "without a copy of the key elsewhere the data cannot be decrypted; an image whose policy is on_image_deletion takes its key along when it is deleted",
         ),
         403 => (
@@ -103,4 +133,26 @@ fn refused(id: &str, status: u16) -> Option<Error> {
         _ => return None,
     };
     Some(Error::invalid(message).with_rule(rule).with_hint(hint))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_secret_without_a_key_says_so_at_once() {
+        let whole = json!({"secret_ref": "http://x/v1/secrets/k-1", "status": "ACTIVE", "expiration": null,
+            "content_types": {"default": "application/octet-stream"}});
+        let check = |key: &str, value: Value| {
+            let mut answer = whole.clone();
+            answer[key] = value;
+            check_payload("k-1", &answer, &shapes::secret(&answer).unwrap()).map_err(|e| e.rule().to_owned())
+        };
+        assert_eq!(check("expiration", json!("2999-01-01T00:00:00")), Ok(()));
+        assert_eq!(check("expiration", json!("2020-01-01T00:00:00")), Err("secret.expired".into()));
+        assert_eq!(check("content_types", Value::Null), Err("secret.payload".into()));
+        assert_eq!(check("status", json!("PENDING")), Err("secret.status".into()));
+    }
 }

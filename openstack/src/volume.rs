@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::image::{FIXED_KEY, fixed_key};
 use super::steps::{
     Api, KEY_ID_VERSION, Resource, ResourceKind, Stop, check_cancelled, get, id, is_id, post, text, wait,
 };
@@ -22,9 +23,6 @@ pub struct Found {
     /// GiB of the snapshot, where one led here.
     snapshot_size: Option<u64>,
 }
-
-/// A key's id as conf-key-manager has it, which has one fixed key for all volumes.
-const FIXED_KEY: &str = "00000000-0000-0000-0000-000000000000";
 
 /// Finds a volume or a snapshot by its id or its name, and the secret of its key.
 ///
@@ -122,11 +120,7 @@ fn by_id_or_name(api: &dyn Api, kind: ResourceKind, wanted: &str) -> Result<Opti
 fn key_id(volume: &Value) -> Result<String> {
     let encrypted = volume.get("encrypted").and_then(Value::as_bool).unwrap_or(false);
     match (text(volume, "/encryption_key_id"), encrypted) {
-        ("" | FIXED_KEY, true) => {
-            let message = "the volume is encrypted with the fixed key of conf-key-manager, which no API gives";
-            Err(Error::unsupported("volume.fixed-key", message)
-                .with_hint("its key is the SHA-256 of fixed_key in cinder.conf: ask the cloud's operators"))
-        }
+        ("" | FIXED_KEY, true) => Err(fixed_key("volume.fixed-key")),
         ("", false) => Err(Error::unsupported("volume.plain", "the volume is not encrypted: it has no key to fetch")
             .with_hint("openstack image create --volume, and openstack image save, give its data")),
         _ => id(volume, "/encryption_key_id"),
@@ -166,19 +160,34 @@ impl Found {
         }
     }
 
-    /// The commands by which the data becomes an image, one a line, for people to run.
+    /// The commands by which the data becomes an image, is fetched by `fetch`, and all that was made is deleted again: a
+    /// script in a subshell, which ends where a step fails.
     ///
     /// `client` is how the openstack client is called, ready for a shell.
-    pub fn steps(&self, client: &str) -> Vec<String> {
+    pub fn steps(&self, client: &str, fetch: &str) -> Vec<String> {
         let size = self.snapshot_size.or(self.info.size).unwrap_or(1);
         let (volume, name) = (&self.info.id, Self::IMAGE_NAME);
-        let mut steps = Vec::new();
+        let mut steps = vec!["(set -e".to_owned()];
+        // A status that says error never becomes another.
+        let wait = |what: &str, id: &str, status: &str| {
+            format!(
+                "while s=$({client} {what} show -f value -c status {id}); [ \"$s\" != {status} ]; do \
+                 case \"$s\" in error*|killed|deleted) echo \"the {what} is $s\" >&2; exit 1;; esac; sleep 2; done"
+            )
+        };
+        let mut clean_up = Vec::new();
         let snapshot = match (self.from(), &self.info.snapshot) {
             (From::NewSnapshot, _) => {
+                steps.push("# The volume is in use: the copy is as after a loss of power (crash-consistent, not app-consistent).".into());
+                steps.push(
+                    "# For more, stop the server, or sync and freeze its file systems, until the snapshot is there."
+                        .into(),
+                );
                 steps.push(format!(
                     "snapshot=$({client} volume snapshot create -f value -c id --force --volume {volume} {name})"
                 ));
-                steps.push(format!("until [ \"$({client} volume snapshot show -f value -c status \"$snapshot\")\" = available ]; do sleep 2; done"));
+                steps.push(wait("volume snapshot", "\"$snapshot\"", "available"));
+                clean_up.push(format!("{client} volume snapshot delete \"$snapshot\""));
                 Some("\"$snapshot\"".to_owned())
             }
             (From::Snapshot, Some(snapshot)) => Some(snapshot.clone()),
@@ -189,16 +198,27 @@ impl Found {
                 steps.push(format!(
                     "volume=$({client} volume create -f value -c id --snapshot {snapshot} --size {size} {name})"
                 ));
-                steps.push(format!(
-                    "until [ \"$({client} volume show -f value -c status \"$volume\")\" = available ]; do sleep 2; done"
-                ));
+                steps.push(wait("volume", "\"$volume\"", "available"));
+                // A snapshot goes only when no volume is being made of it any more.
+                let gone = "while ";
+                clean_up.insert(0, format!("{gone}{client} volume show \"$volume\" >/dev/null 2>&1; do sleep 2; done"));
+                clean_up.insert(0, format!("{client} volume delete \"$volume\""));
                 "\"$volume\"".to_owned()
             }
             None => volume.clone(),
         };
-        steps.push(format!("{client} image create --volume {source} --disk-format raw --container-format bare {name}"));
-        steps
-            .push(format!("until [ \"$({client} image show -f value -c status {name})\" = active ]; do sleep 2; done"));
+        steps.push(format!(
+            "image=$({client} image create -f value -c image_id --volume {source} --disk-format raw --container-format bare {name})"
+        ));
+        steps.push(wait("image", "\"$image\"", "active"));
+        steps.push(format!("{fetch} \"$image\""));
+        steps.push("# What was made for this:".into());
+        steps.push(format!("{client} image delete \"$image\""));
+        if let (Some(_), true) = (clean_up.first(), source == "\"$volume\"") {
+            steps.push(wait("volume", "\"$volume\"", "available"));
+        }
+        steps.extend(clean_up);
+        steps.push(")".into());
         steps
     }
 
@@ -240,8 +260,10 @@ impl Found {
         tell(&format!("image {image}: waiting until Cinder has uploaded volume {source}"));
         wait("uploading the volume", stop, || {
             let answer = get(api, Service::Image, &ResourceKind::Image.path(&image))?;
-            let failed =
-                || Err(Error::new(ErrorKind::Io, "Cinder could not upload the volume").with_rule("volume.upload"));
+            let failed = || {
+                let e = Error::new(ErrorKind::Io, "Cinder could not upload the volume").with_rule("volume.upload");
+                Err(with_reason(api, &source, e))
+            };
             match answer.status {
                 // Cinder deletes the image where it fails.
                 404 => failed(),
@@ -302,11 +324,29 @@ impl Found {
             match text(&answer, &format!("/{one}/status")) {
                 "available" | "in-use" => Ok(Some(())),
                 status if status.starts_with("error") => {
-                    Err(Error::new(ErrorKind::Io, format!("Cinder could not make the {one}")).with_rule("volume.error"))
+                    let e = Error::new(ErrorKind::Io, format!("Cinder could not make the {one}"));
+                    Err(with_reason(api, id, e.with_rule("volume.error")))
                 }
                 _ => Ok(None),
             }
         })
+    }
+}
+
+/// `e` with Cinder's own words for what went wrong with a volume, a snapshot or a backup, where it has any: the newest of
+/// `/v3/messages` (from microversion 3.3 on).
+pub(crate) fn with_reason(api: &dyn Api, id: &str, e: Error) -> Error {
+    let request = Request {
+        query: &[("resource_uuid", id)],
+        headers: &[("accept", "application/json"), ("openstack-api-version", KEY_ID_VERSION)],
+        ..Request::get(Service::BlockStorage, "messages")
+    };
+    let Ok(Ok(json)) = api.send(&request).map(|answer| answer.success("asking why")) else { return e };
+    let messages = json.get("messages").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let newest = messages.iter().max_by_key(|message| text(message, "/created_at"));
+    match newest.map(|message| text(message, "/user_message")).unwrap_or_default() {
+        "" => e,
+        words => e.with_hint(format!("Cinder says: {}", escape(words))),
     }
 }
 

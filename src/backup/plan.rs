@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use super::{BackupDir, IMAGE_FIELDS, SecretInfo, rfc3339};
+use super::{BackupDir, IMAGE_FIELDS, KEY_PROPERTIES, SecretInfo, rfc3339};
 use crate::error::{Error, ErrorKind, Result, escape};
 use crate::io::FileSource;
 use crate::luks::metadata::Version;
@@ -14,6 +14,9 @@ pub const CINDER_KEY: &str = "cinder_encryption_key_id";
 const RESERVED: &str = "os_glance";
 /// A property that names the volume type, by which Cinder makes volumes of the image.
 const TYPE_PROPERTY: &str = "cinder_img_volume_type";
+
+/// What goes with the properties that name a key.
+const KEY_POLICIES: [&str; 2] = ["cinder_encryption_key_deletion_policy", "os_encrypt_key_deletion_policy"];
 
 /// What a plan is made for.
 #[derive(Clone, Debug, Default)]
@@ -109,7 +112,10 @@ impl Plan {
         key_properties.sort();
         key_properties.dedup();
         let mut properties = image.properties.clone();
-        properties.retain(|name, _| !name.starts_with(RESERVED) && !key_properties.contains(name));
+        // An id that names no secret of the new cloud would make the image one that nothing can read, or delete.
+        let of_key =
+            |name: &str| KEY_PROPERTIES.contains(&name) || (backup.key.is_none() && KEY_POLICIES.contains(&name));
+        properties.retain(|name, _| !name.starts_with(RESERVED) && !key_properties.contains(name) && !of_key(name));
         let gib = |bytes: u64| bytes.div_ceil(1 << 30);
         let volume = NewVolume {
             name: backup.volume.as_ref().and_then(|v| v.name.clone()).or(image.name.clone()).unwrap_or_default(),
@@ -163,7 +169,17 @@ impl Plan {
             self.note("header", format!("the image has a key, but no LUKS header that is good: {e}"));
         }
         match &backup.key {
-            None => self.note("key", "the cloud named no key for this image: it is uploaded as it is"),
+            None => match backup.key_left_out() {
+                Some((name, id)) => self.note(
+                    "key-left-out",
+                    format!(
+                        "the key is not in the backup, and the new image does not name it: where the secret {0} is still \
+                         there, set it with openstack image set --property {name}={0}",
+                        escape(id)
+                    ),
+                ),
+                None => self.note("key", "the cloud named no key for this image: it is uploaded as it is"),
+            },
             Some(key) => {
                 let names = escaped(&self.image.key_properties);
                 self.note(
@@ -263,6 +279,10 @@ fn nothing(dir: &BackupDir) -> Error {
         ),
         (Some(_), Some(_)) => error("the image was decrypted while it was fetched, and the ciphertext was not kept")
             .with_hint("write the plaintext onto a new encrypted volume"),
+        _ if backup.volume.is_some() => error("the backup holds no image").with_hint(
+            "fetch the image too; a backup of Cinder is restored in its cloud, onto a new volume that was made with the very \
+             same type and size before: openstack volume backup restore --force BACKUP VOLUME",
+        ),
         _ => error("the backup holds no image").with_hint("fetch the image too"),
     };
     error.within(crate::error::shown(dir.path()))

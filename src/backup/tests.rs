@@ -71,6 +71,36 @@ fn what_is_written_is_read_and_no_other_user_reads_it() {
 }
 
 #[test]
+fn a_key_that_was_left_out_is_no_image_without_a_key_and_its_id_is_not_restored() {
+    use plan::{Plan, PlanOptions};
+    let mut backup = full();
+    assert_eq!(backup.key_left_out(), None, "it is there");
+    backup.key = None;
+    assert_eq!(backup.key_left_out(), Some(("cinder_encryption_key_id", "k-1")));
+    let image = backup.image.as_mut().unwrap();
+    image.properties.insert("cinder_encryption_key_deletion_policy".into(), "on_image_deletion".into());
+    let dir = BackupDir::open(written(&backup).keep().as_path()).unwrap();
+    let plan = Plan::new(&dir, &PlanOptions::default()).unwrap();
+    assert_eq!(plan.image.properties.keys().collect::<Vec<_>>(), ["hw_disk_bus"]);
+    assert!(plan.image.key_properties.is_empty() && plan.secret.is_none());
+    let note = plan.notes.iter().find(|note| note.rule == "key-left-out").unwrap();
+    assert!(note.message.contains("--property cinder_encryption_key_id=k-1"), "{}", note.message);
+    fs::remove_dir_all(dir.path()).unwrap();
+    // With its key, a second property that names another secret is one of the old cloud, too.
+    let mut backup = full();
+    let image = backup.image.as_mut().unwrap();
+    image.properties.insert("os_encrypt_key_id".into(), "k-2".into());
+    let dir = written(&backup);
+    let plan = Plan::new(&BackupDir::open(dir.path()).unwrap(), &PlanOptions::default()).unwrap();
+    assert_eq!(plan.image.properties.keys().collect::<Vec<_>>(), ["hw_disk_bus"]);
+    assert_eq!(plan.image.key_properties, ["cinder_encryption_key_id"]);
+    // The cloud names none.
+    backup.key = None;
+    backup.image.as_mut().unwrap().properties.clear();
+    assert_eq!(backup.key_left_out(), None);
+}
+
+#[test]
 fn a_passphrase_is_taken_as_it_is() {
     let mut backup = full();
     backup.key.as_mut().unwrap().becomes = Becomes::of_secret("passphrase");

@@ -80,7 +80,7 @@ pub fn of_error(e: &Error) -> Option<Finding> {
     }
     let rule = if e.rule().is_empty() { "damaged" } else { e.rule() };
     let layer = match rule.split('.').next().unwrap_or_default() {
-        "split" | "backup" | "data" | "image" => "file",
+        "split" | "backup" | "data" | "image" | "cinder" => "file",
         "md" | "lvm" | "gpt" | "mbr" | "partition" | "volume" | "layers" => "storage",
         "qcow" | "qcow2" | "vhd" | "vhdx" | "vmdk" | "ewf" | "vdi" | "qed" | "parallels" | "android" | "rbd" => {
             "format"

@@ -20,8 +20,6 @@ const CALLING_OUT: &[&str] = &[
     "native-tls",
     "openssl",
     "openssl-sys",
-    "openstack_sdk",
-    "openstack_sdk_core",
     "quinn",
     "reqwest",
     "rustls-native-certs",
@@ -61,7 +59,7 @@ fn without_openstack_there_is_no_client_of_http_or_tls() {
 fn the_list_knows_what_openstack_brings() {
     let with = crates("unluks-cli", &[]);
     let found = calling_out(&with);
-    for name in ["hyper", "openstack_sdk", "reqwest", "rustls-platform-verifier", "tokio"] {
+    for name in ["hyper", "openstack-sdk-auth-core", "reqwest", "rustls-platform-verifier", "tokio"] {
         assert!(found.contains(&name), "{name} is not in {found:?}");
     }
 }

@@ -10,7 +10,7 @@ const LAYERS: &[&[&str]] = &[
     &["limits", "num", "progress", "files", "json"],
     &["secret", "io"],
     &["crypto"],
-    &["key", "format", "storage"],
+    &["key", "format", "storage", "cinder"],
     &["luks"],
     &["volume", "locate"],
     &["image"],

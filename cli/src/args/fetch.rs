@@ -12,6 +12,7 @@ pub enum What {
     Image(ImageArgs),
     Key(KeyArgs),
     Volume(VolumeArgs),
+    Backup(BackupArgs),
 }
 
 /// Fetches an image and its key
@@ -91,6 +92,25 @@ pub struct VolumeArgs {
     pub cloud: CloudArgs,
     #[command(flatten)]
     pub limits: LimitArgs,
+}
+
+/// Fetches the key of a backup of Cinder, and its objects where they are in the project's own object store
+#[derive(Args)]
+pub struct BackupArgs {
+    /// The id or name of a backup
+    #[arg(value_name = "BACKUP")]
+    pub backup: String,
+    /// The directory that gets key and backup.json, and the objects; it is made
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Say nothing but errors
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// How progress is shown on the standard error: auto is a bar on a terminal, and nothing elsewhere
+    #[arg(long, value_enum, default_value = "auto", value_name = "HOW")]
+    pub progress: ProgressKind,
+    #[command(flatten)]
+    pub cloud: CloudArgs,
 }
 
 /// Which cloud.

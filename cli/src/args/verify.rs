@@ -35,6 +35,9 @@ pub struct VerifyArgs {
     /// The volume of LVM
     #[arg(long, value_name = "VG/LV", conflicts_with = "offset")]
     pub volume: Option<String>,
+    /// The backup of a Cinder backup's directory, by its id; without it the newest that is complete is taken
+    #[arg(long, value_name = "ID")]
+    pub backup: Option<String>,
     /// Where the LUKS container starts
     #[arg(long, value_name = "BYTES", value_parser = size)]
     pub offset: Option<u64>,
@@ -172,6 +175,7 @@ impl VerifyArgs {
             partition: self.partition.clone(),
             with: self.with.clone(),
             volume: self.volume.clone(),
+            backup: self.backup.clone(),
             offset: self.offset,
             ..SourceArgs::default()
         }

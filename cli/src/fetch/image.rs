@@ -1,6 +1,7 @@
 //! `unluks fetch image`.
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -43,8 +44,10 @@ pub fn fetch(args: &ImageArgs, cloud: &Cloud, progress: &Progress, volume: Optio
         Some((_, id)) => Some(secret::fetch(cloud, id).map_err(|e| explain(args, e))?),
         None => None,
     };
-    if named.is_none() && !args.quiet {
-        let _ = writeln!(anstream::stderr(), "the image names no key: it is not encrypted by OpenStack");
+    if !image.snapshots()?.is_empty() {
+        let of = "warning: this image is of the server's own disk alone; the data of its volumes is not in it:";
+        let _ = writeln!(anstream::stderr(), "{of}");
+        print_snapshots(&image);
     }
 
     make_dir(&args.output)?;
@@ -78,8 +81,45 @@ pub fn fetch(args: &ImageArgs, cloud: &Cloud, progress: &Progress, volume: Optio
     }
     backup.write(&args.output)?;
     report(args, &downloaded);
+    if secret.is_none() {
+        say_that_no_key_is_there(args, &path, named)?;
+    }
     downloaded.finish();
     Ok(ExitCode::SUCCESS)
+}
+
+/// An image without a key is plaintext, or lost without the key: its own bytes tell which.
+fn say_that_no_key_is_there(args: &ImageArgs, path: &Path, named: Option<(&str, &str)>) -> Result<()> {
+    let mut err = anstream::stderr();
+    let encrypted = holds_luks(path)?;
+    let _ = match (encrypted, named) {
+        (_, Some((property, id))) => writeln!(
+            err,
+            "warning: THE KEY IS NOT IN THE BACKUP, as it was to be left out: it is the secret {} ({property}), and \
+             unluks fetch key gives it",
+            unluks::error::escape(id)
+        ),
+        (true, None) => writeln!(
+            err,
+            "warning: THE IMAGE IS ENCRYPTED BY LUKS, AND ITS KEY IS NOT IN THE BACKUP: none of its properties names one. \
+             Find the key while the cloud is there: by unluks fetch volume, of the volume that the image was made of, or \
+             from whoever made it"
+        ),
+        (false, None) if args.quiet => Ok(()),
+        (false, None) => {
+            writeln!(err, "the image names no key, and begins with no LUKS header: it is not encrypted by OpenStack")
+        }
+    };
+    Ok(())
+}
+
+/// Whether a raw image begins with a LUKS header, or a qcow2 image says that it is encrypted by LUKS
+/// (`crypt_method` 2 at byte 32).
+fn holds_luks(path: &Path) -> Result<bool> {
+    let failed = |e| Error::io(format!("reading {}", shown(path)), e);
+    let mut head = Vec::new();
+    File::open(path).map_err(failed)?.take(36).read_to_end(&mut head).map_err(failed)?;
+    Ok(head.starts_with(b"LUKS\xba\xbe") || (head.starts_with(b"QFI\xfb") && head.get(32..36) == Some(&[0, 0, 0, 2])))
 }
 
 /// What is finished is not touched.
@@ -225,7 +265,7 @@ fn report(args: &ImageArgs, downloaded: &Downloaded) {
     let hashes = if downloaded.compared.is_empty() {
         "Glance gave no hash that is known here to compare them with".into()
     } else {
-        format!("{} as Glance has them", downloaded.compared.join(" and "))
+        format!("{} as Glance has it", downloaded.compared.join(" and "))
     };
     let _ = writeln!(err, "{} bytes in {}; {hashes}", downloaded.size, shown(&args.output));
 }

@@ -11,7 +11,7 @@ use unluks::error::escape;
 use unluks::inside::Level;
 use unluks::progress::Progress;
 use unluks::verify::{self, Compare, Expected, Options, Report, Subject};
-use unluks::{Error, Image, Result, UnlockedImage};
+use unluks::{Error, ErrorKind, Image, Result, UnlockedImage};
 
 use super::memory::{Memory, wanted};
 use super::outputs::Outputs;
@@ -19,6 +19,7 @@ use super::policy::Loaded;
 use super::{facts, text};
 use crate::args::verify::VerifyArgs;
 use crate::backup::InBackup;
+use crate::cinder;
 use crate::hashes;
 use crate::key::{self, Material, Saying};
 use crate::open::Opened;
@@ -83,6 +84,12 @@ impl Wishes<'_> {
         outputs.refuse_inputs(&opened.source.inputs)?;
         if let Some(doubt) = opened.doubts().into_iter().next() {
             return Ok((refused(Some(&opened.image), doubt)?, inputs));
+        }
+        if let Some(chain) = &opened.source.cinder {
+            match cinder::check(chain, cinder::Compare::Blocks, args.progress, args.quiet || args.fleet.batch, progress) {
+                Err(e) if e.kind() == ErrorKind::Corrupt => return Ok((refused(Some(&opened.image), e)?, inputs)),
+                other => other.map_err(|e| opened.source.named(e))?,
+            }
         }
         let (unlocked, forms) = match self.unlock(&opened, path) {
             Ok(unlocked) => unlocked,

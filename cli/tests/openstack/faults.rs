@@ -153,7 +153,7 @@ fn a_wrong_byte_leaves_nothing() {
     {
         let glance = Proxy::downloads(bed().port("image"), move |_| Fault { flip: Some(place), ..Fault::default() });
         let desk = Desk::with_glance(glance.port);
-        desk.fetch(bed().id("luks1"), more).refused(4, "image.checksum", &["md5", "nothing of it is kept"]);
+        desk.fetch(bed().id("luks1"), more).refused(4, "image.os_hash_value", &["sha512", "nothing of it is kept"]);
         desk.assert_nothing_looks_whole();
         assert_eq!(desk.files(), ["key"]);
         assert!(!desk.path(".plain.unluks-part").exists());

@@ -62,7 +62,11 @@ fn a_volume_and_its_snapshot_lead_to_the_key() {
         let expected = serde_json::json!([volume(), "luks", 1, led_by]);
         let found = &backup["volume"];
         assert_eq!(serde_json::json!([found["id"], found["volume_type"], found["size"], found["snapshot"]]), expected);
-        assert!(backup["image"].is_null() && run.stdout.contains("openstack image create --volume"), "{}", run.stdout);
+        assert!(
+            backup["image"].is_null() && run.stdout.contains("openstack image create -f value -c image_id --volume"),
+            "{}",
+            run.stdout
+        );
         // The steps are a script.
         let mut check = Command::new("sh");
         check.args(["-n", "-c", &run.stdout]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

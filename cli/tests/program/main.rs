@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod backup;
+mod cinder;
 mod common;
 mod contents;
 mod decrypt;

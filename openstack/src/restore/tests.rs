@@ -190,7 +190,7 @@ fn a_missing_or_plain_volume_type_is_said_before_anything_is_made() {
     }
     let e = run(&Fake::new(well), &dir, &PlanOptions { volume: true, volume_type: None }, &Progress::default())
         .unwrap_err();
-    assert!(e.to_string().contains("--volume-type"), "{e}");
+    assert!(e.to_string().contains("name a volume type"), "{e}");
 }
 
 #[test]

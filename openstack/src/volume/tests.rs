@@ -71,14 +71,19 @@ fn what_has_no_key_says_why() {
 
 #[test]
 fn the_steps_are_those_of_the_volumes_state() {
-    let steps = |change: fn(&mut Value), wanted: &str| found(change, wanted).unwrap().steps("openstack").join("\n");
+    let steps = |change: fn(&mut Value), wanted: &str| {
+        found(change, wanted).unwrap().steps("openstack", "unluks fetch image --output DIR").join("\n")
+    };
     let detached = steps(|_| {}, "vol-1");
-    assert!(detached.starts_with("openstack image create --volume vol-1 "), "{detached}");
+    assert!(detached.contains("image=$(openstack image create -f value -c image_id --volume vol-1 "), "{detached}");
+    assert!(detached.contains("error*") && detached.ends_with("openstack image delete \"$image\"\n)"), "{detached}");
+    assert!(!detached.contains("crash-consistent"));
     let attached = steps(|v| v["status"] = "in-use".into(), "vol-1");
     assert!(
         attached.contains("snapshot create") && attached.contains("--force") && attached.contains("--size 3"),
         "{attached}"
     );
+    assert!(attached.contains("crash-consistent") && attached.contains("volume snapshot delete"), "{attached}");
     let snapshot = steps(|v| v["status"] = "in-use".into(), "snap-1");
     assert!(!snapshot.contains("snapshot create") && snapshot.contains("--snapshot snap-1 --size 2"), "{snapshot}");
 }
@@ -105,6 +110,13 @@ fn attached(fails: Option<(&'static str, Value)>) -> (Result<String>, Vec<String
             "DELETE snapshots/snap-9" => (202, json!(deleted[0].fetch_add(1, Relaxed))),
             "DELETE volumes/vol-9" => (202, json!(deleted[1].fetch_add(1, Relaxed))),
             "DELETE images/img-9" => (204, Value::Null),
+            "GET messages" => (
+                200,
+                json!({"messages": [
+                    {"created_at": "2026-01-01T00:00:00", "user_message": "older"},
+                    {"created_at": "2026-01-02T00:00:00", "user_message": "schedule allocate volume:No space"},
+                ]}),
+            ),
             _ => return None,
         })
     });
@@ -126,7 +138,8 @@ fn a_volume_in_use_goes_through_a_snapshot_and_all_of_it_is_taken_back() {
 #[test]
 fn each_step_that_fails_takes_back_those_before_it() {
     let (image, changes) = attached(Some(("GET snapshots/snap-9", json!({"snapshot": {"status": "error"}}))));
-    assert_eq!(image.unwrap_err().rule(), "volume.error");
+    let e = image.unwrap_err();
+    assert!(e.rule() == "volume.error" && e.to_string().contains("No space"), "{e}");
     assert_eq!(changes, ["POST snapshots", "DELETE snapshots/snap-9"]);
     let (image, changes) = attached(Some(("GET volumes/vol-9", json!({"volume": {"status": "error_managing"}}))));
     assert_eq!(image.unwrap_err().rule(), "volume.error");

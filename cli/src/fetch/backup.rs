@@ -1,0 +1,102 @@
+//! `unluks fetch backup`.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use unluks::backup::{Backup, DESCRIPTION, KEY_FILE, VolumeInfo};
+use unluks::error::escape;
+use unluks::progress::Progress;
+use unluks::{Error, Result};
+use unluks_openstack::backup::{self, Found};
+use unluks_openstack::{Cloud, Service, secret, shapes, steps};
+
+use super::{connect, describe, make_dir, write_key};
+use crate::args::fetch::BackupArgs;
+use crate::progress::ProgressView;
+use crate::source::shown;
+
+pub fn run(args: &BackupArgs) -> Result<ExitCode> {
+    if args.output.join(DESCRIPTION).symlink_metadata().is_ok() {
+        return Err(Error::invalid(format!("{} holds a backup already", shown(&args.output)))
+            .with_hint("name another directory"));
+    }
+    let progress = Progress::default();
+    let cloud = connect(&args.cloud, &progress)?;
+    let found = backup::find(&cloud, &args.backup)?;
+    if !matches!(found.status.as_str(), "available" | "restoring") {
+        let message = format!("the backup is {}; available is wanted", escape(&found.status));
+        return Err(Error::unsupported("backup.status", message));
+    }
+    // Before anything is downloaded: data without its key is no use.
+    let secret = secret::fetch(&cloud, found.key()?)?;
+    make_dir(&args.output)?;
+    write_key(&args.output.join(KEY_FILE), &secret)?;
+    let objects = objects(args, &cloud, &found, &progress)?;
+    let mut description = Backup::new(cloud.description());
+    description.key = Some(describe(&secret, KEY_FILE, None));
+    description.volume = Some(volume(&cloud, &found));
+    description.write(&args.output)?;
+    say(args, &cloud, &found, objects);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Downloads the objects of the volume's backups, where they are ours; gives how many there are.
+fn objects(args: &BackupArgs, cloud: &Cloud, found: &Found, progress: &Progress) -> Result<Option<usize>> {
+    let Some(container) = found.container.as_deref().filter(|name| !name.contains('/')) else { return Ok(None) };
+    let Some(mut objects) = backup::objects(cloud, container, &found.volume)? else { return Ok(None) };
+    // Which backups an increment lies over is in the objects alone, but none is younger.
+    let all = backup::of_volume(cloud, &found.volume)?;
+    let older = all.iter().filter(|other| other.created_at <= found.created_at).map(|other| &other.id);
+    let wanted: Vec<&String> = if found.incremental { older.chain([&found.id]).collect() } else { vec![&found.id] };
+    objects.retain(|object| wanted.iter().any(|id| object.name.contains(&format!("_backup_{id}"))));
+    let bytes = objects.iter().map(|object| object.bytes).sum();
+    let view = ProgressView::new(args.progress, args.quiet, Some(bytes), 0);
+    let done = view.beside(progress, || {
+        objects.iter().try_for_each(|object| backup::download(cloud, container, object, &args.output, progress))
+    });
+    view.finish(progress.bytes());
+    done.map_err(|e| if progress.is_cancelled() { Error::cancelled() } else { e })?;
+    Ok(Some(objects.len()).filter(|n| *n > 0))
+}
+
+/// The volume, which may be gone.
+fn volume(cloud: &Cloud, found: &Found) -> VolumeInfo {
+    let answer = steps::get(cloud, Service::BlockStorage, &format!("volumes/{}", found.volume));
+    let shown =
+        answer.and_then(|answer| answer.success("looking at the volume")).and_then(|json| shapes::volume(&json));
+    shown.unwrap_or_else(|_| VolumeInfo {
+        id: found.volume.clone(),
+        name: None,
+        snapshot: None,
+        volume_type: None,
+        size: found.size,
+        availability_zone: None,
+        encryption: None,
+    })
+}
+
+fn say(args: &BackupArgs, cloud: &Cloud, found: &Found, objects: Option<usize>) {
+    if args.quiet {
+        return;
+    }
+    let dir = shown(&args.output);
+    let mut err = anstream::stderr();
+    let _ = match objects {
+        Some(n) => writeln!(err, "the key and {n} objects are in {dir}: unluks decrypt {dir} -o FILE"),
+        None => {
+            let place = found.container.as_deref().map_or("the operator's share".into(), escape);
+            writeln!(
+                err,
+                "the key is in {dir}; the objects are not the project's own ({place}). Copy all whose names have \
+                 _backup_ID into {dir}, whatever folders they are in, of these backups, and then: unluks decrypt {dir} \
+                 --backup {} -o FILE",
+                found.id
+            )
+        }
+    };
+    let Ok(all) = backup::of_volume(cloud, &found.volume) else { return };
+    for other in all.iter().filter(|other| other.created_at <= found.created_at) {
+        let kind = if other.incremental { "incremental" } else { "full" };
+        let _ = writeln!(err, "  {}  {}  {kind}", other.id, escape(&other.created_at));
+    }
+}

@@ -1,0 +1,125 @@
+//! A directory of Cinder's backups in place of an image.
+
+use std::fs;
+use std::path::Path;
+
+use digest::Digest;
+use serde_json::json;
+
+use crate::backup::PLAINTEXT_SHA256;
+use crate::common::{read_stored, text, unluks};
+
+const ID: &str = "aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeee";
+const PREFIX: &str = "az_nova_backup_";
+const BLOCK: usize = 32768;
+
+/// A backup of QEMU's image in objects of `size` bytes, as Swift has them; the first byte of each part in `only` tells an
+/// increment's.
+fn write(root: &Path, n: u8, parent: Option<u8>, image: &[u8], parts: &[std::ops::Range<usize>]) {
+    let name = format!("{PREFIX}{ID}{n}");
+    let folder = root.join("volume_v").join(format!("2026010{n}000000"));
+    fs::create_dir_all(&folder).unwrap();
+    let mut objects = Vec::new();
+    for (i, part) in parts.iter().enumerate() {
+        let end = format!("-{:05}", i + 1);
+        let data = &image[part.clone()];
+        fs::write(folder.join(format!("{name}{end}")), data).unwrap();
+        let md5 = hex::encode(md5::Md5::digest(data));
+        let fields = json!({"offset": part.start, "length": data.len(), "compression": "none", "md5": md5});
+        objects.push(json!({ format!("volume_v/2026010{n}000000/{name}{end}"): fields }));
+    }
+    let hashes: Vec<_> = image.chunks(BLOCK).map(|block| hex::encode(sha2::Sha256::digest(block))).collect();
+    let id = format!("{ID}{n}");
+    let list = json!({"version": "1.0.0", "backup_id": id, "volume_id": "v", "chunk_size": BLOCK, "sha256s": hashes});
+    fs::write(folder.join(format!("{name}_sha256file")), list.to_string()).unwrap();
+    let metadata = json!({"version": "1.0.0", "backup_id": id, "volume_id": "v", "volume_meta": null,
+        "created_at": format!("2026-01-0{n} 00:00:00"), "parent_id": parent.map(|n| format!("{ID}{n}")), "objects": objects});
+    fs::write(folder.join(format!("{name}_metadata")), metadata.to_string()).unwrap();
+}
+
+/// A full backup in which a block is another, and an increment that puts it right.
+fn tree() -> (tempfile::TempDir, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let image = read_stored("openstack-volume.img");
+    let last = image.len() - BLOCK..image.len();
+    let mut before = image.clone();
+    before[last.clone()].fill(0);
+    let step = image.len() / 3;
+    write(dir.path(), 1, None, &before, &[0..step, step..2 * step, 2 * step..image.len()]);
+    write(dir.path(), 2, Some(1), &image, &[last]);
+    let key = dir.path().join("key");
+    fs::write(&key, read_stored("openstack-volume.key")).unwrap();
+    (dir, text(&key))
+}
+
+fn object(root: &Path, n: u8, end: &str) -> std::path::PathBuf {
+    root.join(format!("volume_v/2026010{n}000000/{PREFIX}{ID}{n}{end}"))
+}
+
+#[test]
+fn the_newest_backup_of_a_tree_is_decrypted_and_named() {
+    let (dir, key) = tree();
+    let (root, out) = (text(dir.path()), text(&dir.path().join("plain")));
+    let run = unluks(&["decrypt", &root, "--barbican-key", &key, "-o", &out, "--hash", "sha256"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert!(
+        run.stdout.contains(PLAINTEXT_SHA256) || run.stderr.contains(PLAINTEXT_SHA256),
+        "{}{}",
+        run.stdout,
+        run.stderr
+    );
+    for words in [&format!("backup {ID}2 of volume v"), "an increment over 1 others", "4 objects by MD5"] {
+        assert!(run.stderr.contains(words), "{words}: {}", run.stderr);
+    }
+    let run = unluks(&["inspect", &root]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    for words in [&format!("{ID}1  volume v"), &format!("increment of {ID}1"), "complete", "LUKS"] {
+        assert!(run.stdout.contains(words), "{words}: {}", run.stdout);
+    }
+    let other =
+        unluks(&["decrypt", &root, "--backup", &format!("{ID}1"), "--barbican-key", &key, "-o", &format!("{out}-1")]);
+    assert_eq!(other.code, 0, "{}", other.stderr);
+    assert!(fs::read(&out).unwrap() != fs::read(format!("{out}-1")).unwrap(), "the full one is another state");
+    let none = unluks(&["decrypt", &root, "--backup", "x", "--barbican-key", &key, "-o", &format!("{out}-2")]);
+    assert!(none.code == 2 && none.stderr.contains("no backup here has the id"), "{}", none.stderr);
+}
+
+#[test]
+fn verify_compares_every_block_and_finds_a_flipped_byte() {
+    let (dir, key) = tree();
+    let root = text(dir.path());
+    let verify = || unluks(&["verify", &root, "--barbican-key", &key]);
+    let run = verify();
+    assert!(run.code == 0 && run.stderr.contains("blocks of the volume by SHA-256"), "{}{}", run.stdout, run.stderr);
+    let path = object(dir.path(), 1, "-00003");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[100] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let run = verify();
+    assert!(run.code == 4 && run.stdout.contains("MD5"), "{}{}", run.stdout, run.stderr);
+    let run = unluks(&["decrypt", &root, "--barbican-key", &key, "-o", &format!("{root}/plain")]);
+    assert!(run.code == 4 && run.stderr.contains("cinder.md5") && run.stderr.contains("-00003"), "{}", run.stderr);
+    assert!(!dir.path().join("plain").exists());
+}
+
+#[test]
+fn one_object_and_a_tree_that_is_not_whole_are_refused_by_name() {
+    let (dir, key) = tree();
+    let root = text(dir.path());
+    let decrypt = |image: &str| unluks(&["decrypt", image, "--barbican-key", &key, "-o", &format!("{root}/plain")]);
+    let run = decrypt(&text(&object(dir.path(), 1, "-00001")));
+    assert!(
+        run.code == 2 && run.stderr.contains("cinder.object") && run.stderr.contains("name the directory"),
+        "{}",
+        run.stderr
+    );
+    // An input is no output.
+    let object = object(dir.path(), 1, "-00002");
+    let run = unluks(&["decrypt", &root, "--barbican-key", &key, "-o", &text(&object), "--force"]);
+    assert!(run.code == 2 && run.stderr.contains("the input itself"), "{}", run.stderr);
+    fs::remove_file(&object).unwrap();
+    let run = decrypt(&root);
+    assert!(run.code == 4 && run.stderr.contains("-00002 is not there"), "{}", run.stderr);
+    let run = unluks(&["inspect", &root]);
+    assert!(run.stdout.contains("NOT COMPLETE"), "{}", run.stdout);
+}
