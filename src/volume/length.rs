@@ -2,10 +2,11 @@
 
 use std::fmt;
 
-use super::VolumeOptions;
+use super::{SECTOR_MAX, VolumeOptions};
 use crate::error::{Error, Hint, Result};
 use crate::luks::data::{self, DataFile, State, assess};
-use crate::luks::metadata::{Metadata, Version};
+use crate::luks::metadata::{Metadata, Segment, SegmentKind, Version};
+use crate::num::to_usize;
 
 /// Bytes that a data file lacks at its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,10 +38,16 @@ pub(super) struct Found {
 }
 
 impl Found {
-    /// What the header tells without a key. Of a reencryption that is nothing: its segments may lie behind each other in
-    /// ways of their own.
+    /// What the header tells without a key. Of a reencryption that is nothing, since its segments may lie behind each other
+    /// in ways of their own, and of sectors that no volume has.
     pub(super) fn without_key(metadata: &Metadata, file: DataFile) -> Self {
-        let Some(len) = file.len.filter(|_| metadata.reencrypt_keyslot().is_none()) else {
+        let is_known = |segment: &Segment| match &segment.kind {
+            SegmentKind::Crypt(c) => to_usize(u64::from(c.sector_size)).is_ok_and(|size| size <= SECTOR_MAX),
+            SegmentKind::Linear => true,
+            SegmentKind::Unknown { .. } => false,
+        };
+        let is_plain = metadata.reencrypt_keyslot().is_none() && metadata.live_segments().all(|(_, s)| is_known(s));
+        let Some(len) = file.len.filter(|_| is_plain) else {
             return Self { plaintext: None, missing: None };
         };
         let ends = metadata.live_segments().map(|(_, s)| Missing::new(data::missing(s, len), s.size.is_none()));
