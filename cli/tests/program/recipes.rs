@@ -9,8 +9,8 @@ use crate::common::{Golden, UNLUKS, root, text};
 /// The blocks of a language, in their order.
 fn blocks(language: &str) -> Vec<String> {
     let text = fs::read_to_string(root().join("docs/fleet.md")).unwrap();
-    let blocks = text.split(&format!("```{language}\n")).skip(1);
-    blocks.map(|rest| rest.split("```").next().unwrap().to_owned()).collect()
+    let fence = format!("```{language}\n");
+    text.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap().to_owned()).collect()
 }
 
 fn block(language: &str, has: &str) -> String {
