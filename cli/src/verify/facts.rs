@@ -75,7 +75,8 @@ fn program(args: &VerifyArgs) -> Program {
         sha256: own_hash(),
         features: [("nbd", cfg!(feature = "nbd")), ("openstack", cfg!(feature = "openstack"))]
             .into_iter()
-            .filter_map(|(name, is_there)| is_there.then(|| name.to_owned()))
+            .filter(|(_, is_there)| *is_there)
+            .map(|(name, _)| name.to_owned())
             .collect(),
         arguments: arguments(std::env::args_os().map(|arg| arg.to_string_lossy().into_owned())),
         kdf_memory_max: limits.kdf_memory,

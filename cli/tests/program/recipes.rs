@@ -10,8 +10,7 @@ use crate::common::{Golden, UNLUKS, root, text};
 fn blocks(language: &str) -> Vec<String> {
     let text = fs::read_to_string(root().join("docs/fleet.md")).unwrap();
     let fence = format!("```{language}\n");
-    let blocks = text.split(&fence).skip(1);
-    blocks.map(|rest| rest.split("```").next().unwrap().to_owned()).collect()
+    text.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap().to_owned()).collect()
 }
 
 fn block(language: &str, has: &str) -> String {

@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn runs_of_cells_are_one_outline_and_end_with_the_row() {
         let cells: Vec<char> = "0".repeat(130).chars().collect();
-        assert_eq!(outline(&cells, |n| n < 2 || n > 126), "M0 0h2v1h-2zM63 1h1v1h-1zM0 2h2v1h-2z");
+        assert_eq!(outline(&cells, |n| !(2..=126).contains(&n)), "M0 0h2v1h-2zM63 1h1v1h-1zM0 2h2v1h-2z");
         assert_eq!(outline(&cells, |_| false), "");
     }
 
