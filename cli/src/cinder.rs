@@ -5,21 +5,20 @@ use std::path::Path;
 use std::sync::Arc;
 
 use unluks::cinder::{Backup, Chain, Tree, is_tree};
-use unluks::error::escape;
+use unluks::error::{escape, shown};
 use unluks::files::{Inputs, Role};
 use unluks::progress::Progress;
 use unluks::{Error, ReadAt, Result};
 
 use crate::args::{ProgressKind, SourceArgs};
 use crate::progress::ProgressView;
-use crate::source::{WithinFile, is_dash};
 
 /// Opens the backup that the command line chooses, and says which; `None` where it names no directory of backups.
 pub fn open(args: &SourceArgs, inputs: &mut Inputs) -> Result<Option<(Arc<Chain>, String)>> {
-    if is_dash(&args.image) || !args.image.is_dir() || !is_tree(&args.image) {
+    if !args.image.is_dir() || !is_tree(&args.image) {
         return match &args.backup {
             Some(_) => Err(Error::invalid("--backup chooses one of a directory of Cinder backups, and this is none")
-                .within_file(&args.image)),
+                .within(shown(&args.image))),
             None => Ok(None),
         };
     }
@@ -34,7 +33,7 @@ pub fn open(args: &SourceArgs, inputs: &mut Inputs) -> Result<Option<(Arc<Chain>
         }
         let depth = match chain.depth() {
             1 => "full".to_owned(),
-            n => format!("an increment over {} others", n - 1),
+            n => format!("an increment, the last of {n} in its chain"),
         };
         let of = match tree.backups().len() {
             1 => String::new(),
@@ -43,15 +42,15 @@ pub fn open(args: &SourceArgs, inputs: &mut Inputs) -> Result<Option<(Arc<Chain>
         let (id, volume, made) = (escape(&backup.id), escape(&backup.volume), escape(&backup.created_at));
         Ok((Arc::new(chain), format!("backup {id} of volume {volume}, made {made}, {depth}{of}")))
     };
-    of_tree().map(Some).map_err(|e: Error| e.within_file(&args.image))
+    of_tree().map(Some).map_err(|e: Error| e.within(shown(&args.image)))
 }
 
 /// The backups of a directory, a line each; `None` where it is none of backups.
 pub fn list(image: &Path) -> Result<Option<String>> {
-    if is_dash(image) || !image.is_dir() || !is_tree(image) {
+    if !image.is_dir() || !is_tree(image) {
         return Ok(None);
     }
-    let tree = Tree::open(image).map_err(|e| e.within_file(image))?;
+    let tree = Tree::open(image).map_err(|e| e.within(shown(image)))?;
     let mut text = String::from("Backups of Cinder, the oldest first:\n");
     for backup in tree.backups() {
         let _ = writeln!(text, "  {}", line(backup));

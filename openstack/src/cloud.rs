@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Response, StatusCode, Url};
 use secrecy::ExposeSecret;
 use zeroize::Zeroize;
@@ -14,13 +14,13 @@ use zeroize::Zeroize;
 use super::answer::{Answer, Body, Request, Service};
 use super::catalog::Catalog;
 use super::config::Settings;
+use super::failure::{CONNECTING, inner};
+pub(super) use super::failure::{Failure, passes, retry_after, transport};
 use super::keystone::{self, Session};
 use unluks::backup;
 use unluks::error::{Error, ErrorKind, Result, escape};
 use unluks::limits::{CLOUD_ANSWER_MAX, CLOUD_RETRY_AFTER_MAX, CLOUD_SILENCE};
 
-/// How long a connection may take to be made.
-const CONNECTING: Duration = Duration::from_secs(15);
 /// The first wait after a failure; each further one is twice as long, up to the last.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
@@ -43,13 +43,6 @@ impl Default for Options {
     fn default() -> Self {
         Self { name: None, retries: 8, cancelled: Arc::default() }
     }
-}
-
-/// Why there is no answer.
-pub(super) enum Failure {
-    /// It may be better after a while: which the service may have named.
-    Passing(Error, Option<Duration>),
-    Final(Error),
 }
 
 /// A cloud that was logged in to.
@@ -315,16 +308,6 @@ impl Backoff {
     }
 }
 
-/// Whether a status may be another one after a while.
-pub(super) fn passes(status: StatusCode) -> bool {
-    status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error()
-}
-
-/// How many seconds a service asks to wait. The other form, a date, is waited for as if nothing was said.
-pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
-}
-
 /// A client that trusts whom the user's configuration says.
 fn client(settings: &Settings) -> Result<reqwest::Client> {
     let mut builder = reqwest::Client::builder()
@@ -355,26 +338,6 @@ fn client(settings: &Settings) -> Result<reqwest::Client> {
     builder.build().map_err(|e| Error::invalid(inner(&e)).with_rule("cloud.client"))
 }
 
-/// What a failure of the way to a service is.
-pub(super) fn transport(who: &str, e: &reqwest::Error) -> Failure {
-    let words = inner(e);
-    if words.contains("certificate") {
-        let message = format!("{who}'s certificate is not trusted: {words}");
-        let hint = "name the file of the authority that signed it: cacert in clouds.yaml, or OS_CACERT";
-        return Failure::Final(Error::invalid(message).with_rule("cloud.certificate").with_hint(hint));
-    }
-    if e.is_builder() {
-        return Failure::Final(Error::invalid(words).with_rule("cloud.request"));
-    }
-    let message = match (e.is_connect(), e.is_timeout()) {
-        (true, true) => format!("{who} cannot be reached in {} s", CONNECTING.as_secs()),
-        (true, false) => format!("{who} cannot be reached: {words}"),
-        (false, true) => format!("{who} was silent for {} s", CLOUD_SILENCE.as_secs()),
-        (false, false) => format!("the connection to {who} broke: {words}"),
-    };
-    Failure::Passing(Error::new(ErrorKind::Io, message).with_rule("cloud.connection"), None)
-}
-
 /// A file that the configuration names; `~` is the user's home.
 fn expanded(path: &str) -> PathBuf {
     let home = path.strip_prefix("~/").and_then(|rest| Some(std::env::home_dir()?.join(rest)));
@@ -397,17 +360,4 @@ fn identity(cert: &str, key: Option<&str>) -> Result<reqwest::Identity> {
         let message = format!("{}: a certificate and its key in PEM are wanted", escape(cert));
         Error::invalid(message).with_rule("cloud.cert").with_hint("name the key's file with key, or OS_KEY")
     })
-}
-
-/// The innermost cause, which says most in least words, without the address.
-fn inner(e: &dyn std::error::Error) -> String {
-    let mut innermost = e;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    one_line(innermost)
-}
-
-fn one_line(e: &dyn std::fmt::Display) -> String {
-    escape(&e.to_string().split_whitespace().collect::<Vec<_>>().join(" "))
 }

@@ -21,8 +21,8 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value, json};
 
 use super::catalog::{Catalog, is_version};
-use super::cloud::{Failure, retry_after, transport};
 use super::config::{Settings, quoted};
+use super::failure::{Failure, retry_after, transport};
 use unluks::error::{Error, ErrorKind, Result, escape};
 use unluks::limits::CLOUD_ANSWER_MAX;
 

@@ -23,6 +23,8 @@ mod cloud;
 pub mod config;
 #[cfg(feature = "client")]
 mod download;
+#[cfg(feature = "client")]
+mod failure;
 #[cfg(test)]
 #[cfg(feature = "client")]
 mod fake;

@@ -6,8 +6,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::metadata::{self, Object};
-use super::unpack::{Packing, Unpacked};
+use super::metadata::{self, Object, Packing};
+use super::unpack::Unpacked;
 use crate::error::{Error, Result, shown};
 use crate::io::{Extent, ReadAt, check_range};
 use crate::limits::{CINDER_CACHE, CINDER_OBJECTS_MAX, CINDER_STREAMS_MAX};

@@ -17,7 +17,6 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::stream;
-use super::unpack::Packing;
 use super::with_end;
 use crate::error::{Error, Result, escape, shown};
 use crate::limits::{CINDER_OBJECT_MAX, CINDER_OBJECTS_MAX, CONTAINER_SIZE_MAX};
@@ -30,6 +29,30 @@ pub(super) struct Metadata {
     pub volume_name: Option<String>,
     pub created_at: String,
     pub parent: Option<String>,
+}
+
+/// How an object is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Packing {
+    None,
+    /// RFC 1950.
+    Zlib,
+    Bzip2,
+    /// RFC 8878.
+    Zstd,
+}
+
+impl Packing {
+    /// By the name in the metadata, which is what the operator configured (`get_compressor` of the driver).
+    pub fn of(name: &str) -> Option<Self> {
+        Some(match name {
+            "none" | "off" | "no" => Self::None,
+            "zlib" | "gzip" => Self::Zlib,
+            "bz2" | "bzip2" => Self::Bzip2,
+            "zstd" => Self::Zstd,
+            _ => return None,
+        })
+    }
 }
 
 /// A part of the volume.

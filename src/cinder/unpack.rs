@@ -10,34 +10,10 @@ use std::path::Path;
 use digest::Digest;
 use md5::Md5;
 
-use super::metadata::Object;
+use super::metadata::{Object, Packing};
 use crate::error::{Error, Result, shown};
 use crate::limits::ZSTD_WINDOW_MAX;
 use crate::num::{at_most, to_u64};
-
-/// How an object is compressed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Packing {
-    None,
-    /// RFC 1950.
-    Zlib,
-    Bzip2,
-    /// RFC 8878.
-    Zstd,
-}
-
-impl Packing {
-    /// By the name in the metadata, which is what the operator configured (`get_compressor` of the driver).
-    pub fn of(name: &str) -> Option<Self> {
-        Some(match name {
-            "none" | "off" | "no" => Self::None,
-            "zlib" | "gzip" => Self::Zlib,
-            "bz2" | "bzip2" => Self::Bzip2,
-            "zstd" => Self::Zstd,
-            _ => return None,
-        })
-    }
-}
 
 /// An object that is read from its start on. At its end its MD5 is compared.
 pub(super) struct Unpacked {
