@@ -86,7 +86,8 @@ impl Wishes<'_> {
             return Ok((refused(Some(&opened.image), doubt)?, inputs));
         }
         if let Some(chain) = &opened.source.cinder {
-            match cinder::check(chain, cinder::Compare::Blocks, args.progress, args.quiet || args.fleet.batch, progress) {
+            match cinder::check(chain, cinder::Compare::Blocks, args.progress, args.quiet || args.fleet.batch, progress)
+            {
                 Err(e) if e.kind() == ErrorKind::Corrupt => return Ok((refused(Some(&opened.image), e)?, inputs)),
                 other => other.map_err(|e| opened.source.named(e))?,
             }
