@@ -38,7 +38,7 @@ fn in_dir(dir: &Path, mut data: &[u8]) -> bool {
     let Ok(tree) = Tree::open(dir) else { return false };
     assert!(tree.backups().iter().all(|backup| backup.problem.as_ref().is_none_or(|text| !text.contains('\n'))));
     let chosen = tree.choose(None).and_then(|backup| tree.chain(backup));
-    let Ok(chain) = chosen.map_err(|e| crate::check_error(&e)) else { return false };
+    let Ok(chain) = chosen.map_err(|e| super::check_error(&e)) else { return false };
     let len = chain.len();
     assert!(len > 0 && len <= CONTAINER_SIZE_MAX && chain.read_exact_at(&mut [0], len).is_err());
     let mut good = true;
