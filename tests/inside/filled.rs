@@ -271,7 +271,8 @@ fn plant_fat(path: &Path) {
         bytes[..11].copy_from_slice(name);
         bytes[11] = attributes;
         // 1 January 2020.
-        (bytes[16..18].copy_from_slice(&[0x21, 0x50]), bytes[24..26].copy_from_slice(&[0x21, 0x50]));
+        bytes[16..18].copy_from_slice(&[0x21, 0x50]);
+        bytes[24..26].copy_from_slice(&[0x21, 0x50]);
         bytes[26..28].copy_from_slice(&first.to_le_bytes()[..2]);
         bytes[28..].copy_from_slice(&size.to_le_bytes());
         bytes
