@@ -394,9 +394,13 @@ impl std::error::Error for Error {
     }
 }
 
-/// A path as messages show it.
+/// A path as messages show it: of a long one the end, which has the file's name.
 pub fn shown(path: &Path) -> String {
-    escape(&path.display().to_string())
+    let text = path.display().to_string();
+    match text.char_indices().rev().nth(LONGEST.saturating_sub(1)) {
+        Some((at @ 1.., _)) => format!("…{}", escape(&text[at..])),
+        _ => escape(&text),
+    }
 }
 
 /// What `work` gives, or an error where it panics: a thread that ends without a word leaves others waiting for ever.
@@ -412,9 +416,11 @@ pub(crate) fn catch_panic<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Re
     })
 }
 
+/// How many characters of a text a message shows.
+const LONGEST: usize = 96;
+
 /// `text` with everything but printable ASCII and plain letters escaped, and cut at 96 characters: fit for a message.
 pub fn escape(text: &str) -> String {
-    const LONGEST: usize = 96;
     let mut out = String::new();
     for (n, c) in text.chars().enumerate() {
         if n == LONGEST {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use unluks::cinder::Chain;
-use unluks::error::{Condition, escape};
+use unluks::error::Condition;
 use unluks::files::{Inputs, Role};
 use unluks::format::{self, Contents, Format, Named, Set, Snapshot};
 use unluks::io::{Pipe, RescueMap, Rescued};
@@ -105,7 +105,7 @@ pub fn is_dash(path: &Path) -> bool {
 
 /// A path as messages show it.
 pub fn shown(path: &Path) -> String {
-    if is_dash(path) { "standard input".into() } else { escape(&path.display().to_string()) }
+    if is_dash(path) { "standard input".into() } else { unluks::error::shown(path) }
 }
 
 impl Source {

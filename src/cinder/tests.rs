@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use super::*;
 use crate::ErrorKind;
 use crate::io::ReadAt;
+use crate::num::to_u64;
 use crate::progress::Progress;
 
 const VOLUME: &str = "11111111-2222-4333-8444-555555555555";
@@ -170,16 +171,16 @@ fn every_backup_of_a_chain_is_the_volume_as_it_was() {
         let backup = tree.choose(Some(&id(n))).unwrap();
         assert_eq!((backup.volume_name.as_deref(), backup.parent.is_some()), (Some("data"), n > 0));
         let chain = tree.chain(backup).unwrap();
-        assert_eq!((chain.len(), chain.depth()), (state.len() as u64, n + 1));
+        assert_eq!((chain.len(), chain.depth()), (to_u64(state.len()), n + 1));
         assert!(read(&chain) == *state, "backup {n}");
         // Backwards, in odd pieces.
         for at in (0..state.len() - 700).rev().step_by(6_007) {
             let mut part = [0; 700];
-            chain.read_exact_at(&mut part, at as u64).unwrap();
+            chain.read_exact_at(&mut part, to_u64(at)).unwrap();
             assert!(part == state[at..at + 700], "backup {n}, byte {at}");
         }
         let checked = chain.check(&Progress::default()).unwrap();
-        assert_eq!(checked.blocks, state.len().div_ceil(BLOCK) as u64);
+        assert_eq!(checked.blocks, to_u64(state.len().div_ceil(BLOCK)));
         assert!(chain.read_exact_at(&mut [0; 2], chain.len() - 1).is_err());
     }
 }

@@ -101,7 +101,7 @@ fn what_an_earlier_run_left_of_another_image_or_damaged_is_not_taken() {
     fs::write(&part, bytes).unwrap();
     let whole = Desk::new("bed-demo");
     fs::rename(desk.path("backup"), whole.path("backup")).unwrap();
-    whole.fetch(bed().id("luks1"), &[]).refused(4, "image.checksum", &["earlier run", "run it again"]);
+    whole.fetch(bed().id("luks1"), &[]).refused(4, "image.os_hash_value", &["earlier run", "run it again"]);
     assert_eq!(whole.files(), ["key"]);
     whole.fetch(bed().id("luks1"), &[]).ok();
     whole.assert_whole(bed().image("luks1"));
@@ -285,7 +285,7 @@ fn a_key_of_zeroes_is_the_clouds_own() {
     });
     let desk = Desk::with_glance(glance.port);
     let run = desk.fetch(bed().id("luks1"), &[]);
-    run.refused(5, "image.cinder_encryption_key_id", &["fixed_key", "cinder.conf", "--barbican-key"]);
+    run.refused(5, "image.cinder_encryption_key_id", &["fixed_key", "cinder.conf", "--key-file"]);
 }
 
 #[test]

@@ -143,7 +143,10 @@ fn what_is_wrong_with_the_configuration_is_said() {
     desk.set_clouds_yaml("clouds:\n  bed-demo:\n    auth: {auth_url: 'ftp://x'}\n");
     desk.fetch("x", &[]).refused(2, "cloud.auth_url", &["http or https"]);
     let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    desk.set_clouds_yaml(&format!("clouds:\n  bed-demo:\n    auth: {{auth_url: 'http://127.0.0.1:{unused}/v3'}}\n"));
+    desk.set_clouds_yaml("clouds:\n  bed-demo:\n    auth: {auth_url: 'http://127.0.0.1:1/v3'}\n");
+    desk.fetch("x", &[]).refused(2, "cloud.login", &["names no user", "auth.username"]);
+    let elsewhere = format!(":{unused}/");
+    desk.set_clouds_yaml(&bed().clouds_yaml().replace(&format!(":{}/", bed().port("identity")), &elsewhere));
     desk.fetch("x", &[]).refused(1, "cloud.connection", &["Keystone cannot be reached"]);
 }
 

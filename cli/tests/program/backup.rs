@@ -186,7 +186,10 @@ fn a_backup_without_what_is_wanted_says_why() {
         d["plaintext"] = json!({"size": 4096, "sha256": PLAINTEXT_SHA256});
     });
     backup.assert_refused(&[], 2, &["the ciphertext was not kept"]);
-    let backup = Backup::changed(|d| d["key"] = Value::Null);
+    let backup = Backup::changed(|d| {
+        d["key"] = Value::Null;
+        d["image"]["properties"] = json!({});
+    });
     let len = fs::metadata(backup.path("image.raw")).unwrap().len();
     fs::write(backup.path("image.raw"), vec![7; usize::try_from(len).unwrap()]).unwrap();
     backup.assert_refused(&[], 4, &["the cloud names no key"]);
@@ -484,7 +487,12 @@ fn each_obstacle_is_said_and_no_other() {
         notes(&plan).into_iter().map(str::to_owned).collect::<Vec<_>>()
     };
     assert_eq!(notes_of(&|_| {}), ["secret-id", "volume-type"]);
-    assert_eq!(notes_of(&|d| d["key"] = Value::Null), ["key"]);
+    assert_eq!(notes_of(&|d| d["key"] = Value::Null), ["key-left-out"]);
+    let named_by_none: Change<'_> = &|d| {
+        d["key"] = Value::Null;
+        d["image"]["properties"] = json!({});
+    };
+    assert_eq!(notes_of(named_by_none), ["key"]);
     let cases: [(&str, Change<'_>); 9] = [
         ("owner", &|d| d["image"]["owner"] = "p2".into()),
         ("visibility", &|d| d["image"]["visibility"] = "public".into()),

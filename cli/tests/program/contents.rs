@@ -124,7 +124,7 @@ fn inspect_looks_into_plaintext_and_into_what_is_not_encrypted() {
     assert!(damaged.contains("(at byte 1024)"), "{damaged}");
     // A key alone has no use.
     let refused = unluks(&["inspect", &image, "--key-file", &key]);
-    assert_eq!(refused.refusal_fault(&[2]), None, "{}", refused.stderr);
+    assert!(refused.code == Some(2) && refused.stderr.contains("--inside"), "{}", refused.stderr);
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn inside_in_full_is_json_as_its_schema_says() {
         assert_eq!(run.code, Some(0), "{}", run.stderr);
         let report = serde_json::from_slice(&run.stdout).unwrap();
         let faults: Vec<String> = schema.iter_errors(&report).map(|e| e.to_string()).collect();
-        assert_eq!(faults, [] as [String; 0]);
+        assert!(faults.is_empty(), "{faults:?}");
         report
     };
     let full = report(&["--full", &image, "--key-file", &key]);

@@ -26,9 +26,13 @@ fn rescue(golden: &Golden, map: &std::path::Path, more: &[&str]) -> Run {
     decrypt(golden, &[&["--image-map", &text(map)], more].concat())
 }
 
+fn file_len(golden: &Golden) -> usize {
+    usize::try_from(fs::metadata(&golden.image).unwrap().len()).unwrap()
+}
+
 /// Where the data starts, in the image of that name.
 fn data_start(golden: &Golden) -> usize {
-    fs::metadata(&golden.image).unwrap().len() as usize - 8192
+    file_len(golden) - 8192
 }
 
 #[test]
@@ -77,7 +81,7 @@ fn each_sort_of_sector_is_lost_as_a_whole() {
         let golden = Golden::unpack(name);
         let whole = decrypt(&golden, &["-o", "-"]);
         assert_ok(&whole);
-        let start = fs::metadata(&golden.image).unwrap().len() as usize - whole.stdout.len();
+        let start = file_len(&golden) - whole.stdout.len();
         let map = map(&golden, &[(start + sector + sector / 2, 16)]);
         let run = rescue(&golden, &map, &["-o", "-", "--bad-sectors", "zero"]);
         assert_eq!(run.code, Some(4), "{name}: {}", run.stderr);
@@ -93,7 +97,7 @@ fn an_unreadable_tag_loses_its_sectors_and_no_others() {
     let golden = Golden::unpack("l2-integrity-no-journal");
     let whole = decrypt(&golden, &["-o", "-"]);
     assert_ok(&whole);
-    let len = fs::metadata(&golden.image).unwrap().len() as usize;
+    let len = file_len(&golden);
     let lost_by = |at: usize| {
         let map = map(&golden, &[(at, 512)]);
         let run = rescue(&golden, &map, &["-o", "-", "--bad-sectors", "zero"]);

@@ -107,7 +107,8 @@ fn checksums_that_do_not_match_leave_the_rest_unproved_and_say_so() {
 
 #[test]
 fn what_cannot_be_left_out_is_refused_as_ever() {
-    let cases: [(&str, fn(&mut Value)); 4] = [
+    type Change = fn(&mut Value);
+    let cases: [(&str, Change); 4] = [
         ("no keyslot", |m| m["keyslots"] = json!({})),
         ("no segment", |m| m["segments"] = json!({})),
         ("the only keyslot", |m| m["keyslots"]["0"]["area"]["size"] = "0".into()),
