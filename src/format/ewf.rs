@@ -92,7 +92,7 @@ struct TableHeader {
 const _: () = assert!(size_of::<TableHeader>() == 24);
 
 /// RFC 1950's checksum.
-fn adler32(bytes: &[u8]) -> u32 {
+pub(super) fn adler32(bytes: &[u8]) -> u32 {
     let mut sum = Adler32::new();
     sum.write_slice(bytes);
     sum.checksum()

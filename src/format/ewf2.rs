@@ -20,12 +20,11 @@
 
 use std::sync::Arc;
 
-use adler2::Adler32;
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::cache::Pages;
-use super::ewf::{Ewf, check_adler32};
+use super::ewf::{Ewf, adler32, check_adler32};
 use super::fields;
 use super::joined::Joined;
 use super::map::{Layout, Mapped, Place, Run};
@@ -91,12 +90,6 @@ struct TableHeader {
     alignment: [u8; 12],
 }
 const _: () = assert!(size_of::<TableHeader>() == 32);
-
-fn adler32(bytes: &[u8]) -> u32 {
-    let mut sum = Adler32::new();
-    sum.write_slice(bytes);
-    sum.checksum()
-}
 
 /// A section's data in its segment file.
 struct Section {

@@ -5,6 +5,7 @@
 //! [`INSIDE_CLAIMS_MAX`] and the limits beside it; what they leave out is said in a note.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -13,11 +14,40 @@ use super::Contents;
 use super::look::Metered;
 use crate::error::{Error, Result};
 use crate::io::ReadAt;
-use crate::limits::INSIDE_CLAIMS_MAX;
 #[cfg(doc)]
 use crate::limits::INSIDE_FULL_READS;
+use crate::limits::{INSIDE_CLAIMS_MAX, INSIDE_PATH_DEPTH_MAX};
 use crate::num::{at_most, to_u64};
 use crate::progress::Progress;
+
+/// A directory to be gone into, where it lies, and the one that it is in.
+pub(super) struct Dir<At> {
+    pub at: At,
+    name: String,
+    parent: Option<Rc<Self>>,
+    depth: usize,
+}
+
+impl<At> Dir<At> {
+    pub(super) fn root(at: At) -> Rc<Self> {
+        Rc::new(Self { at, name: String::new(), parent: None, depth: 0 })
+    }
+
+    /// One in it; `None` where it would lie too deep.
+    pub(super) fn child(self: &Rc<Self>, at: At, name: String) -> Option<Rc<Self>> {
+        let depth = self.depth.checked_add(1).filter(|depth| *depth <= INSIDE_PATH_DEPTH_MAX)?;
+        Some(Rc::new(Self { at, name, parent: Some(Rc::clone(self)), depth }))
+    }
+
+    pub(super) fn is_root(&self) -> bool {
+        self.parent.is_none()
+    }
+
+    /// Its path; nothing for the root.
+    pub(super) fn path(&self) -> String {
+        self.parent.as_ref().map_or(String::new(), |parent| format!("{}/{}", parent.path(), self.name))
+    }
+}
 
 /// What a disk's bytes are, in bytes: their sum is its length.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]

@@ -12,9 +12,9 @@
 use std::rc::Rc;
 
 use super::{Boot, Contents, Severity, State};
-use crate::inside::full::{Claims, Coverage, words};
+use crate::inside::full::{self, Claims, Coverage, words};
 use crate::inside::look::{Look, checksum_is, field, hex, le16, le32, le64};
-use crate::limits::{INSIDE_CLAIMS_MAX, INSIDE_DIRECTORIES_MAX, INSIDE_PATH_DEPTH_MAX};
+use crate::limits::{INSIDE_CLAIMS_MAX, INSIDE_DIRECTORIES_MAX};
 use crate::num::{to_u64, to_usize};
 
 const ENTRY: usize = 32;
@@ -32,17 +32,12 @@ struct Stream {
     has_chain: bool,
 }
 
-struct Dir {
-    stream: Stream,
-    name: String,
-    parent: Option<Rc<Dir>>,
-    depth: usize,
-}
+/// By its run of clusters.
+type Dir = full::Dir<Stream>;
 
-impl Dir {
-    fn path(&self) -> String {
-        self.parent.as_ref().map_or(String::new(), |parent| format!("{}/{}", parent.path(), self.name))
-    }
+/// A directory's path, also the root's.
+fn shown(dir: &Dir) -> String {
+    if dir.is_root() { "/".to_owned() } else { dir.path() }
 }
 
 struct Full<'a, 'b> {
@@ -87,7 +82,7 @@ pub(super) fn check(look: &Look<'_>, boot: &Boot, contents: &mut Contents) {
         is_partial: false,
     };
     let root = Stream { cluster: le32(&boot.bytes, 96), len: u64::MAX, has_chain: true };
-    full.waiting.push(Rc::new(Dir { stream: root, name: String::new(), parent: None, depth: 0 }));
+    full.waiting.push(Dir::root(root));
     while let Some(dir) = full.waiting.pop() {
         if look.is_cancelled() {
             return;
@@ -176,8 +171,8 @@ impl Full<'_, '_> {
     }
 
     fn directory(&mut self, dir: &Rc<Dir>) {
-        let path = if dir.parent.is_none() { "/".to_owned() } else { dir.path() };
-        let clusters = self.clusters(dir.stream, &path);
+        let path = shown(dir);
+        let clusters = self.clusters(dir.at, &path);
         let bytes = self.read(&clusters, u64::MAX);
         let place = |n: usize| {
             let at = to_u64(n).saturating_mul(to_u64(ENTRY));
@@ -193,11 +188,11 @@ impl Full<'_, '_> {
             let stream = Stream { cluster: le32(entry, 20), len: le64(entry, 24), has_chain: true };
             let mut step = 1;
             match entry.first() {
-                Some(0x81) if dir.parent.is_none() => {
+                Some(0x81) if dir.is_root() => {
                     self.bitmap = Some(stream);
                     self.clusters(stream, "");
                 }
-                Some(0x82) if dir.parent.is_none() => self.up_case(stream, le32(entry, 4)),
+                Some(0x82) if dir.is_root() => self.up_case(stream, le32(entry, 4)),
                 Some(0x85) => {
                     let [count] = field(entry, 1);
                     step = usize::from(count).saturating_add(1);
@@ -225,7 +220,7 @@ impl Full<'_, '_> {
     /// A file's entries.
     fn set(&mut self, dir: &Rc<Dir>, set: &[&[u8]], at: u64) {
         let place = || ("a set of entries".to_owned(), at);
-        let above = if dir.parent.is_none() { "/".to_owned() } else { dir.path() };
+        let above = shown(dir);
         let (Some(file), Some(stream)) = (set.first(), set.get(1).filter(|entry| entry.first() == Some(&0xc0))) else {
             let says = ("no stream behind a file".to_owned(), "one is wanted".to_owned());
             return self.find(Severity::Error, "contents.exfat.entries", place(), says, &above);
@@ -251,12 +246,14 @@ impl Full<'_, '_> {
         if le16(file, 4) & DIRECTORY == 0 {
             let path = format!("{}/{name}", dir.path());
             self.clusters(found, &path);
-        } else if dir.depth >= INSIDE_PATH_DEPTH_MAX || self.waiting.len() >= WAITING_MAX {
-            self.is_partial = true;
-            self.contents.note("exfat: directories that lie too deep were not gone into");
-        } else {
-            let (parent, depth) = (Some(Rc::clone(dir)), dir.depth.saturating_add(1));
-            self.waiting.push(Rc::new(Dir { stream: found, name, parent, depth }));
+            return;
+        }
+        match dir.child(found, name).filter(|_| self.waiting.len() < WAITING_MAX) {
+            Some(dir) => self.waiting.push(dir),
+            None => {
+                self.is_partial = true;
+                self.contents.note("exfat: directories that lie too deep were not gone into");
+            }
         }
     }
 

@@ -14,9 +14,9 @@ use std::rc::Rc;
 
 use super::{ATTR_LONG_NAME, ATTR_VOLUME_ID, Boot, Contents, ENTRY, Kind, Severity, State};
 use crate::error::Error;
-use crate::inside::full::{Claims, Coverage};
+use crate::inside::full::{self, Claims, Coverage};
 use crate::inside::look::{Look, field, le16, le32};
-use crate::limits::{INSIDE_CLAIMS_MAX, INSIDE_DIRECTORIES_MAX, INSIDE_PATH_DEPTH_MAX};
+use crate::limits::{INSIDE_CLAIMS_MAX, INSIDE_DIRECTORIES_MAX};
 use crate::num::{from_u32, to_u64, to_usize};
 
 const ATTR_DIRECTORY: u8 = 0x10;
@@ -25,20 +25,8 @@ const WINDOW: u64 = 1 << 20;
 /// Directories that wait to be gone into.
 const WAITING_MAX: usize = INSIDE_DIRECTORIES_MAX / 4;
 
-/// A directory to be gone into, and the one that it is in.
-struct Dir {
-    cluster: u32,
-    name: String,
-    parent: Option<Rc<Dir>>,
-    depth: usize,
-}
-
-impl Dir {
-    fn path(&self) -> String {
-        let above = self.parent.as_ref().map_or(String::new(), |parent| parent.path());
-        if self.parent.is_none() { above } else { format!("{above}/{}", self.name) }
-    }
-}
+/// By its first cluster.
+type Dir = full::Dir<u32>;
 
 struct Full<'a, 'b> {
     look: &'a Look<'a>,
@@ -220,7 +208,7 @@ impl Full<'_, '_> {
 
     fn root(&mut self) {
         let cluster = if self.boot.is_32() { le32(&self.boot.bytes, 44) } else { 0 };
-        let root = Rc::new(Dir { cluster, name: String::new(), parent: None, depth: 0 });
+        let root = Dir::root(cluster);
         if self.boot.is_32() {
             return self.waiting.push(root);
         }
@@ -237,7 +225,7 @@ impl Full<'_, '_> {
     }
 
     fn directory(&mut self, dir: &Rc<Dir>) {
-        let chain = self.chain(dir.cluster);
+        let chain = self.chain(dir.at);
         self.say(&chain, &format!("{}/", dir.path()));
         let (mut bytes, mut places) = (Vec::new(), Vec::new());
         for cluster in &chain.clusters {
@@ -310,12 +298,11 @@ impl Full<'_, '_> {
         let (cluster, size) = (high | u32::from(le16(entry, 26)), u64::from(le32(entry, 28)));
         let path = format!("{}/{name}", dir.path());
         if attributes & ATTR_DIRECTORY != 0 {
-            if dir.depth >= INSIDE_PATH_DEPTH_MAX || self.waiting.len() >= WAITING_MAX {
+            let Some(dir) = dir.child(cluster, name).filter(|_| self.waiting.len() < WAITING_MAX) else {
                 self.is_partial = true;
                 return self.contents.note("fat: directories that lie too deep were not gone into");
-            }
-            let (parent, depth) = (Some(Rc::clone(dir)), dir.depth.saturating_add(1));
-            return self.waiting.push(Rc::new(Dir { cluster, name, parent, depth }));
+            };
+            return self.waiting.push(dir);
         }
         if cluster == 0 && size == 0 {
             return;
