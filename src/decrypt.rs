@@ -151,6 +151,7 @@ pub fn run(
     progress: &Progress,
 ) -> Result<u64> {
     let threads = options.threads.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
+    let threads = crate::threads::room(threads);
     let pool = Pool::new(CHUNK);
     let begin = job.start.saturating_add(skip);
     let chunk = to_u64(CHUNK);

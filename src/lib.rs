@@ -76,6 +76,8 @@ pub mod scan;
 pub mod secret;
 #[cfg(feature = "unlock")]
 pub mod storage;
+#[cfg(feature = "unlock")]
+mod threads;
 #[cfg(all(feature = "unlock", feature = "serde"))]
 pub mod verify;
 #[cfg(feature = "unlock")]

@@ -194,7 +194,7 @@ pub fn run(disk: &dyn ReadAt, options: Options, progress: &Progress) -> Result<S
     let cores = options.threads.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
     let search = Search::new(disk, options, progress);
     std::thread::scope(|scope| {
-        for n in 1..cores.min(THREADS_MAX) {
+        for n in 1..crate::threads::room(cores.min(THREADS_MAX)) {
             // Where no thread can be had, the ones there are do its work.
             let _ = std::thread::Builder::new().name(format!("scan-{n}")).spawn_scoped(scope, || search.work());
         }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// The modules in their order: one may import those above it in this list, and nothing below it or beside it.
 const LAYERS: &[&[&str]] = &[
     &["error"],
-    &["limits", "num", "progress", "files", "json"],
+    &["limits", "num", "progress", "threads", "files", "json"],
     &["secret", "io"],
     &["crypto"],
     &["key", "format", "storage", "cinder"],

@@ -33,7 +33,7 @@ pub(super) fn try_all(
     jobs.sort_by_key(|(_, plan)| plan.is_costly);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let queue = Queue::new(&jobs, wanted, limits, cores);
-    let threads = cores.min(jobs.len());
+    let threads = crate::threads::room(cores.min(jobs.len()));
     let work = || {
         while let Some((index, candidate, plan)) = queue.next() {
             let passphrase = &key.candidates()[candidate].passphrase;
