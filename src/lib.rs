@@ -65,6 +65,8 @@ pub mod limits;
 #[cfg(feature = "unlock")]
 pub mod locate;
 pub mod luks;
+#[cfg(feature = "unlock")]
+pub mod map;
 #[cfg(feature = "nbd")]
 pub mod nbd;
 #[doc(hidden)]

@@ -155,8 +155,8 @@ pub const INSIDE_PATH_DEPTH_MAX: usize = 64;
 pub const VERIFY_FINDINGS_MAX: usize = 64;
 /// Verify: how many ranges of unreadable or differing bytes are kept, the lowest; those beyond are counted.
 pub const VERIFY_RANGES_MAX: usize = 4096;
-/// Verify: how many cells the picture of a plaintext has, a character each.
-pub const VERIFY_MAP_CELLS_MAX: u64 = 1024;
+/// Map: how many cells the picture of an image or a plaintext has, a character each.
+pub const MAP_CELLS_MAX: u64 = 1024;
 /// Verify: the largest report that is read back. One with all the findings that are listed has some hundred kilobytes.
 pub const VERIFY_REPORT_MAX: u64 = 16 << 20;
 /// Verify: the largest file of a policy.

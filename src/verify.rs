@@ -18,7 +18,6 @@
 mod container;
 pub mod fleet;
 mod judge;
-mod map;
 mod must_be;
 mod pass;
 mod patient;

@@ -104,6 +104,9 @@ pub struct InspectArgs {
     /// Look at every structure, and all data that has checksums, and not at the roots alone
     #[arg(long, requires = "inside")]
     pub full: bool,
+    /// Show where the image is zero, text or noise instead, at a glance; with a key, the plaintext
+    #[arg(long, conflicts_with = "full")]
+    pub map: bool,
     #[command(flatten)]
     pub key: KeyArgs,
     #[command(flatten)]
@@ -149,6 +152,9 @@ pub struct ScanArgs {
     /// Print JSON (docs/scan.schema.json describes it)
     #[arg(long)]
     pub json: bool,
+    /// Show where the disk is zero, text or noise, too
+    #[arg(long, conflicts_with = "json")]
+    pub map: bool,
     /// How many threads read [default: as many as the machine has cores, 4 at most]
     #[arg(long, value_name = "N")]
     pub threads: Option<std::num::NonZeroUsize>,

@@ -8,15 +8,17 @@ use std::sync::Arc;
 use unluks::error::escape;
 use unluks::inside::{Contents, Kind, Part, Severity};
 use unluks::limits::INSIDE_PIPE_REACH;
+use unluks::map::Map;
 use unluks::progress::Progress;
 use unluks::volume::{BadSectorPolicy, VolumeOptions};
 use unluks::{Error, ReadAt, Result, UnlockedImage, Volume, json};
 
 use crate::args::{InspectArgs, KeyArgs};
 use crate::key;
+use crate::map;
 use crate::open::Opened;
 use crate::signals;
-use crate::source::{Disk, Source, is_dash};
+use crate::source::{self, Disk, Source, is_dash};
 
 /// How many findings a command names that was asked for something else.
 const FINDINGS_SHOWN: usize = 4;
@@ -111,41 +113,35 @@ fn is_key_given(args: &KeyArgs) -> bool {
 
 /// Refuses a key that nothing would be done with.
 pub fn check_args(args: &InspectArgs) -> Result<()> {
-    if !args.inside && is_key_given(&args.key) {
+    if !args.inside && !args.map && is_key_given(&args.key) {
         return Err(Error::invalid("a header is shown without a key; with one, --inside looks at the plaintext"));
     }
     Ok(())
 }
 
-/// `unluks inspect --inside`: the plaintext where there is a key, and else the image as it is.
+/// What `--inside` and `--map` look at.
+struct Looked {
+    disk: Arc<dyn ReadAt>,
+    /// The LUKS headers in it, where it is an image as it is.
+    headers: Vec<u64>,
+}
+
+/// `unluks inspect --inside` and `--map`: the plaintext where there is a key, and else the image as it is.
 pub fn inspect(args: &mut InspectArgs) -> Result<ExitCode> {
-    let is_named = args.source.partition.is_some()
-        || args.source.offset.is_some()
-        || args.source.volume.is_some()
-        || !args.source.with.is_empty();
-    let disk: Arc<dyn ReadAt> = if is_key_given(&args.key) || args.source.image.is_dir() {
-        plaintext(args)?
-    } else if is_dash(&args.source.image) {
-        return Err(Error::invalid("--inside wants an image that can be read at any place, not a pipe"));
-    } else if is_named {
-        let source = Source::open(&args.source)?;
-        source.print_notes(false);
-        Arc::clone(source.place().source())
+    let Looked { disk, headers } = looked(args)?;
+    let text = if args.map {
+        let map = Mapped { bytes: disk.len(), headers, map: map::of(&*disk)? };
+        if args.json { json::pretty(&map)? + "\n" } else { map::render(&map.map, map.bytes, &map.headers) }
     } else {
-        let disk = Disk::open(&args.source)?;
-        for note in &disk.notes {
-            let _ = writeln!(anstream::stderr(), "{note}");
-        }
-        disk.disk
+        let contents = if args.full {
+            let progress = Progress::default();
+            signals::stop_by(&progress.cancel_flag())?;
+            Contents::check(disk, &progress)?
+        } else {
+            Contents::probe(disk)?
+        };
+        if args.json { json::pretty(&contents)? + "\n" } else { render(&contents) }
     };
-    let contents = if args.full {
-        let progress = Progress::default();
-        signals::stop_by(&progress.cancel_flag())?;
-        Contents::check(disk, &progress)?
-    } else {
-        Contents::probe(disk)?
-    };
-    let text = if args.json { json::pretty(&contents)? + "\n" } else { render(&contents) };
     let mut stdout = anstream::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         // Whoever reads has seen enough.
@@ -153,6 +149,45 @@ pub fn inspect(args: &mut InspectArgs) -> Result<ExitCode> {
         Err(e) => Err(Error::io("writing to the standard output", e)),
         Ok(()) => Ok(ExitCode::SUCCESS),
     }
+}
+
+/// What `inspect --map --json` prints.
+#[derive(serde::Serialize)]
+struct Mapped {
+    /// The size of what is mapped.
+    bytes: u64,
+    /// The places of the LUKS headers in it.
+    headers: Vec<u64>,
+    #[serde(flatten)]
+    map: Map,
+}
+
+fn looked(args: &mut InspectArgs) -> Result<Looked> {
+    let of = |disk| Looked { disk, headers: Vec::new() };
+    let is_named = args.source.partition.is_some()
+        || args.source.offset.is_some()
+        || args.source.volume.is_some()
+        || !args.source.with.is_empty();
+    if is_key_given(&args.key) || args.source.image.is_dir() {
+        return plaintext(args).map(of);
+    }
+    if is_dash(&args.source.image) {
+        let flag = if args.map { "--map" } else { "--inside" };
+        return Err(Error::invalid(format!("{flag} wants an image that can be read at any place, not a pipe")));
+    }
+    if is_named && args.inside {
+        let source = Source::open(&args.source)?;
+        source.print_notes(false);
+        return Ok(of(Arc::clone(source.place().source())));
+    }
+    let disk = Disk::open(&args.source)?;
+    for note in &disk.notes {
+        let _ = writeln!(anstream::stderr(), "{note}");
+    }
+    // What lies where is beside the point where a layer cannot be read.
+    let headers =
+        if args.map { map::headers(&disk, source::shown(&args.source.image)).unwrap_or_default() } else { Vec::new() };
+    Ok(Looked { disk: disk.disk, headers })
 }
 
 fn plaintext(args: &mut InspectArgs) -> Result<Arc<dyn ReadAt>> {

@@ -14,7 +14,7 @@ use crate::open::Opened;
 
 pub fn run(args: &mut InspectArgs) -> Result<ExitCode> {
     contents::check_args(args)?;
-    if args.inside {
+    if args.inside || args.map {
         return contents::inspect(args);
     }
     let backups = if args.json { None } else { cinder::list(&args.source.image)? };

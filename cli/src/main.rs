@@ -13,6 +13,7 @@ mod hint;
 mod inspect;
 mod key;
 mod manual;
+mod map;
 mod open;
 mod plain;
 mod progress;

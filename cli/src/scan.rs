@@ -40,6 +40,7 @@ pub fn run(args: &ScanArgs) -> Result<ExitCode> {
         let _ =
             writeln!(err, "warning: {} bytes could not be read, the first at byte {}: {}", u.bytes, u.first, u.error);
     }
+    let map = if args.map { Some(crate::map::of(&*disk.disk)?) } else { None };
     let Disk { disk, format, sector_size, with, snapshots, .. } = &disk;
     let options = FindOptions { name: source::shown(&args.image), with: with.clone(), ..FindOptions::default() };
     let ways = &ways(disk, *sector_size, &options).map_err(|e| e.within_file(&args.image))?;
@@ -50,7 +51,11 @@ pub fn run(args: &ScanArgs) -> Result<ExitCode> {
     let scanned = report::Disk { path: &args.image, disk: &**disk, format: *format, sector_size, ways, snapshots };
     let mut report = Report::new(&scan, scanned);
     text::add_commands(&mut report, args);
-    let output = if args.json { json::pretty(&report)? + "\n" } else { text::render(&report) };
+    let mut output = if args.json { json::pretty(&report)? + "\n" } else { text::render(&report) };
+    if let Some(map) = map {
+        let headers: Vec<u64> = report.containers.iter().filter_map(|c| c.offset).collect();
+        output += &crate::map::render(&map, len, &headers);
+    }
     let mut stdout = anstream::stdout().lock();
     match stdout.write_all(output.as_bytes()).and_then(|()| stdout.flush()) {
         // Whoever reads has seen enough.

@@ -13,12 +13,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use super::map::{Cells, Look};
 use super::ranges::Ranges;
-use super::report::{Map, TreeInfo};
+use super::report::TreeInfo;
 use super::tree::{self, Earlier, LEAF, Tree, TreeFile};
 use crate::decrypt::Sink;
 use crate::error::{Condition, Error, Result};
+use crate::map::{Cells, Look, Map};
 use crate::num::{at_most, to_u64};
 
 /// Bytes that are told to be zero or not together: a block of most file systems.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::record::Run;
 use crate::luks::layer::Layer;
+pub use crate::map::Map;
 
 /// The version of the report's shape.
 pub const SCHEMA: u32 = 1;
@@ -316,18 +317,6 @@ pub struct Container {
     pub data_offset: u64,
     /// How each keyslot derives its key, in words.
     pub keyslots: BTreeMap<u32, String>,
-}
-
-/// A picture of the plaintext: what the bytes of each cell look like.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[non_exhaustive]
-pub struct Map {
-    /// Bytes of plaintext of a cell; the last one may be shorter.
-    pub cell_bytes: u64,
-    /// A character for each cell: `.` for one that was not all read, `0` for zeroes, and `1` to `8` for the bits of entropy a
-    /// byte has, rounded up: 5 and 6 are text and programs, 8 is compressed, encrypted or noise. It is measured over samples.
-    pub cells: String,
 }
 
 /// All that a verification says.

@@ -12,7 +12,7 @@ const LAYERS: &[&[&str]] = &[
     &["crypto"],
     &["key", "format", "storage", "cinder"],
     &["luks"],
-    &["volume", "locate"],
+    &["volume", "locate", "map"],
     &["image"],
     &["decrypt", "backup", "inside"],
     &["verify"],

@@ -155,3 +155,38 @@ fn inside_in_full_is_json_as_its_schema_says() {
     let refused = unluks(&["inspect", &image, "--full"]);
     assert!(refused.code == Some(2) && refused.stderr.contains("--inside"), "{}", refused.stderr);
 }
+
+#[test]
+fn a_map_shows_containers_in_an_empty_disk_and_the_plaintext() {
+    let golden = golden();
+    let (image, key) = (text(&golden.image), text(&golden.key));
+    let container = fs::read(&golden.image).unwrap();
+    let disk = golden.path("disk");
+    let mut bytes = vec![0; 64 << 20];
+    bytes[..container.len()].copy_from_slice(&container);
+    bytes[(48 << 20)..][..container.len()].copy_from_slice(&container);
+    fs::write(&disk, &bytes).unwrap();
+    let schema = fs::read_to_string(crate::common::root().join("docs/map.schema.json")).unwrap();
+    let schema = jsonschema::validator_for(&serde_json::from_str(&schema).unwrap()).unwrap();
+    let map = |args: &[&str]| -> serde_json::Value {
+        let run = unluks(&[&["inspect", "--map", "--json"], args].concat());
+        assert_eq!(run.code, Some(0), "{}", run.stderr);
+        let map = serde_json::from_slice(&run.stdout).unwrap();
+        let faults: Vec<String> = schema.iter_errors(&map).map(|e| e.to_string()).collect();
+        assert!(faults.is_empty(), "{faults:?}");
+        map
+    };
+    let whole = map(&[&text(&disk)]);
+    let cells = whole["cells"].as_str().unwrap();
+    let of = |at: usize| &cells[at / (64 << 10)..][..1];
+    assert_eq!((cells.len(), whole["headers"].to_string().as_str()), (1024, "[0]"));
+    assert_eq!((of(container.len() - 1), of(32 << 20), of((48 << 20) + container.len() - 1)), ("8", "0", "8"));
+    // The plaintext is another picture than the container, and a pipe has none.
+    assert_ne!(map(&[&image, "--key-file", &key])["cells"], map(&[&image])["cells"]);
+    let shown = String::from_utf8(unluks(&["inspect", "--map", &image]).stdout).unwrap();
+    assert!(shown.contains("L a LUKS header") && shown.contains("encrypted, compressed or noise"), "{shown}");
+    let scanned = String::from_utf8(unluks(&["scan", "--map", "-q", &text(&disk)]).stdout).unwrap();
+    let last = format!("{:>16}", 60 << 20);
+    assert!(scanned.contains(&last) && scanned.matches('L').count() > 4, "{scanned}");
+    assert_eq!(unluks(&["inspect", "--map", "-"]).code, Some(2));
+}
