@@ -79,10 +79,13 @@ fn is_encrypted(text: &str) -> bool {
     key.is_some_and(|key| key.get(2..4) == Some(b"Sc"))
 }
 
-/// Where the signature of a file is.
-pub fn beside(path: &Path) -> PathBuf {
+/// What the name of a signature has behind that of its file.
+pub const SIGNATURE: &str = ".minisig";
+
+/// Where what is said of a file is.
+pub fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(".minisig");
+    name.push(suffix);
     name.into()
 }
 
@@ -104,7 +107,7 @@ impl Verifier {
     /// # Errors
     /// `Corrupt` where the signature is not by this key, or not of these bytes.
     pub fn verify(&self, path: &Path, bytes: &[u8]) -> Result<String> {
-        let beside = beside(path);
+        let beside = beside(path, SIGNATURE);
         let text = read(&beside, "the signature")?;
         let wrong = |e: minisign::PError| {
             Error::corrupt("signature", format!("the signature is not good: {}", escape(&e.to_string())))

@@ -3,6 +3,8 @@
 mod attestation;
 pub mod batch;
 pub mod codes;
+mod dfxml;
+mod dsse;
 mod facts;
 pub mod list;
 mod memory;
@@ -13,6 +15,7 @@ mod plan;
 mod policy;
 mod shard;
 mod text;
+mod timestamp;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -48,6 +51,7 @@ pub fn run(args: &VerifyArgs, code: impl Fn(&Error) -> u8 + Sync) -> Result<Exit
         args,
         policy: args.policy.as_deref().map(policy::load).transpose()?,
         signer: signer.transpose()?,
+        envelope: record.attestation_key.as_deref().map(dsse::Key::open).transpose()?,
         threads: if args.fleet.batch { Some(share.threads) } else { args.threads },
         memory: Memory::new(args.fleet.batch_memory.unwrap_or_else(half_of_memory)),
         key: Mutex::new(None),
@@ -107,6 +111,7 @@ fn check(args: &VerifyArgs) -> Result<()> {
         ("--header", args.header.is_some()),
         ("--report", record.report.is_some()),
         ("--attestation", record.attestation.is_some()),
+        ("--dfxml", record.dfxml.is_some()),
         ("--json=FILE", args.json_file().is_some()),
     ];
     let many = args.fleet.batch || args.images.len() > 1;
@@ -118,9 +123,11 @@ fn check(args: &VerifyArgs) -> Result<()> {
         };
         return Err(Error::invalid(format!("{flag} is for one image, {and}")));
     }
-    let writes = args.json_file().is_some() || record.report.is_some() || record.attestation.is_some();
-    if record.sign.is_some() && !writes && !args.fleet.batch {
-        return Err(Error::invalid("--sign wants a file to sign: --report, --json=FILE or --attestation"));
+    let writes = args.json_file().is_some() || record.writes();
+    let flag = [("--sign", record.sign.is_some()), ("--timestamp-query", record.timestamp_query)];
+    if let Some((flag, _)) = flag.into_iter().find(|(_, given)| *given && !writes && !args.fleet.batch) {
+        let message = format!("{flag} wants a file of the record: --report, --json=FILE, --attestation or --dfxml");
+        return Err(Error::invalid(message));
     }
     Ok(())
 }

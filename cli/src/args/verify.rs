@@ -120,6 +120,15 @@ pub struct RecordArgs {
     /// Write an in-toto statement of the verdict (test-result/v0.1)
     #[arg(long, value_name = "FILE")]
     pub attestation: Option<PathBuf>,
+    /// Put the statement into an envelope of DSSE that this private key of Ed25519 (PKCS#8, PEM) signs
+    #[arg(long, value_name = "KEY", requires = "attestation")]
+    pub attestation_key: Option<PathBuf>,
+    /// Write the record as Digital Forensics XML
+    #[arg(long, value_name = "FILE")]
+    pub dfxml: Option<PathBuf>,
+    /// Write a query for a time stamp (RFC 3161) of each file of the record, as FILE.tsq beside it
+    #[arg(long)]
+    pub timestamp_query: bool,
 }
 
 /// Many images.
@@ -152,6 +161,13 @@ pub struct FleetArgs {
     /// Say what memory and time the key derivations want, for a scheduler, and verify nothing; needs no key
     #[arg(long)]
     pub plan: bool,
+}
+
+impl RecordArgs {
+    /// Whether a file of the record is wanted.
+    pub fn writes(&self) -> bool {
+        [&self.report, &self.attestation, &self.dfxml].into_iter().any(Option::is_some)
+    }
 }
 
 impl VerifyArgs {

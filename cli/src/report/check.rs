@@ -8,7 +8,7 @@ use unluks::verify::Report;
 use unluks::{Error, ErrorKind, Result};
 
 use crate::args::report::VerifyArgs;
-use crate::sign::{Verifier, beside};
+use crate::sign::{SIGNATURE, Verifier, beside};
 use crate::source::{WithinFile, shown};
 use crate::verify::batch::read_report;
 use crate::verify::page;
@@ -27,7 +27,7 @@ pub fn run(args: &VerifyArgs) -> Result<ExitCode> {
         }
         let signed = match &verifier {
             Some(verifier) => format!("signed: {}", unluks::error::visible(&verifier.verify(file, text.as_bytes())?)),
-            None if beside(file).exists() => "its signature was not checked: --public-key does".into(),
+            None if beside(file, SIGNATURE).exists() => "its signature was not checked: --public-key does".into(),
             None => "not signed".into(),
         };
         if !args.quiet {

@@ -14,9 +14,10 @@ use crate::args::verify::VerifyArgs;
 use crate::key;
 
 /// Flags whose value is the file of a secret.
-const SECRETS: [&str; 9] = [
+const SECRETS: [&str; 10] = [
     "--also-key-file",
     "--also-passphrase-file",
+    "--attestation-key",
     "--barbican-key",
     "--key",
     "--key-file",

@@ -13,8 +13,9 @@ use unluks::progress::Progress;
 use unluks::verify::{self, Compare, Expected, Options, Report, Subject};
 use unluks::{Error, ErrorKind, Image, Result, UnlockedImage};
 
+use super::dsse;
 use super::memory::{Memory, wanted};
-use super::outputs::Outputs;
+use super::outputs::{Outputs, Seals};
 use super::policy::Loaded;
 use super::{facts, text};
 use crate::args::verify::VerifyArgs;
@@ -30,6 +31,7 @@ pub struct Wishes<'a> {
     pub args: &'a VerifyArgs,
     pub policy: Option<Loaded>,
     pub signer: Option<Signer>,
+    pub envelope: Option<dsse::Key>,
     /// How many threads decrypt an image.
     pub threads: Option<NonZeroUsize>,
     pub memory: Memory,
@@ -52,7 +54,8 @@ impl Wishes<'_> {
             used.sha256 = Some(policy.sha256.clone());
         }
         let line = report.seal()?;
-        outputs.finish(&report, &line, self.signer.as_ref())?;
+        let seals = Seals { signer: self.signer.as_ref(), envelope: self.envelope.as_ref() };
+        outputs.finish(&report, &line, seals)?;
         Ok(Verified { report, line })
     }
 
@@ -112,7 +115,7 @@ impl Wishes<'_> {
         expected.extend(backup.into_iter().flat_map(InBackup::expected));
         let mut hashes = hashes::parse(&args.hash)?;
         let record = &args.record;
-        if record.report.is_some() || record.attestation.is_some() || args.fleet.batch {
+        if record.writes() || args.fleet.batch {
             // A record has to say which image it is of.
             hashes.push(Wanted { of: Of::Image, algorithm: Algorithm::Sha256 });
         }

@@ -9,9 +9,9 @@ use unluks::files::{Existing, Inputs, Role, Whole, names};
 use unluks::verify::{Report, TreeFile};
 use unluks::{Error, Result};
 
-use super::{attestation, page};
+use super::{attestation, dfxml, dsse, page, timestamp};
 use crate::args::verify::VerifyArgs;
-use crate::sign::{Signer, beside};
+use crate::sign::{SIGNATURE, Signer, beside};
 use crate::source::{WithinFile, is_dash, shown};
 
 /// What a file is, by which an earlier one of the kind is known.
@@ -20,7 +20,10 @@ enum Kind {
     Json,
     Page,
     Attestation,
+    Envelope,
+    Dfxml,
     Signature,
+    TimestampQuery,
 }
 
 impl Kind {
@@ -29,7 +32,10 @@ impl Kind {
             Self::Json => b"{\"schema\":",
             Self::Page => page::BEGINS.as_bytes(),
             Self::Attestation => attestation::BEGINS.as_bytes(),
+            Self::Envelope => dsse::BEGINS.as_bytes(),
+            Self::Dfxml => dfxml::BEGINS.as_bytes(),
             Self::Signature => b"untrusted comment:",
+            Self::TimestampQuery => timestamp::BEGINS,
         }
     }
 }
@@ -45,10 +51,12 @@ impl Outputs {
     /// Begins the files that the command line names.
     pub fn begin(args: &VerifyArgs) -> Result<Self> {
         let record = &args.record;
+        let statement = if record.attestation_key.is_some() { Kind::Envelope } else { Kind::Attestation };
         let wanted = [
             (Kind::Json, args.json_file()),
             (Kind::Page, record.report.as_deref()),
-            (Kind::Attestation, record.attestation.as_deref()),
+            (statement, record.attestation.as_deref()),
+            (Kind::Dfxml, record.dfxml.as_deref()),
         ];
         let wanted = wanted.into_iter().filter_map(|(kind, path)| Some((kind, path?.to_owned())));
         Self::of(wanted.collect(), args)
@@ -69,16 +77,19 @@ impl Outputs {
     }
 
     fn of_existing(mut wanted: Vec<(Kind, PathBuf)>, args: &VerifyArgs, existing: Existing) -> Result<Self> {
+        let files: Vec<PathBuf> = wanted.iter().map(|(_, path)| path.clone()).collect();
         if args.record.sign.is_some() {
-            let signatures: Vec<_> = wanted.iter().map(|(_, path)| (Kind::Signature, beside(path))).collect();
-            wanted.extend(signatures);
+            wanted.extend(files.iter().map(|path| (Kind::Signature, beside(path, SIGNATURE))));
+        }
+        if args.record.timestamp_query {
+            wanted.extend(files.iter().map(|path| (Kind::TimestampQuery, beside(path, timestamp::SUFFIX))));
         }
         let inputs = inputs(args);
         let tree = args.tree.clone();
         let mut paths: Vec<&Path> = wanted.iter().map(|(_, path)| path.as_path()).chain(tree.as_deref()).collect();
         if paths.iter().any(|path| is_dash(path)) {
             return Err(Error::invalid(
-                "--tree, --report and --attestation name files: what is printed is the verdict",
+                "--tree, --report, --attestation and --dfxml name files: what is printed is the verdict",
             ));
         }
         paths.iter().try_for_each(|path| refuse(&inputs, path))?;
@@ -107,38 +118,45 @@ impl Outputs {
     }
 
     /// Writes them.
-    pub fn finish(self, report: &Report, line: &str, signer: Option<&Signer>) -> Result<()> {
-        let text = |kind| match kind {
-            Kind::Json => Ok(format!("{line}\n")),
-            Kind::Page => page::render(report, line),
-            Kind::Attestation => attestation::statement(report),
-            Kind::Signature => Ok(String::new()),
-        };
+    pub fn finish(self, report: &Report, line: &str, seals: Seals<'_>) -> Result<()> {
         let says = format!("{} run:{}", report.verdict.name(), report.run.id);
-        let mut signatures = Vec::new();
-        let mut written = Vec::new();
-        for (kind, path, whole) in self.files {
-            if kind == Kind::Signature {
-                signatures.push((path, whole));
-                continue;
+        let mut made = Vec::new();
+        let (about_files, files): (Vec<_>, Vec<_>) =
+            self.files.into_iter().partition(|(kind, ..)| matches!(kind, Kind::Signature | Kind::TimestampQuery));
+        for (kind, path, whole) in files {
+            let text = match (kind, seals.envelope) {
+                (Kind::Page, _) => page::render(report, line)?,
+                (Kind::Dfxml, _) => dfxml::render(report)?,
+                (Kind::Envelope, Some(key)) => key.envelope(&attestation::statement(report)?)?,
+                (Kind::Attestation | Kind::Envelope, _) => attestation::statement(report)?,
+                (Kind::Json | Kind::Signature | Kind::TimestampQuery, _) => format!("{line}\n"),
+            };
+            if let Some(signer) = seals.signer {
+                made.push((beside(&path, SIGNATURE), signer.sign(text.as_bytes(), &says)?.into_bytes()));
             }
-            let text = text(kind)?;
-            if let Some(signer) = signer {
-                written.push((beside(&path), signer.sign(text.as_bytes(), &says)?));
-            }
-            write(whole, &text)?;
+            made.push((beside(&path, timestamp::SUFFIX), timestamp::query(text.as_bytes())));
+            write(whole, text.as_bytes())?;
         }
-        for (path, whole) in signatures {
-            if let Some((_, text)) = written.iter().find(|(name, _)| *name == path) {
-                write(whole, text)?;
+        for (_, path, whole) in about_files {
+            if let Some((_, bytes)) = made.iter().find(|(name, _)| *name == path) {
+                write(whole, bytes)?;
             }
         }
         Ok(())
     }
 }
 
-fn write(mut whole: Whole, text: &str) -> Result<()> {
-    whole.write(text.as_bytes())?;
+/// What proves the files that are written.
+#[derive(Clone, Copy)]
+pub struct Seals<'a> {
+    /// Signs each file.
+    pub signer: Option<&'a Signer>,
+    /// Signs the statement in its envelope.
+    pub envelope: Option<&'a dsse::Key>,
+}
+
+fn write(mut whole: Whole, bytes: &[u8]) -> Result<()> {
+    whole.write(bytes)?;
     whole.finish()
 }
 
@@ -150,7 +168,12 @@ fn inputs(args: &VerifyArgs) -> Inputs {
     args.compare.iter().for_each(|path| inputs.add_path(path, Role::Compared));
     args.policy.iter().for_each(|path| inputs.add_path(path, Role::Policy));
     let record = &args.record;
-    record.sign.iter().chain(&record.sign_passphrase_file).for_each(|path| inputs.add_path(path, Role::Key));
+    record
+        .sign
+        .iter()
+        .chain(&record.sign_passphrase_file)
+        .chain(&record.attestation_key)
+        .for_each(|path| inputs.add_path(path, Role::Key));
     crate::key::paths(&args.key).filter(|path| !is_dash(path)).for_each(|path| inputs.add_path(path, Role::Key));
     inputs
 }

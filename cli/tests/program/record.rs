@@ -309,6 +309,77 @@ fn a_policy_makes_findings_of_what_breaks_it() {
     assert!(run.code == Some(2) && run.stderr.contains("line 2: unknown field `integrety`"), "{}", run.stderr);
 }
 
+/// An envelope, a query for a time stamp and DFXML of one run, each taken by the program whose format it is.
+#[cfg(feature = "peer-tests")]
+#[test]
+fn envelope_query_and_dfxml_are_taken_by_their_own_programs() {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD as BASE64;
+
+    let golden = Golden::unpack("l2-primary-zeroed");
+    let (image, key) = (text(&golden.image), text(&golden.key));
+    let path = |name: &str| text(&golden.path(name));
+    let openssl = |args: &[&str]| -> String {
+        let run = std::process::Command::new("openssl").args(args).output().unwrap();
+        assert!(run.status.success(), "{args:?}: {}", String::from_utf8_lossy(&run.stderr));
+        String::from_utf8_lossy(&run.stdout).into_owned()
+    };
+    openssl(&["genpkey", "-algorithm", "ed25519", "-out", &path("sign.pem")]);
+    openssl(&["pkey", "-in", &path("sign.pem"), "-pubout", "-out", &path("public.pem")]);
+    let (statement, dfxml, sealed) = (path("statement"), path("record.xml"), path("record.json"));
+    let all =
+        ["verify", &image, "--key-file", &key, "--attestation", &statement, "--attestation-key", &path("sign.pem")];
+    let record = ["--dfxml", &dfxml, "--timestamp-query", "--case", "<7>\u{202e}&"];
+    let run = unluks(&[&all[..], &record, &[&format!("--json={sealed}")]].concat());
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+
+    let envelope: Value = serde_json::from_slice(&fs::read(&statement).unwrap()).unwrap();
+    let bytes = |value: &Value| BASE64.decode(value.as_str().unwrap()).unwrap();
+    let payload = bytes(&envelope["payload"]);
+    let kind = envelope["payloadType"].as_str().unwrap();
+    let signed = [format!("DSSEv1 {} {kind} {} ", kind.len(), payload.len()).as_bytes(), &payload].concat();
+    fs::write(path("signed"), signed).unwrap();
+    fs::write(path("signature"), bytes(&envelope["signatures"][0]["sig"])).unwrap();
+    let verify = ["pkeyutl", "-verify", "-pubin", "-rawin", "-inkey", &path("public.pem"), "-in", &path("signed")];
+    openssl(&[&verify[..], &["-sigfile", &path("signature")]].concat());
+    let inside: Value = serde_json::from_slice(&payload).unwrap();
+    assert_eq!(inside["predicate"]["result"], "WARNED");
+
+    for file in [&statement, &dfxml, &sealed] {
+        let query = openssl(&["ts", "-query", "-in", &format!("{file}.tsq"), "-text"]);
+        let hash = sha256(&fs::read(file).unwrap());
+        let shown: String = query.lines().filter_map(|line| line.split(" - ").nth(1)).collect();
+        let digits: String = shown.chars().filter(char::is_ascii_hexdigit).collect();
+        assert!(
+            digits.contains(&hash[..16]) && query.contains("sha256") && query.contains("Certificate required: yes")
+        );
+    }
+
+    let run = std::process::Command::new("xmllint").args(["--noout", &dfxml]).output().unwrap();
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    let xml = fs::read_to_string(&dfxml).unwrap();
+    let plaintext = report_of(&sealed)["hashes"]["plaintext"]["sha256"].as_str().unwrap().to_owned();
+    assert!(xml.contains(&plaintext) && xml.contains(&sha256(&fs::read(&golden.image).unwrap())));
+    assert!(xml.contains("<unluks:case>&#60;7&#62;\\u{202e}&#38;</unluks:case>"), "{xml}");
+    // Only files of the same kinds are replaced, and the key is never one.
+    let again = unluks(&[&all[..], &["--force", "-q"]].concat());
+    assert_eq!(again.code, Some(0), "{}", again.stderr);
+    let bare = ["verify", &image, "--key-file", &key, "--attestation"];
+    assert_eq!(unluks(&[&bare[..], &[&dfxml, "--force"]].concat()).code, Some(2));
+    let onto = unluks(
+        &[&all[..6], &["--attestation-key", &path("sign.pem"), "--dfxml", &path("sign.pem"), "--force"]].concat(),
+    );
+    assert_eq!(onto.code, Some(2), "{}", onto.stderr);
+    fs::write(path("rsa.pem"), "-----BEGIN PRIVATE KEY-----\n").unwrap();
+    let other = unluks(&[&bare[..], &[&path("new"), "--attestation-key", &path("rsa.pem")]].concat());
+    assert!(other.code == Some(2) && other.stderr.contains("genpkey"), "{}", other.stderr);
+}
+
+#[cfg(feature = "peer-tests")]
+fn report_of(path: &str) -> Value {
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
 #[test]
 fn a_statement_is_that_of_in_toto() {
     let golden = Golden::unpack("l2-primary-zeroed");
