@@ -254,12 +254,15 @@ impl ScanArgs {
 /// Prints the openstack commands that bring a backup's secret and image back, and what will stand in the way
 #[derive(Args)]
 pub struct RestorePlanArgs {
-    /// The directory of a backup by unluks fetch
+    /// The directory of a backup by unluks fetch, or of backups of Cinder
     #[arg(value_name = "DIR")]
     pub dir: PathBuf,
     /// The cloud of clouds.yaml to restore into [default: what the OS_* variables say]
     #[arg(long, value_name = "NAME")]
     pub cloud: Option<String>,
+    /// The backup of a Cinder backup's directory, by its id; without it the newest that is complete is taken
+    #[arg(long, value_name = "ID")]
+    pub backup: Option<String>,
     /// Make a volume of the image too, also where the backup is not one of a volume
     #[arg(long)]
     pub volume: bool,

@@ -1,5 +1,6 @@
 //! `unluks restore-plan`: what brings a backup back into a cloud, as a script for the openstack client.
 
+mod cinder;
 #[cfg(feature = "openstack")]
 mod restore;
 
@@ -10,13 +11,22 @@ use std::process::ExitCode;
 
 use unluks::backup::plan::{Plan, PlanOptions};
 use unluks::backup::{Backup, BackupDir};
+use unluks::cinder::is_tree;
 use unluks::error::escape;
 use unluks::{Error, Result};
 
 use crate::args::RestorePlanArgs;
 use crate::quote::{comment, flag, operand, path, preamble};
+use crate::source::WithinFile;
 
 pub fn run(args: &RestorePlanArgs) -> Result<ExitCode> {
+    if args.dir.is_dir() && is_tree(&args.dir) {
+        return print(&cinder::script(args)?);
+    }
+    if args.backup.is_some() {
+        let message = "--backup chooses one of a directory of Cinder backups, and this is none";
+        return Err(Error::invalid(message).within_file(&args.dir));
+    }
     let dir = BackupDir::open(&args.dir)?;
     let options = PlanOptions { volume: args.volume, volume_type: args.volume_type.clone() };
     let plan = Plan::new(&dir, &options)?;
@@ -24,7 +34,10 @@ pub fn run(args: &RestorePlanArgs) -> Result<ExitCode> {
     if args.run {
         return restore::run(args, &dir, &plan);
     }
-    let script = script(&dir, &plan, args.cloud.as_deref())?;
+    print(&script(&dir, &plan, args.cloud.as_deref())?)
+}
+
+fn print(script: &str) -> Result<ExitCode> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(script.as_bytes()).and_then(|()| stdout.flush()) {
         // Whoever reads has seen enough.
@@ -34,16 +47,20 @@ pub fn run(args: &RestorePlanArgs) -> Result<ExitCode> {
     }
 }
 
+/// How the client is called.
+fn client(cloud: Option<&str>) -> Result<String> {
+    Ok(match cloud {
+        Some(cloud) => format!("openstack {}", flag("--os-cloud", cloud)?),
+        None => "openstack".into(),
+    })
+}
+
 /// A command of several parts, each on a line of its own.
 struct Command(Vec<String>);
 
 impl Command {
     fn new(cloud: Option<&str>, what: &str) -> Result<Self> {
-        let client = match cloud {
-            Some(cloud) => format!("openstack {}", flag("--os-cloud", cloud)?),
-            None => "openstack".into(),
-        };
-        Ok(Self(vec![format!("{client} {what}")]))
+        Ok(Self(vec![format!("{} {what}", client(cloud)?)]))
     }
 
     fn push(&mut self, part: impl Into<String>) {

@@ -8,6 +8,7 @@ use super::steps::{
 };
 use super::{Answer, Request, Service};
 use crate::shapes;
+use unluks::backup::plan::wait_line;
 use unluks::backup::{Encryption, VolumeInfo};
 use unluks::error::{Error, ErrorKind, Result, escape};
 
@@ -168,13 +169,7 @@ impl Found {
         let size = self.snapshot_size.or(self.info.size).unwrap_or(1);
         let (volume, name) = (&self.info.id, Self::IMAGE_NAME);
         let mut steps = vec!["(set -e".to_owned()];
-        // A status that says error never becomes another.
-        let wait = |what: &str, id: &str, status: &str| {
-            format!(
-                "while s=$({client} {what} show -f value -c status {id}); [ \"$s\" != {status} ]; do \
-                 case \"$s\" in error*|killed|deleted) echo \"the {what} is $s\" >&2; exit 1;; esac; sleep 2; done"
-            )
-        };
+        let wait = |what: &str, id: &str, status: &str| wait_line(client, what, id, status);
         let mut clean_up = Vec::new();
         let snapshot = match (self.from(), &self.info.snapshot) {
             (From::NewSnapshot, _) => {

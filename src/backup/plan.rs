@@ -18,6 +18,15 @@ const TYPE_PROPERTY: &str = "cinder_img_volume_type";
 /// What goes with the properties that name a key.
 const KEY_POLICIES: [&str; 2] = ["cinder_encryption_key_deletion_policy", "os_encrypt_key_deletion_policy"];
 
+/// A line of a POSIX shell that waits until something has a status, and ends where it has one that says error, which never
+/// becomes another. `client` is how the openstack client is called, and `id` what names the thing, both ready for a shell.
+pub fn wait_line(client: &str, what: &str, id: &str, status: &str) -> String {
+    format!(
+        "while s=$({client} {what} show -f value -c status {id}); [ \"$s\" != {status} ]; do \
+         case \"$s\" in error*|killed|deleted) echo \"the {what} is $s\" >&2; exit 1;; esac; sleep 2; done"
+    )
+}
+
 /// What a plan is made for.
 #[derive(Clone, Debug, Default)]
 pub struct PlanOptions {

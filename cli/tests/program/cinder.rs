@@ -136,3 +136,63 @@ fn one_object_and_a_tree_that_is_not_whole_are_refused_by_name() {
     let run = unluks(&["inspect", &root]);
     assert!(stdout(&run).contains("NOT COMPLETE"), "{}", stdout(&run));
 }
+
+/// The plan for a tree makes a volume of the right type and restores onto it, and waits with a way out; whatever the names say.
+#[test]
+fn a_plan_for_a_tree_restores_onto_a_volume_that_it_makes() {
+    let (dir, _) = tree();
+    let root = text(dir.path());
+    // The volume's name is hostile text.
+    let metadata = object(dir.path(), 2, "_metadata");
+    let mut json: serde_json::Value = serde_json::from_slice(&fs::read(&metadata).unwrap()).unwrap();
+    let hostile = "y\" 'z; touch pwned; $(touch pwned)";
+    json["volume_meta"] =
+        json!({"version": 2, "volume-base-metadata": {"display_name": hostile, "size": 1}}).to_string().into();
+    fs::write(&metadata, json.to_string()).unwrap();
+    let (bin, work) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let client = bin.path().join("openstack");
+    let fake = "#!/bin/sh\necho \"$@\" >>\"$CALLS\"\ncase \"$*\" in *'volume create'*) echo new;; *'volume show'*) echo \"$STATUS\";; esac\n";
+    fs::write(&client, fake).unwrap();
+    std::process::Command::new("chmod").args(["+x", &text(&client)]).status().unwrap();
+    let plan = |more: &[&str]| unluks(&[&["restore-plan", &root, "--cloud", "c"], more].concat());
+    let run = |script: &[u8], status: &str| {
+        let (calls, file) = (bin.path().join("calls"), bin.path().join("plan"));
+        let _ = fs::remove_file(&calls);
+        fs::write(&file, script).unwrap();
+        let output = std::process::Command::new("dash")
+            .arg(&file)
+            .current_dir(work.path())
+            .env("PATH", format!("{}:/usr/bin:/bin", text(bin.path())))
+            .env("CALLS", &calls)
+            .env("STATUS", status)
+            .output()
+            .unwrap();
+        let calls = fs::read_to_string(&calls).unwrap_or_default();
+        (output.status.code(), calls, String::from_utf8(output.stderr).unwrap())
+    };
+    let with_type = plan(&["--volume-type", "luks type"]);
+    assert_eq!(with_type.code, Some(0), "{}", with_type.stderr);
+    let (code, calls, stderr) = run(&with_type.stdout, "available");
+    assert_eq!(code, Some(0), "{stderr}");
+    let calls: Vec<&str> = calls.lines().collect();
+    assert!(calls[0].contains("volume create") && calls[0].contains("--type luks type --size 1"), "{calls:?}");
+    assert!(calls[0].ends_with(&format!("restored-{hostile}")), "{calls:?}");
+    assert!(
+        calls[2].contains("volume backup restore --force") && calls[2].ends_with(&format!("{ID}2 new")),
+        "{calls:?}"
+    );
+    assert_eq!(fs::read_dir(work.path()).unwrap().count(), 0);
+    // A restore that fails does not wait for ever, and without a type nothing is made.
+    let (code, _, stderr) = run(&with_type.stdout, "error_restoring");
+    assert!(code == Some(1) && stderr.contains("the volume is error_restoring"), "{stderr}");
+    let (code, calls, stderr) = run(&plan(&[]).stdout, "available");
+    assert!(code != Some(0) && calls.is_empty() && stderr.contains("VOLUME_TYPE"), "{stderr}");
+    // A backup that is not whole, or not there, has no plan; nor has anything else a choice.
+    assert_eq!(plan(&["--backup", "x"]).code, Some(2));
+    fs::remove_file(object(dir.path(), 2, "-00001")).unwrap();
+    assert_eq!(plan(&["--backup", &format!("{ID}2")]).code, Some(4));
+    let full = plan(&["--backup", &format!("{ID}1")]);
+    assert_eq!(full.code, Some(0), "{}", full.stderr);
+    let other = crate::common::Golden::unpack("l2-ext4");
+    assert_eq!(unluks(&["restore-plan", &text(other.image.parent().unwrap()), "--backup", "x"]).code, Some(2));
+}
