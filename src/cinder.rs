@@ -39,6 +39,7 @@ pub use check::Checked;
 
 /// A backup in a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Backup {
     /// Its id.
@@ -58,8 +59,10 @@ pub struct Backup {
     /// Why it cannot be opened; `None` where all that it needs is there.
     pub problem: Option<String>,
     /// Its files' names up to `-00001` and `_metadata`.
+    #[cfg_attr(feature = "serde", serde(skip))]
     prefix: PathBuf,
     /// The part of `problem` that is its own, and not that of a backup below it.
+    #[cfg_attr(feature = "serde", serde(skip))]
     own: Option<String>,
 }
 

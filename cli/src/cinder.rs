@@ -45,17 +45,22 @@ pub fn open(args: &SourceArgs, inputs: &mut Inputs) -> Result<Option<(Arc<Chain>
     of_tree().map(Some).map_err(|e: Error| e.within(shown(&args.image)))
 }
 
-/// The backups of a directory, a line each; `None` where it is none of backups.
-pub fn list(image: &Path) -> Result<Option<String>> {
+/// The backups of a directory, the oldest first; `None` where it is none of backups.
+pub fn backups(image: &Path) -> Result<Option<Vec<Backup>>> {
     if !image.is_dir() || !is_tree(image) {
         return Ok(None);
     }
     let tree = Tree::open(image).map_err(|e| e.within(shown(image)))?;
+    Ok(Some(tree.backups().to_vec()))
+}
+
+/// The same for people, a line each.
+pub fn list(backups: &[Backup]) -> String {
     let mut text = String::from("Backups of Cinder, the oldest first:\n");
-    for backup in tree.backups() {
+    for backup in backups {
         let _ = writeln!(text, "  {}", line(backup));
     }
-    Ok(Some(text + "\n"))
+    text + "\n"
 }
 
 fn line(backup: &Backup) -> String {

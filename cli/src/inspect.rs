@@ -5,6 +5,8 @@ mod text;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
+use unluks::cinder::Backup;
+use unluks::luks::report::Report;
 use unluks::{Error, Result, json};
 
 use crate::args::InspectArgs;
@@ -12,15 +14,24 @@ use crate::cinder;
 use crate::contents;
 use crate::open::Opened;
 
+/// A report, with the backups of the directory that its image is of.
+#[derive(serde::Serialize)]
+struct Listed<'a> {
+    #[serde(flatten)]
+    report: &'a Report<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backups: Option<&'a [Backup]>,
+}
+
 pub fn run(args: &mut InspectArgs) -> Result<ExitCode> {
     contents::check_args(args)?;
     if args.inside || args.map {
         return contents::inspect(args);
     }
-    let backups = if args.json { None } else { cinder::list(&args.source.image)? };
-    if let Some(list) = &backups {
+    let backups = cinder::backups(&args.source.image)?;
+    if let Some(backups) = backups.as_ref().filter(|_| !args.json) {
         // Before what may go wrong with the one that is opened.
-        let written = anstream::stdout().lock().write_all(list.as_bytes());
+        let written = anstream::stdout().lock().write_all(cinder::list(backups).as_bytes());
         written.map_err(|e| Error::io("writing to the standard output", e))?;
     }
     let opened = Opened::open(&mut args.source)?;
@@ -34,7 +45,11 @@ pub fn run(args: &mut InspectArgs) -> Result<ExitCode> {
         source.print_notes(false);
     }
     let report = image.report(&args.source.image, args.source.header.as_deref());
-    let output = if args.json { json::pretty(&report)? + "\n" } else { text::render(&report) };
+    let output = if args.json {
+        json::pretty(&Listed { report: &report, backups: backups.as_deref() })? + "\n"
+    } else {
+        text::render(&report)
+    };
     let mut stdout = anstream::stdout().lock();
     match stdout.write_all(output.as_bytes()).and_then(|()| stdout.flush()) {
         // Whoever reads has seen enough.

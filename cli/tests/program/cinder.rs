@@ -196,3 +196,17 @@ fn a_plan_for_a_tree_restores_onto_a_volume_that_it_makes() {
     let other = crate::common::Golden::unpack("l2-ext4");
     assert_eq!(unluks(&["restore-plan", &text(other.image.parent().unwrap()), "--backup", "x"]).code, Some(2));
 }
+
+#[test]
+fn the_json_of_a_tree_lists_its_backups() {
+    let (dir, _) = tree();
+    let run = unluks(&["inspect", "--json", &text(dir.path())]);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    let report: serde_json::Value = serde_json::from_slice(&run.stdout).unwrap();
+    let schema = fs::read_to_string(crate::common::root().join("docs/inspect.schema.json")).unwrap();
+    let schema = jsonschema::validator_for(&serde_json::from_str(&schema).unwrap()).unwrap();
+    let faults: Vec<String> = schema.iter_errors(&report).map(|e| e.to_string()).collect();
+    assert!(faults.is_empty(), "{faults:?}");
+    let [full, increment] = report["backups"].as_array().unwrap().as_slice() else { panic!("{report}") };
+    assert!(full["parent"].is_null() && increment["parent"] == full["id"] && increment["problem"].is_null());
+}
