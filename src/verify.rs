@@ -76,6 +76,8 @@ pub struct Options {
     pub hashes: Vec<Wanted>,
     /// Hashes that must come out.
     pub expected: Vec<Expected>,
+    /// Why a hash that was recorded of the image is not among them, where one was.
+    pub not_compared: Option<String>,
     /// Bytes that the plaintext must have, where somebody recorded them.
     pub plaintext_bytes: Option<u64>,
     /// What must be recognised in the plaintext.
@@ -136,6 +138,7 @@ struct Work<'a> {
     image: &'a Image,
     wanted: Vec<Wanted>,
     expected: &'a [Expected],
+    not_compared: Option<&'a str>,
     plaintext_bytes: Option<u64>,
     must_be: Option<MustBe>,
     policy: Option<(&'a Policy, Option<&'a str>)>,
@@ -174,6 +177,7 @@ impl<'a> Work<'a> {
             image,
             wanted,
             expected: &options.expected,
+            not_compared: options.not_compared.as_deref(),
             plaintext_bytes: options.plaintext_bytes,
             must_be: options.must_be.or(options.policy.as_ref().and_then(Policy::must_be)),
             policy: options.policy.as_ref().map(|policy| (policy, options.fetched_at.as_deref())),
@@ -379,6 +383,10 @@ impl<'a> Work<'a> {
 
     /// The hashes that must come out.
     fn check_expected(&mut self) {
+        if let Some(why) = self.not_compared {
+            let message = format!("the image was not compared: {why}");
+            self.findings.add(Finding::new(Severity::Warning, "file.not-compared", "image", message));
+        }
         for expected in self.expected {
             let name = expected.algorithm.name();
             let made = match expected.of {

@@ -4,6 +4,7 @@
 pub mod fetch;
 pub mod plain;
 pub mod report;
+pub mod scan;
 #[cfg(feature = "nbd")]
 pub mod serve;
 pub mod verify;
@@ -34,7 +35,7 @@ pub enum Command {
     #[command(aliases = ["luksDump", "luksdump", "info", "dump", "isLuks"])]
     Inspect(InspectArgs),
     Decrypt(DecryptArgs),
-    Scan(ScanArgs),
+    Scan(scan::ScanArgs),
     TestKey(TestKeyArgs),
     Verify(verify::VerifyArgs),
     Report(ReportCommand),
@@ -131,39 +132,8 @@ pub struct DecryptArgs {
     pub part: PartArgs,
     #[command(flatten)]
     pub out: OutArgs,
-}
-
-/// Finds LUKS headers anywhere on a damaged disk, and says how to open them; needs no key
-#[derive(Args)]
-pub struct ScanArgs {
-    /// The disk: a file or a block device
-    #[arg(value_name = "IMAGE")]
-    pub image: PathBuf,
-    /// The container format, where it should not be detected: raw, qcow2, vhd, vhdx, vmdk, ewf, vdi, qed, qcow,
-    /// parallels, android-sparse, rbd
-    #[arg(long, value_name = "FORMAT")]
-    pub format: Option<Format>,
-    /// The largest disk that a container may declare [default: 1TiB and 1000 times its file, 64TiB at most]
-    #[arg(long, value_name = "SIZE", value_parser = size)]
-    pub max_size: Option<u64>,
-    /// Another disk of the set, with an md array or an LVM volume group over several; may be repeated
-    #[arg(long, value_name = "FILE")]
-    pub with: Vec<PathBuf>,
-    /// Print JSON (docs/scan.schema.json describes it)
-    #[arg(long)]
-    pub json: bool,
-    /// Show where the disk is zero, text or noise, too
-    #[arg(long, conflicts_with = "json")]
-    pub map: bool,
-    /// How many threads read [default: as many as the machine has cores, 4 at most]
-    #[arg(long, value_name = "N")]
-    pub threads: Option<std::num::NonZeroUsize>,
-    /// Say nothing but what was found, and errors
-    #[arg(short, long)]
-    pub quiet: bool,
-    /// How progress is shown on the standard error: auto is a bar on a terminal, and nothing elsewhere
-    #[arg(long, value_enum, default_value = "auto", value_name = "HOW")]
-    pub progress: ProgressKind,
+    #[command(flatten)]
+    pub record: verify::RecordArgs,
 }
 
 /// Writes a copy of the header, which cryptsetup takes as a backup, or the volume key that a passphrase opens
@@ -230,24 +200,6 @@ impl TestKeyArgs {
             allow_truncated: true,
             ..SourceArgs::default()
         }
-    }
-}
-
-impl ScanArgs {
-    /// The whole disk as a source.
-    pub fn source(&self) -> SourceArgs {
-        SourceArgs {
-            image: self.image.clone(),
-            format: self.format,
-            max_size: self.max_size,
-            with: self.with.clone(),
-            ..SourceArgs::default()
-        }
-    }
-
-    /// Whether what was read leaves the page cache: it does where it would fill it.
-    pub fn drops_behind(&self, len: u64) -> bool {
-        Direct::Auto.drops_behind(len)
     }
 }
 
@@ -366,7 +318,7 @@ pub struct SourceArgs {
 }
 
 /// Where the key is. In each of these, FILE may be - for the standard input, or /dev/fd/N.
-#[derive(Args)]
+#[derive(Args, Clone)]
 #[command(
     next_help_heading = "Key (one of these; with none, a backup's own, a prompt, or the first line of standard input)"
 )]

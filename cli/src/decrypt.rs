@@ -1,5 +1,7 @@
 //! `unluks decrypt`: the plaintext to a file, a pipe, or a block device.
 
+mod record;
+
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -28,9 +30,12 @@ use crate::progress::{ProgressView, StopFollowers};
 use crate::side_file;
 use crate::signals;
 use crate::source::{Source, is_dash};
+use crate::verify;
 
-pub fn run(args: &mut DecryptArgs) -> Result<ExitCode> {
+/// Decrypts; `code` is the exit code of an error.
+pub fn run(args: &mut DecryptArgs, code: impl Fn(&Error) -> u8 + Sync) -> Result<ExitCode> {
     key::check(&args.key, is_dash(&args.source.image))?;
+    let record = record::wanted(args)?;
     let mut opened = Opened::open_as(&mut args.source, &args.plain, &args.key, args.out.quiet)?;
     let args = &*args;
     opened.source.print_notes(args.out.quiet);
@@ -89,7 +94,11 @@ pub fn run(args: &mut DecryptArgs) -> Result<ExitCode> {
     hashes::report(&hashes, args, source)?;
     side_file::write("--map", args.out.map.as_deref(), map_text.as_bytes(), args)?;
     report_bad_sectors(&volume, "the output is kept, with bad sectors").map_err(|e| source.named(e))?;
-    Ok(ExitCode::SUCCESS)
+    match record {
+        // What was written is read back.
+        Some(record) => verify::run(&record, code),
+        None => Ok(ExitCode::SUCCESS),
+    }
 }
 
 fn destination(path: &std::path::Path) -> Destination<'_> {

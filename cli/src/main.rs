@@ -45,7 +45,7 @@ fn main() -> ExitCode {
     let mut cli = Cli::parse_from(manual::with_subcommand(std::env::args_os().collect()));
     let result = match &mut cli.command {
         Command::Inspect(args) => inspect::run(args),
-        Command::Decrypt(args) => decrypt::run(args),
+        Command::Decrypt(args) => decrypt::run(args, code),
         Command::Scan(args) => scan::run(args),
         Command::TestKey(args) => test_key::run(args, exit_code),
         Command::Header(args) => header::run(args),

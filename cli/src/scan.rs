@@ -12,7 +12,7 @@ use unluks::scan::report::{self, Report};
 use unluks::scan::{Options, Scan};
 use unluks::{Error, Result, json};
 
-use crate::args::ScanArgs;
+use crate::args::scan::ScanArgs;
 use crate::progress::ProgressView;
 use crate::source::{self, Disk, WithinFile};
 

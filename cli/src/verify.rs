@@ -88,6 +88,11 @@ fn one(wishes: &Wishes<'_>, image: &std::path::Path) -> Result<u8> {
     Ok(codes::of(verified.report.verdict, Findings::of(args.strict)))
 }
 
+/// Refuses files of a record that could not be written.
+pub fn check_outputs(args: &VerifyArgs) -> Result<()> {
+    Outputs::begin(args).map(drop)
+}
+
 /// The images that are ours.
 fn images(args: &VerifyArgs) -> Result<Vec<PathBuf>> {
     let mut images = if args.fleet.batch { list::expand(&args.images)? } else { args.images.clone() };

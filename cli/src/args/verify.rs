@@ -93,8 +93,8 @@ pub struct VerifyArgs {
 }
 
 /// The record for people.
-#[derive(Args)]
-#[command(next_help_heading = "Record")]
+#[derive(Args, Clone)]
+#[command(next_help_heading = "Record (docs/verify.md; of decrypt, what was written is read back and compared)")]
 pub struct RecordArgs {
     /// Write a page for people: one file of HTML, without scripts, to read, print and sign
     #[arg(long, value_name = "FILE.html")]
@@ -132,7 +132,7 @@ pub struct RecordArgs {
 }
 
 /// Many images.
-#[derive(Args)]
+#[derive(Args, Default)]
 #[command(next_help_heading = "Many images")]
 pub struct FleetArgs {
     /// Verify all images of lists (a path each line) and folders, several at once, the largest first; go on after failures,
@@ -166,7 +166,25 @@ pub struct FleetArgs {
 impl RecordArgs {
     /// Whether a file of the record is wanted.
     pub fn writes(&self) -> bool {
-        [&self.report, &self.attestation, &self.dfxml].into_iter().any(Option::is_some)
+        self.paths().next().is_some()
+    }
+
+    /// The files of the record.
+    pub fn paths(&self) -> impl Iterator<Item = &PathBuf> {
+        [&self.report, &self.attestation, &self.dfxml].into_iter().flatten()
+    }
+
+    /// A flag that is about the files of a record.
+    pub fn given(&self) -> Option<&'static str> {
+        let all = [
+            ("--case", self.case.is_some()),
+            ("--evidence", self.evidence.is_some()),
+            ("--examiner", self.examiner.is_some()),
+            ("--note", self.note.is_some()),
+            ("--sign", self.sign.is_some()),
+            ("--timestamp-query", self.timestamp_query),
+        ];
+        all.into_iter().find(|(_, is_given)| *is_given).map(|(flag, _)| flag)
     }
 }
 

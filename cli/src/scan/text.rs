@@ -8,7 +8,7 @@ use unluks::luks::data::State as Data;
 use unluks::scan::State;
 use unluks::scan::report::{Container, Copy, Report};
 
-use crate::args::ScanArgs;
+use crate::args::scan::ScanArgs;
 use crate::quote;
 
 /// How many internal snapshots are named.

@@ -122,6 +122,7 @@ impl Wishes<'_> {
         Ok(Options {
             hashes,
             expected,
+            not_compared: backup.and_then(|backup| backup.wanted().err()).map(|e| e.message().to_owned()),
             plaintext_bytes: backup.and_then(InBackup::plaintext_bytes),
             must_be: args.must_be.or(backup.and_then(InBackup::must_be)),
             level: if args.quick { Level::Quick } else { Level::Full },

@@ -397,3 +397,34 @@ fn a_statement_is_that_of_in_toto() {
         predicate["passedTests"].as_array().unwrap().len() > 4 && predicate["failedTests"] == serde_json::json!([])
     );
 }
+
+#[test]
+fn a_decryption_has_a_record_for_which_the_output_is_read_back() {
+    let golden = Golden::unpack("l2-ext4");
+    let (image, key) = (text(&golden.image), text(&golden.key));
+    let (out, page, dfxml) = (text(&golden.path("out")), text(&golden.path("page.html")), text(&golden.path("d.xml")));
+    let decrypt = ["decrypt", &image, "--key-file", &key, "-o", &out];
+    let run = unluks(&[&decrypt[..], &["--report", &page, "--dfxml", &dfxml, "--case", "7"]].concat());
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    let hash = sha256(&fs::read(&out).unwrap());
+    let html = fs::read_to_string(&page).unwrap();
+    assert!(html.contains(&hash) && html.contains("the same as in an earlier copy"), "{html}");
+    assert!(fs::read_to_string(&dfxml).unwrap().contains(&hash));
+    let checked = unluks(&["report", "verify", &page]);
+    assert_eq!(checked.code, Some(0), "{}", checked.stderr);
+    // What cannot be is refused before anything is written.
+    let fresh = text(&golden.path("fresh"));
+    let with = |more: &[&str]| unluks(&[&["decrypt", &image, "--key-file", &key], more].concat());
+    for more in [
+        &["-o", "-", "--report", &fresh][..],
+        &["-o", &fresh, "--report", &fresh],
+        &["-o", &fresh, "--report", &page],
+        &["-o", &fresh, "--report", &key, "--force"],
+        &["-o", &fresh, "--length", "512", "--report", &text(&golden.path("other"))],
+        &["-o", &fresh, "--case", "7"],
+    ] {
+        let run = with(more);
+        assert_eq!(run.refusal_fault(&[2]), None, "{more:?}: {}", run.stderr);
+        assert!(!golden.path("fresh").exists(), "{more:?}");
+    }
+}

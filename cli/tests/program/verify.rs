@@ -55,6 +55,17 @@ fn a_bit_that_flipped_in_a_backup_is_one_that_was_recorded_otherwise() {
     fs::write(&image, &bytes[..bytes.len() - 512]).unwrap();
     assert_ends(&unluks(&["verify", &dir]), 4, "not restorable: ");
 
+    // A hash that is not known here proves nothing, which is said.
+    let newer = Backup::changed(|d| {
+        d["image"]["os_hash_algo"] = "blake9".into();
+        d["image"]["checksum"] = Value::Null;
+    });
+    let run = unluks(&["verify", &text(newer.dir.path()), "--json"]);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    let report: Value = serde_json::from_slice(&run.stdout).unwrap();
+    let said = report["findings"].as_array().unwrap().iter().find(|f| f["code"] == "file.not-compared");
+    assert!(said.is_some_and(|f| f["message"].as_str().unwrap().contains("blake9")), "{report:#}");
+
     // A blank disk is none of an operating system.
     let system = Backup::changed(|description| description["image"]["properties"]["os_distro"] = "debian".into());
     assert_ends(&unluks(&["verify", &text(system.dir.path())]), 4, "not restorable: nothing is recognised");
