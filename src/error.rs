@@ -139,6 +139,8 @@ pub enum Hint {
     NameCloud,
     /// Name the type of a volume.
     NameVolumeType,
+    /// A backup of a volume in use has to be asked for.
+    ForceBackup,
     /// Name one of several backups.
     NameBackup,
 }
@@ -194,6 +196,7 @@ impl fmt::Display for Hint {
             Self::TlsFolder => "a folder with server-cert.pem, server-key.pem and ca-cert.pem is wanted",
             Self::NameCloud => "name a cloud",
             Self::NameVolumeType => "name a volume type that is encrypted by LUKS",
+            Self::ForceBackup => "ask for a backup of a volume in use, or name a snapshot",
             Self::NameBackup => "name a backup",
         })
     }

@@ -318,7 +318,7 @@ pub struct SourceArgs {
 }
 
 /// Where the key is. In each of these, FILE may be - for the standard input, or /dev/fd/N.
-#[derive(Args, Clone)]
+#[derive(Args, Clone, Default)]
 #[command(
     next_help_heading = "Key (one of these; with none, a backup's own, a prompt, or the first line of standard input)"
 )]
@@ -357,7 +357,7 @@ pub struct KeyArgs {
 }
 
 /// What unlocking may cost.
-#[derive(Args, Clone)]
+#[derive(Args, Clone, Default)]
 #[command(next_help_heading = "Limits")]
 pub struct LimitArgs {
     /// The most memory that a key derivation may take [default: 4GiB, or three quarters of the machine's]

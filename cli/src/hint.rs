@@ -54,6 +54,7 @@ fn words(hint: &Hint) -> String {
         Hint::TlsFolder => "--tls-certificates wants a folder with server-cert.pem, server-key.pem and ca-cert.pem",
         Hint::NameCloud => "name one with --cloud or OS_CLOUD, or set OS_AUTH_URL and the other variables",
         Hint::NameVolumeType => "name one that is encrypted by LUKS with --volume-type",
+        Hint::ForceBackup => "--force makes one all the same; --snapshot makes one of a snapshot",
         Hint::NameBackup => "choose one by its id with --backup; unluks inspect lists them",
         other => return other.to_string(),
     };

@@ -11,14 +11,15 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use md5::{Digest, Md5};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::answer::{Request, Service};
 use super::cloud::{Backoff, Cloud, Failure, passes, retry_after, transport};
 use super::image::{FIXED_KEY, fixed_key};
-use super::steps::{Api, KEY_ID_VERSION, get, is_id, text};
+use super::steps::{Api, KEY_ID_VERSION, Stop, get, id, is_id, post, text, wait};
+use super::volume;
 use unluks::backup::check_id;
-use unluks::error::{Error, ErrorKind, Result, escape, shown};
+use unluks::error::{Error, ErrorKind, Hint, Result, escape, shown};
 use unluks::limits::{CINDER_OBJECTS_MAX, CLOUD_ANSWER_MAX};
 use unluks::num::to_u64;
 use unluks::progress::Progress;
@@ -133,6 +134,63 @@ fn list(api: &dyn Api, filter: (&str, &str), fits: &dyn Fn(&Value) -> bool) -> R
     let json = api.send(&request)?.success("listing backups")?;
     let all = json.get("backups").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
     all.iter().filter(|backup| fits(backup)).map(Found::of).collect()
+}
+
+/// A backup that is to be made.
+#[derive(Clone, Debug)]
+pub struct NewBackup<'a> {
+    /// The volume, or the snapshot of one, as [`volume::find`] found it.
+    pub of: &'a volume::Found,
+    /// Its name.
+    pub name: &'a str,
+    /// Only what is not in the newest one of the volume.
+    pub incremental: bool,
+    /// Also of a volume that is in use, whose data is then as after a loss of power.
+    pub force: bool,
+}
+
+impl NewBackup<'_> {
+    /// Has Cinder make it, and waits until it is there; gives its id. What Cinder has begun stays, also where nobody waits
+    /// for it any more: `tell` says so.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] for a volume in use without `force`; what Cinder refused; [`ErrorKind::Io`] with Cinder's
+    /// own reason where it failed; `cancelled`.
+    pub fn make(&self, api: &dyn Api, stop: &Stop, tell: &dyn Fn(&str)) -> Result<String> {
+        let (info, status) = (&self.of.info, self.of.status.as_str());
+        if info.snapshot.is_none() && status == "in-use" && !self.force {
+            let message = "the volume is in use: a backup of it is as after a loss of power";
+            return Err(Error::invalid(message).with_rule("backup.in-use").with_hint(Hint::ForceBackup));
+        }
+        let mut body =
+            json!({"volume_id": info.id, "name": self.name, "incremental": self.incremental, "force": self.force});
+        if let Some(snapshot) = &info.snapshot {
+            body["snapshot_id"] = snapshot.as_str().into();
+        }
+        let answer = post(api, Service::BlockStorage, "backups", &json!({"backup": body}))?;
+        let id = id(&answer.success("making a backup")?, "/backup/id")?;
+        tell(&format!("backup {id}: waiting until Cinder has made it"));
+        let made = wait("making the backup", stop, || {
+            let json = get(api, Service::BlockStorage, &format!("backups/{id}"))?.success("looking at the backup")?;
+            match text(&json, "/backup/status") {
+                "available" => Ok(Some(())),
+                status if status.starts_with("error") => {
+                    let reason = text(&json, "/backup/fail_reason");
+                    let mut message = "Cinder could not make the backup".to_owned();
+                    if !reason.is_empty() {
+                        message += &format!(": {}", escape(reason));
+                    }
+                    let e = Error::new(ErrorKind::Io, message).with_rule("backup.error");
+                    Err(volume::with_reason(api, &id, e))
+                }
+                _ => Ok(None),
+            }
+        });
+        if made.is_err() {
+            tell(&format!("backup {id} is left as it is; openstack volume backup delete {id} deletes it"));
+        }
+        made.map(|()| id)
+    }
 }
 
 /// An object of a store.
@@ -272,7 +330,7 @@ fn once(
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use std::sync::Mutex;
 
     use super::*;
     use crate::fake::Fake;
@@ -315,6 +373,66 @@ mod tests {
         assert_eq!(refused("b-4"), "backup.fixed-key");
         let all: Vec<_> = of_volume(&cloud(), VOLUME).unwrap().into_iter().map(|found| found.id).collect();
         assert_eq!(all, ["b-1", "b-2"], "another volume's is left out, and the oldest is first");
+    }
+
+    fn volume_of(status: &str, snapshot: Option<&str>) -> volume::Found {
+        let (status, snapshot) = (status.to_owned(), snapshot.map(str::to_owned));
+        let cloud = Fake::new(move |asked| {
+            Some(match asked.rsplit_once(' ')?.1 {
+                "volumes/11111111-2222-4333-8444-555555555555" => (
+                    200,
+                    json!({"volume": {"id": VOLUME, "status": status, "size": 1, "encrypted": true,
+                    "encryption_key_id": "11111111-2222-4333-8444-666666666666"}}),
+                ),
+                "volumes" => (200, json!({"volumes": []})),
+                "snapshots/77777777-2222-4333-8444-555555555555" => (
+                    200,
+                    json!({"snapshot": {"id": "77777777-2222-4333-8444-555555555555",
+                    "volume_id": VOLUME, "size": 1, "status": "available"}}),
+                ),
+                _ => return None,
+            })
+        });
+        volume::find(&cloud, snapshot.as_deref().unwrap_or(VOLUME)).unwrap()
+    }
+
+    #[test]
+    fn a_backup_is_made_waited_for_and_left_where_it_fails() {
+        let make = |of: &volume::Found, force: bool, last: &'static str| {
+            let looks = std::sync::atomic::AtomicUsize::new(0);
+            let cloud = Fake::new(move |asked| {
+                Some(match asked {
+                    "POST backups" => (202, json!({"backup": {"id": "b-1"}})),
+                    "GET backups/b-1" => {
+                        let is_first = looks.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0;
+                        let status = if is_first { "creating" } else { last };
+                        (200, json!({"backup": {"id": "b-1", "status": status, "fail_reason": "no space\u{7}"}}))
+                    }
+                    _ => return None,
+                })
+            });
+            let said = Mutex::new(String::new());
+            let new = NewBackup { of, name: "n", incremental: true, force };
+            let made = new.make(&cloud, &Stop::new(false), &|line| *said.lock().unwrap() += line);
+            let sent = cloud.sent.lock().unwrap().iter().find(|sent| !sent.is_empty()).cloned();
+            (made, said.into_inner().unwrap(), sent.map(|sent| serde_json::from_slice::<Value>(&sent).unwrap()))
+        };
+        let (made, _, sent) = make(&volume_of("available", None), false, "available");
+        assert_eq!(made.unwrap(), "b-1");
+        let sent = sent.unwrap();
+        assert_eq!((&sent["backup"]["volume_id"], &sent["backup"]["incremental"]), (&json!(VOLUME), &json!(true)));
+        assert_eq!(sent["backup"]["snapshot_id"], Value::Null);
+        let (made, _, sent) = make(&volume_of("in-use", None), false, "available");
+        assert_eq!((made.unwrap_err().rule(), sent), ("backup.in-use", None));
+        let (made, _, sent) = make(&volume_of("in-use", None), true, "available");
+        assert_eq!((made.unwrap().as_str(), &sent.unwrap()["backup"]["force"]), ("b-1", &json!(true)));
+        let snapshot = Some("77777777-2222-4333-8444-555555555555");
+        let (_, _, sent) = make(&volume_of("in-use", snapshot), false, "available");
+        assert_eq!(sent.unwrap()["backup"]["snapshot_id"].as_str(), snapshot);
+        let (made, said, _) = make(&volume_of("available", None), false, "error");
+        let e = made.unwrap_err();
+        assert!(e.rule() == "backup.error" && e.message().contains("no space\\u{7}"), "{e}");
+        assert!(said.contains("volume backup delete b-1"), "{said}");
     }
 
     #[test]

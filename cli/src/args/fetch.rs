@@ -97,9 +97,21 @@ pub struct VolumeArgs {
 /// Fetches the key of a backup of Cinder, and its objects where they are in the project's own object store
 #[derive(Args)]
 pub struct BackupArgs {
-    /// The id or name of a backup
+    /// The id or name of a backup; with --make, of a volume or a snapshot
     #[arg(value_name = "BACKUP")]
     pub backup: String,
+    /// Have Cinder make a backup first, and wait for it. It stays in the cloud
+    #[arg(long)]
+    pub make: bool,
+    /// Make one of only what is not in the newest backup of the volume
+    #[arg(long, requires = "make")]
+    pub incremental: bool,
+    /// Make one also of a volume in use: its data is then as after a loss of power
+    #[arg(long, requires = "make")]
+    pub force: bool,
+    /// Make one of this snapshot of the volume, by its id or name
+    #[arg(long, value_name = "SNAPSHOT", requires = "make")]
+    pub snapshot: Option<String>,
     /// The directory that gets key and backup.json, and the objects; it is made
     #[arg(short, long, value_name = "DIR")]
     pub output: PathBuf,

@@ -7,11 +7,14 @@ use unluks::backup::{Backup, DESCRIPTION, KEY_FILE, VolumeInfo};
 use unluks::error::escape;
 use unluks::progress::Progress;
 use unluks::{Error, Result};
-use unluks_openstack::backup::{self, Found};
-use unluks_openstack::{Cloud, Service, secret, shapes, steps};
+use unluks_openstack::backup::{self, Found, NewBackup};
+use unluks_openstack::{Cloud, Service, secret, shapes, steps, volume};
 
 use super::{connect, describe, make_dir, write_key};
 use crate::args::fetch::BackupArgs;
+use crate::args::{KeyArgs, LimitArgs, SourceArgs};
+use crate::cinder::{self, Compare};
+use crate::open::Opened;
 use crate::progress::ProgressView;
 use crate::source::shown;
 
@@ -22,7 +25,8 @@ pub fn run(args: &BackupArgs) -> Result<ExitCode> {
     }
     let progress = Progress::default();
     let cloud = connect(&args.cloud, &progress)?;
-    let found = backup::find(&cloud, &args.backup)?;
+    let made = if args.make { Some(make(args, &cloud, &progress)?) } else { None };
+    let found = backup::find(&cloud, made.as_deref().unwrap_or(&args.backup))?;
     if !matches!(found.status.as_str(), "available" | "restoring") {
         let message = format!("the backup is {}; available is wanted", escape(&found.status));
         return Err(Error::unsupported("backup.status", message));
@@ -34,10 +38,44 @@ pub fn run(args: &BackupArgs) -> Result<ExitCode> {
     let objects = objects(args, &cloud, &found, &progress)?;
     let mut description = Backup::new(cloud.description());
     description.key = Some(describe(&secret, KEY_FILE, None));
-    description.volume = Some(volume(&cloud, &found));
+    description.volume = Some(describe_volume(&cloud, &found));
     description.write(&args.output)?;
+    if objects.is_some() {
+        check(args, &found, &progress)?;
+    }
     say(args, &cloud, &found, objects);
     Ok(ExitCode::SUCCESS)
+}
+
+/// Has Cinder make one; gives its id.
+fn make(args: &BackupArgs, cloud: &Cloud, progress: &Progress) -> Result<String> {
+    let of = volume::find(cloud, args.snapshot.as_deref().unwrap_or(&args.backup))?;
+    if args.snapshot.is_some() {
+        let volume = volume::find(cloud, &args.backup)?;
+        if of.info.snapshot.is_none() || of.info.id != volume.info.id {
+            return Err(Error::invalid("the snapshot is none of this volume").with_rule("backup.snapshot"));
+        }
+    }
+    // Before anything is made: data without its key is no use.
+    secret::fetch(cloud, &of.key_id)?;
+    let tell = |line: &str| {
+        if !args.quiet {
+            let _ = writeln!(anstream::stderr(), "{line}");
+        }
+    };
+    let name = format!("unluks-{}", of.info.id);
+    let new = NewBackup { of: &of, name: &name, incremental: args.incremental, force: args.force };
+    new.make(cloud, &progress.cancel_flag(), &tell)
+}
+
+/// Compares what was downloaded with Cinder's own hashes, and tries the key on it.
+fn check(args: &BackupArgs, found: &Found, progress: &Progress) -> Result<()> {
+    let image = args.output.clone();
+    let opened = Opened::open(&mut SourceArgs { image, backup: Some(found.id.clone()), ..SourceArgs::default() })?;
+    if let Some(chain) = &opened.source.cinder {
+        cinder::check(chain, Compare::Blocks, args.progress, args.quiet, &Progress::stopped_with(progress))?;
+    }
+    opened.unlock(&KeyArgs::default(), &LimitArgs::default(), args.quiet).map(drop)
 }
 
 /// Downloads the objects of the volume's backups, where they are ours; gives how many there are.
@@ -60,7 +98,7 @@ fn objects(args: &BackupArgs, cloud: &Cloud, found: &Found, progress: &Progress)
 }
 
 /// The volume, which may be gone.
-fn volume(cloud: &Cloud, found: &Found) -> VolumeInfo {
+fn describe_volume(cloud: &Cloud, found: &Found) -> VolumeInfo {
     let answer = steps::get(cloud, Service::BlockStorage, &format!("volumes/{}", found.volume));
     let shown =
         answer.and_then(|answer| answer.success("looking at the volume")).and_then(|json| shapes::volume(&json));
