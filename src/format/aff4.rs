@@ -78,9 +78,7 @@ pub(super) fn open(file: Arc<dyn ReadAt>, kin: &Kin<'_>, notes: &mut Vec<String>
     let volume = Volume::open(Archive::open(file)?)?;
     let (name, thing) = image(&volume)?;
     let data = thing.data_stream.as_deref().unwrap_or(name);
-    let described = |what: &str| {
-        Error::corrupt("aff4.image", format!("the image's data is {}, {what}", escape(data)))
-    };
+    let described = |what: &str| Error::corrupt("aff4.image", format!("the image's data is {}, {what}", escape(data)));
     let of_data = volume.things.get(data).ok_or_else(|| described("which information.turtle does not describe"))?;
     let sector_size = thing.block_size.or(of_data.block_size).and_then(|size| u32::try_from(size).ok());
     let sector_size = sector_size.filter(|size| size.is_power_of_two() && (512..=4096).contains(size));
@@ -95,8 +93,11 @@ pub(super) fn open(file: Arc<dyn ReadAt>, kin: &Kin<'_>, notes: &mut Vec<String>
         return Err(Error::unsupported("aff4.encrypted", "the image is encrypted by AFF4")
             .with_hint("pyaff4, which wrote it, extracts what is in it"));
     } else {
-        return Err(Error::unsupported("aff4.image", format!("the image's data is {}, neither a map nor a stream of chunks", escape(data)))
-            .with_hint("pyaff4 extracts what is in it"));
+        return Err(Error::unsupported(
+            "aff4.image",
+            format!("the image's data is {}, neither a map nor a stream of chunks", escape(data)),
+        )
+        .with_hint("pyaff4 extracts what is in it"));
     };
     let gap = of_data.gap.as_deref().map(|name| symbol(name).ok_or_else(|| gap_unread(name))).transpose()?;
     let gap = gap.unwrap_or(Symbol::Byte(0));
@@ -176,7 +177,10 @@ fn map(volume: &Volume, name: &str) -> Result<(Vec<Entry>, Vec<String>)> {
     let bytes = volume.archive.read(&map, most.saturating_mul(to_u64(MAP_ENTRY)), "the map")?;
     let (whole, rest) = bytes.as_chunks::<MAP_ENTRY>();
     if !rest.is_empty() {
-        return Err(Error::corrupt("aff4.map", format!("the map has {} bytes behind its last whole entry", rest.len())));
+        return Err(Error::corrupt(
+            "aff4.map",
+            format!("the map has {} bytes behind its last whole entry", rest.len()),
+        ));
     }
     let mut entries = Vec::with_capacity(whole.len());
     for entry in whole {

@@ -5,9 +5,9 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
+use unluks::error::Condition;
 use unluks::format::{Format, Named, Opened, Options, open};
 use unluks::io::FileSource;
-use unluks::error::Condition;
 use unluks::{ErrorKind, ReadAt};
 
 use crate::support::{Bench, assert_same, check_extents, disk_of, open_bytes, read_all, run, test_disk, text};
@@ -192,7 +192,9 @@ type Entry = (usize, usize, usize, usize);
 
 fn put_map(archive: &mut Archive, entries: &[Entry], names: &[&str]) {
     let name = MAP.replace("://", "%3A%2F%2F");
-    let entry = |(at, len, place, n): &Entry| [long(*at).to_vec(), long(*len).to_vec(), long(*place).to_vec(), int(*n).to_vec()].concat();
+    let entry = |(at, len, place, n): &Entry| {
+        [long(*at).to_vec(), long(*len).to_vec(), long(*place).to_vec(), int(*n).to_vec()].concat()
+    };
     archive.add(format!("{name}/map"), entries.iter().flat_map(entry).collect());
     archive.add(format!("{name}/idx"), names.join("\n").into_bytes());
 }
@@ -315,16 +317,14 @@ fn maps_are_laid_over_their_streams() {
     let schema = |name: &str| format!("http://aff4.org/Schema#{name}");
     let names = ["UnknownData", "UnreadableData", "FFDevice"].map(schema);
     let names = [STREAM, &names[0], &names[1], &names[2], "aff4://nothing.uses/this"];
-    let entries = [
-        (3 * MIB + 1000, 199_000, 7, 3),
-        (0, held.len(), 0, 0),
-        (2 * MIB, MIB, MIB - 500, 1),
-        (3 * MIB, 1000, 0, 2),
-    ];
+    let entries =
+        [(3 * MIB + 1000, 199_000, 7, 3), (0, held.len(), 0, 0), (2 * MIB, MIB, MIB - 500, 1), (3 * MIB, 1000, 0, 2)];
     put_map(&mut archive, &entries, &names);
     let opened = check(archive.bytes(), &disk, "streams that are nowhere");
     assert_eq!(opened.notes.len(), 2, "{:?}", opened.notes);
-    assert!(opened.notes[0].contains("1000 bytes could not be read") && opened.notes[1].contains("1048576 bytes are not"));
+    assert!(
+        opened.notes[0].contains("1000 bytes could not be read") && opened.notes[1].contains("1048576 bytes are not")
+    );
 }
 
 #[test]
@@ -389,7 +389,11 @@ fn what_is_wrong_is_named() {
     assert_eq!(turtle("a aff4:ImageStream", "a aff4:EncryptedStream"), is(ErrorKind::Unsupported, "aff4.encrypted"));
     assert_eq!(turtle("a aff4:ImageStream", "a aff4:ZipSegment"), is(ErrorKind::Unsupported, "aff4.image"));
     assert_eq!(turtle("dataStream <", "dataStream <x"), corrupt("aff4.image"));
-    assert_eq!(turtle("<aff4://55555555", "<aff4://7> a aff4:DiskImage; aff4:dataStream <b> . <aff4://5"), is(ErrorKind::Unsupported, "aff4.image"), "two");
+    assert_eq!(
+        turtle("<aff4://55555555", "<aff4://7> a aff4:DiskImage; aff4:dataStream <b> . <aff4://5"),
+        is(ErrorKind::Unsupported, "aff4.image"),
+        "two"
+    );
     assert_eq!(turtle(" .\n", " ,\n"), corrupt("aff4.turtle"));
 
     // Maps: an entry that lies over another, one of no stream, one behind a stream's end; what is wrong with their members.
@@ -404,7 +408,11 @@ fn what_is_wrong_is_named() {
     assert_eq!(refused(&of_map(&[(0, 60, 0, 0), (50, 50, 0, 0)], &[STREAM])), corrupt("aff4.map"));
     assert_eq!(refused(&of_map(&[(0, 100, 0, 1)], &[STREAM])), corrupt("aff4.map"));
     assert_eq!(refused(&of_map(&[(0, 100, 50, 0)], &[STREAM])), corrupt("aff4.map"));
-    assert_eq!(refused(&of_map(&[(0, 100, 0, 0)], &[MAP])), is(ErrorKind::Unsupported, "aff4.volume"), "a map of itself");
+    assert_eq!(
+        refused(&of_map(&[(0, 100, 0, 0)], &[MAP])),
+        is(ErrorKind::Unsupported, "aff4.volume"),
+        "a map of itself"
+    );
     let many: Vec<&str> = std::iter::repeat_n(STREAM, 257).collect();
     assert_eq!(refused(&of_map(&[(0, 100, 0, 0)], &many)), is(ErrorKind::LimitExceeded, "aff4.map"));
 
@@ -432,7 +440,7 @@ fn what_is_wrong_is_named() {
 #[ignore = "wants the AFF4 reference images, in the folder that UNLUKS_AFF4_REFERENCE names"]
 fn reference_images() {
     let folder = std::env::var_os("UNLUKS_AFF4_REFERENCE").expect("UNLUKS_AFF4_REFERENCE names a folder");
-    let file = |name: &str| -> Arc<dyn ReadAt> { Arc::new(FileSource::open(&Path::new(&folder).join(name)).unwrap()) };
+    let file = |name: &str| -> Arc<dyn ReadAt> { Arc::new(FileSource::open(Path::new(&folder).join(name)).unwrap()) };
     let (one, two) = ("AFF4Std/Striped/Base-Linear_1.aff4", "AFF4Std/Striped/Base-Linear_2.aff4");
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("disk");

@@ -216,7 +216,7 @@ const ALONE_MAX: u64 = 64 << 20;
 #[test]
 fn mutated_archives() {
     alone("hostile::mutated_archives", || {
-        let disk = test_disk(300 << 10, 31);
+        let disk = test_disk(100 << 10, 31);
         let zlib = "https://www.ietf.org/rfc/rfc1950.txt";
         for (what, archive) in [
             ("aff4 stream", crate::aff4::plain(&disk, zlib)),
@@ -224,7 +224,8 @@ fn mutated_archives() {
             ("aff4 map", crate::aff4::mapped(&disk)),
         ] {
             let image = archive.bytes();
-            let find = |name: &[u8]| (0..image.len() - 20).filter(|at| image[*at..].starts_with(name)).collect::<Vec<_>>();
+            let find =
+                |name: &[u8]| (0..image.len() - 20).filter(|at| image[*at..].starts_with(name)).collect::<Vec<_>>();
             let tables = [find(b"PK\x01\x02"), find(b"PK\x06"), find(b"@prefix aff4"), find(b"aff4:chunk")].concat();
             mutations_in(ALONE_MAX, what, &image, Format::Aff4, &tables, None);
         }

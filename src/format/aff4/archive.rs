@@ -181,7 +181,8 @@ impl Archive {
         }
         let directory_end = offset.checked_add(size).filter(|directory_end| *directory_end <= before);
         let directory_end = directory_end.ok_or_else(|| {
-            let message = format!("the directory is said to have {size} bytes from byte {offset} on, before byte {before}");
+            let message =
+                format!("the directory is said to have {size} bytes from byte {offset} on, before byte {before}");
             wrong(message).at(end_at)
         })?;
         let comment = comment.to_vec();
@@ -205,7 +206,8 @@ impl Archive {
             let (_, rest) = bytes.split_at_checked(ENTRY_LEN).unwrap_or_default();
             let (name, rest) = rest.split_at_checked(name_len).unwrap_or_default();
             let extra = rest.get(..extra_len).unwrap_or_default();
-            let member = member(&entry, extra).ok_or_else(|| wrong("a directory entry lacks its 64-bit numbers").at(at))?;
+            let member =
+                member(&entry, extra).ok_or_else(|| wrong("a directory entry lacks its 64-bit numbers").at(at))?;
             take(name, member)?;
             at = at.saturating_add(to_u64(len));
         }
@@ -218,7 +220,8 @@ impl Archive {
         if local.signature != LOCAL {
             return Err(wrong("there is no member where the directory has one").at(member.header_at));
         }
-        let len = 30u64.saturating_add(u64::from(local.name_len.get())).saturating_add(u64::from(local.extra_len.get()));
+        let len =
+            30u64.saturating_add(u64::from(local.name_len.get())).saturating_add(u64::from(local.extra_len.get()));
         let at = member.header_at.saturating_add(len);
         if at.checked_add(member.packed).is_none_or(|end| end > self.file.len()) {
             let message = format!("a member has {} bytes; the file ends at byte {}", member.packed, self.file.len());

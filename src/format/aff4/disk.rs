@@ -82,9 +82,10 @@ impl Symbol {
         match self {
             Self::Byte(0) => Run { len: rest, place: Place::Zero },
             Self::Byte(_) => Run { len: rest.min(64 << 10), place: Place::Packed { unit: self.unit(), skip: 0 } },
-            Self::Unknown | Self::Unreadable => {
-                Run { len: rest.min(Self::PERIOD.saturating_sub(skip)), place: Place::Packed { unit: self.unit(), skip } }
-            }
+            Self::Unknown | Self::Unreadable => Run {
+                len: rest.min(Self::PERIOD.saturating_sub(skip)),
+                place: Place::Packed { unit: self.unit(), skip },
+            },
         }
     }
 }
@@ -132,9 +133,7 @@ impl Disk {
     /// Says what the image has in place of data.
     pub(super) fn tell(&self, notes: &mut Vec<String>) {
         let count = |symbol: Symbol| {
-            let is_it = |entry: &&Entry| {
-                matches!(self.parts.targets.get(from_u32(entry.target)), Some(Target::Made(made)) if *made == symbol)
-            };
+            let is_it = |entry: &&Entry| matches!(self.parts.targets.get(from_u32(entry.target)), Some(Target::Made(made)) if *made == symbol);
             let lens = self.parts.entries.iter().filter(is_it).map(|entry| entry.end.saturating_sub(entry.start));
             lens.fold(0, u64::saturating_add)
         };
@@ -173,7 +172,8 @@ impl Layout for Disk {
             Target::Made(symbol) => return Ok(symbol.run(place, rest)),
             Target::Stream(number) => *number,
         };
-        let (stream, first) = streams.get(number).zip(self.first_units.get(number)).ok_or_else(|| wrong("it lies in no stream"))?;
+        let (stream, first) =
+            streams.get(number).zip(self.first_units.get(number)).ok_or_else(|| wrong("it lies in no stream"))?;
         let (size, chunk_size) = (stream.geometry.size, stream.geometry.chunk_size);
         if place >= size {
             return Err(wrong(&format!("it is said to lie at byte {place} of a stream that has {size}")));
@@ -190,7 +190,8 @@ impl Layout for Disk {
         }
         let n = self.first_units.partition_point(|first| *first <= unit).checked_sub(1);
         let found = n.and_then(|n| self.parts.streams.get(n).zip(self.first_units.get(n)));
-        let (stream, first) = found.ok_or_else(|| Error::corrupt("aff4.stream", format!("no stream has chunk {unit}")))?;
+        let (stream, first) =
+            found.ok_or_else(|| Error::corrupt("aff4.stream", format!("no stream has chunk {unit}")))?;
         stream.chunk(unit.saturating_sub(*first))
     }
 

@@ -41,7 +41,8 @@ impl Method {
             ("compression/stored", Self::Stored),
         ];
         known.into_iter().find(|(mark, _)| name.contains(mark)).map(|(_, method)| method).ok_or_else(|| {
-            let message = format!("found compression method \"{}\"; snappy, deflate, zlib, LZ4 and none are read", escape(name));
+            let message =
+                format!("found compression method \"{}\"; snappy, deflate, zlib, LZ4 and none are read", escape(name));
             Error::unsupported("aff4.compression", message)
         })
     }
@@ -139,7 +140,9 @@ impl Stream {
         let mut bytes = vec![0; to_usize(len)?];
         fields::fill(&self.archive.file, &mut bytes, start, "container.truncated", "a chunk")?;
         let bytes = match method {
-            Method::Packed(packing) if len != chunk_size => unpack(packing, &bytes, chunk_size).map_err(|e| e.at(start))?,
+            Method::Packed(packing) if len != chunk_size => {
+                unpack(packing, &bytes, chunk_size).map_err(|e| e.at(start))?
+            }
             Method::Snappy => match unpack(Packing::Snappy, &bytes, chunk_size) {
                 Ok(bytes) => bytes,
                 Err(_) if len == chunk_size => bytes,

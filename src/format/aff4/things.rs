@@ -132,7 +132,8 @@ impl Thing {
             Object::Literal(text, _) => text.to_owned(),
         };
         if text.len() > AFF4_NAME_MAX {
-            let message = format!("{property} has {} bytes in information.turtle; {AFF4_NAME_MAX} are allowed", text.len());
+            let message =
+                format!("{property} has {} bytes in information.turtle; {AFF4_NAME_MAX} are allowed", text.len());
             return Err(Error::limit("aff4.turtle", message));
         }
         let number = || {
@@ -201,7 +202,12 @@ mod tests {
     #[test]
     fn names_are_the_same_however_they_are_escaped() {
         let plain = "aff4://c9f6/a b/00000000";
-        for name in [plain, "aff4%3A%2F%2Fc9f6/a%20b/00000000", "aff4%3a%2f%2fc9f6/a%2520b/00000000", "aff4://c9f6//a b///00000000"] {
+        for name in [
+            plain,
+            "aff4%3A%2F%2Fc9f6/a%20b/00000000",
+            "aff4%3a%2f%2fc9f6/a%2520b/00000000",
+            "aff4://c9f6//a b///00000000",
+        ] {
             assert_eq!(canonical(name.as_bytes()), plain);
         }
         assert_eq!(canonical(b"100%/%zz%"), "100%/%zz%");

@@ -117,7 +117,8 @@ impl<'a> Parser<'a> {
         loop {
             self.skip_space();
             let rest = self.rest();
-            let is_a = rest.strip_prefix('a').is_some_and(|rest| rest.starts_with(|c: char| c.is_whitespace() || c == '<'));
+            let is_a =
+                rest.strip_prefix('a').is_some_and(|rest| rest.starts_with(|c: char| c.is_whitespace() || c == '<'));
             let predicate = if is_a {
                 self.skip(1);
                 TYPE.to_owned()
@@ -209,7 +210,9 @@ impl<'a> Parser<'a> {
     /// The characters up to a space or a mark; a full stop at their end is the statement's.
     fn word(&self) -> &'a str {
         let rest = self.rest();
-        let is_end = |c: char| c.is_whitespace() || matches!(c, ';' | ',' | '<' | '>' | '"' | '\'' | '(' | ')' | '[' | ']' | '#');
+        let is_end = |c: char| {
+            c.is_whitespace() || matches!(c, ';' | ',' | '<' | '>' | '"' | '\'' | '(' | ')' | '[' | ']' | '#')
+        };
         rest.split(is_end).next().unwrap_or_default().trim_end_matches('.')
     }
 
@@ -290,7 +293,17 @@ mod tests {
 
     #[test]
     fn what_is_no_turtle_is_refused_where_it_is() {
-        for text in ["x", "<a>", "<a> <b>", "<a> <b> <c>", "<a> <b> \"c", "<a> b:c <d> .", "[] <b> <c> .", "@prefix x <y> .", "<a\n> <b> <c> ."] {
+        for text in [
+            "x",
+            "<a>",
+            "<a> <b>",
+            "<a> <b> <c>",
+            "<a> <b> \"c",
+            "<a> b:c <d> .",
+            "[] <b> <c> .",
+            "@prefix x <y> .",
+            "<a\n> <b> <c> .",
+        ] {
             let e = all(text).unwrap_err();
             assert_eq!(e.rule(), "aff4.turtle", "{text}: {e}");
         }
