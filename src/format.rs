@@ -21,6 +21,7 @@
 // Numbers of an image reach all of this: sums that cannot be are an error or a bound, never another number.
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 
+mod aff4;
 mod android;
 mod below;
 mod cache;
@@ -92,11 +93,13 @@ pub enum Format {
     AndroidSparse,
     /// Ceph's `rbd export` of version 2, and `rbd export-diff`.
     Rbd,
+    /// AFF4's images of disks, as Evimetry, pyaff4 and c-aff4 write them.
+    Aff4,
 }
 
 impl Format {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Raw,
         Self::Qcow2,
         Self::Qcow,
@@ -109,6 +112,7 @@ impl Format {
         Self::Ewf,
         Self::AndroidSparse,
         Self::Rbd,
+        Self::Aff4,
     ];
 
     /// Its name on the command line.
@@ -126,6 +130,7 @@ impl Format {
             Self::Ewf => "ewf",
             Self::AndroidSparse => "android-sparse",
             Self::Rbd => "rbd",
+            Self::Aff4 => "aff4",
         }
     }
 }
@@ -288,6 +293,11 @@ fn open_below(file: Arc<dyn ReadAt>, mut options: Options, chain: &[usize]) -> R
         Format::Vdi => Contents::Disk(vdi::open(file)?),
         Format::AndroidSparse => Contents::Disk(android::open(file)?),
         Format::Rbd => Contents::Disk(rbd::open(file)?),
+        Format::Aff4 => {
+            let aff4 = aff4::open(file, &kin, &mut notes)?;
+            sector_size = aff4.sector_size;
+            Contents::Disk(aff4.disk)
+        }
         Format::Parallels => Contents::Disk(parallels::open(file, &mut notes)?),
         Format::Vhd => Contents::Disk(vhd::open(file, &kin, &mut notes)?),
         Format::Vhdx => {
@@ -354,6 +364,10 @@ fn detect_by(look: &Peek<'_>) -> Result<Format> {
     // Both copies of a LUKS2 header have their magic: a disk whose first copy is lost can begin with the second's.
     if [b"LUKS\xba\xbe", b"SKUL\xba\xbe"].iter().any(|luks| look.has(*luks, 0)) {
         return Ok(Format::Raw);
+    }
+    // Any other ZIP archive is a packed file.
+    if aff4::is_image(look) {
+        return Ok(Format::Aff4);
     }
     if let Some(foreign) = foreign::unread(look) {
         return Err(foreign.refuse());

@@ -48,7 +48,8 @@ pub const LAYERS_DEPTH_MAX: usize = 8;
 /// How many partitions are looked at, in tables within partitions and volumes, to see whether a disk within a disk leads to
 /// LUKS: each look is some reads.
 pub const NESTED_LOOKS_MAX: usize = 512;
-/// Runs that a file lists one after the other, as Android sparse images and `rbd export` do: 40 MiB of memory at most.
+/// Runs that a file lists one after the other, as Android sparse images, `rbd export` and the maps of AFF4 do: 40 MiB of
+/// memory at most.
 pub const FORMAT_RUNS_MAX: usize = 500_000;
 /// Records of an `rbd export` that are read. One of a terabyte in objects of 4 MiB has some hundred thousand.
 pub const RBD_RECORDS_MAX: u64 = 4_000_000;
@@ -89,6 +90,20 @@ pub const EWF_SECTIONS_MAX: usize = 500_000;
 /// EWF of version 2: the largest of the texts that say what the image is of. EnCase's have some hundred bytes and the
 /// examiner's notes.
 pub const EWF2_TEXT_MAX: u64 = 1 << 20;
+/// AFF4: the most members of an archive's directory, which is never in memory as a whole. Of 32 TiB there are two million.
+pub const AFF4_MEMBERS_MAX: u64 = 4_000_000;
+/// AFF4: the most bevies of all streams of a disk: enough for 30 TiB at 64 MiB each, in 32 MiB of memory.
+pub const AFF4_BEVIES_MAX: u64 = 500_000;
+/// AFF4: the largest index of a bevy, as it is stored and unpacked: 87,000 chunks. Writers put 2048 in one.
+pub const AFF4_INDEX_MAX: u64 = 1 << 20;
+/// AFF4: the largest text, `information.turtle` before all. That of a disk has some kilobytes.
+pub const AFF4_TEXT_MAX: u64 = 8 << 20;
+/// AFF4: the longest name in `information.turtle`, with its prefix.
+pub const AFF4_NAME_MAX: usize = 1024;
+/// AFF4: the most things that `information.turtle` may describe: a disk's describes a dozen.
+pub const AFF4_THINGS_MAX: usize = 4096;
+/// AFF4: the most streams that a map may point into. Each stripe of an image has one.
+pub const AFF4_TARGETS_MAX: usize = 256;
 /// GPT: the largest array of partition entries. Linux refuses more than it can `kmalloc`.
 pub const GPT_ENTRIES_SIZE_MAX: u64 = 4 << 20;
 /// MBR: the most links of the chain of logical partitions. Linux numbers at most 256 partitions of a disk.

@@ -16,7 +16,7 @@ use unluks::decrypt::{Job, Options, Sink};
 use unluks::format::{HostMap, Mapping, Qcow2Luks};
 use unluks::io::{Pipe, Window};
 use unluks::luks::metadata::{Metadata, SegmentKind};
-use unluks::luks::unlock::{UnlockOptions, cost};
+use unluks::luks::unlock::{UnlockOptions, Watch, cost};
 use unluks::progress::Progress;
 use unluks::volume::VolumeOptions;
 use unluks::{Error, ErrorKind, Image, Key, ReadAt, Result, SecretBytes, UnlockedImage, Volume, VolumeKey};
@@ -100,6 +100,26 @@ fn volume_key() -> VolumeKey {
 fn refused(e: Option<Error>, kind: ErrorKind, rule: &str) {
     let e = e.expect("it was taken");
     assert_eq!((e.kind(), e.rule()), (kind, rule), "{e}");
+}
+
+/// Whoever waits is told of each derivation: which keyslot, which passphrase of how many, and how long it may take.
+#[test]
+fn each_derivation_is_told_of_before_it_is_made() {
+    let image = open(changed(|_| ()));
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let to = Arc::clone(&told);
+    let watch = Watch::new(move |attempt| to.lock().unwrap().push(attempt));
+    let options = UnlockOptions { watch: Some(watch), ..Default::default() };
+    let two = key(b"wrong").and(key(b"fuzz"));
+    let most = cost(image.metadata(), &two, &options).unwrap();
+    let unlocked = image.unlock(&two, &options).unwrap();
+    assert_eq!(unlocked.opened()[0].candidate, 1);
+    let mut told = told.lock().unwrap().clone();
+    told.sort_by_key(|attempt| attempt.candidate);
+    let said: Vec<_> = told.iter().map(|attempt| (attempt.keyslot, attempt.candidate, attempt.candidates)).collect();
+    assert_eq!(said, [(0, 0, 2), (0, 1, 2)]);
+    assert_eq!(told.iter().map(|attempt| attempt.time).sum::<Duration>(), most.time);
+    assert!(format!("{options:?}").contains("Watch"));
 }
 
 /// Where no live segment is encrypted, no key is right: not the wrong one, and not the right one.

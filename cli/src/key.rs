@@ -16,6 +16,7 @@ use unluks::{Error, ErrorKind, Image, Key, Limits, Passphrase, Result, SecretByt
 
 use crate::args::{KeyArgs, LimitArgs};
 use crate::backup::InBackup;
+use crate::progress::Derivations;
 use crate::source::{is_dash, shown, stdin};
 
 /// What the user gave to open the image with.
@@ -150,7 +151,7 @@ pub fn limits(args: &LimitArgs) -> Limits {
 
 /// What the command line says about unlocking.
 pub fn options(allow_foreign_segments: bool, key: &KeyArgs, limits: &LimitArgs) -> UnlockOptions {
-    UnlockOptions { keyslot: key.key_slot, limits: self::limits(limits), allow_foreign_segments }
+    UnlockOptions { keyslot: key.key_slot, limits: self::limits(limits), allow_foreign_segments, watch: None }
 }
 
 /// What is said on the way, and of which image.
@@ -277,7 +278,11 @@ fn unlock_with(image: &Image, given: &Passphrases, options: &UnlockOptions, quie
         let (forms, n) = (candidates.len(), cost.derivations);
         let _ = writeln!(err, "trying {forms} forms of the key: up to {n} key derivations{time}");
     }
-    let unlocked = image.unlock(&given.key, options).map_err(|e| explain::wrong(e, given))?;
+    let shown = Derivations::new(quiet, cost(image.metadata(), &given.key, options).map_or(Duration::ZERO, |c| c.time));
+    let options = UnlockOptions { watch: shown.watch(), ..options.clone() };
+    let unlocked = image.unlock(&given.key, &options);
+    shown.finish();
+    let unlocked = unlocked.map_err(|e| explain::wrong(e, given))?;
     for opened in unlocked.opened().iter().filter(|_| !quiet) {
         let rule = candidates.get(opened.candidate).map_or_else(String::new, |c| c.rule.describe());
         let _ = writeln!(err, "keyslot {} opened with the key: {rule}", opened.keyslot);

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use unluks::luks::unlock::Watch;
 use unluks::num::saturated;
 use unluks::progress::Progress;
 
@@ -78,6 +79,47 @@ impl ProgressView {
     }
 }
 
+/// The key derivation that is made, for people, where all of them may take longer than one waits without asking.
+pub struct Derivations(Option<ProgressBar>);
+
+/// From here on, it is shown which derivation is made.
+const WORTH_SHOWING: Duration = Duration::from_secs(3);
+
+impl Derivations {
+    /// `most` is what all derivations may take together.
+    pub fn new(quiet: bool, most: Duration) -> Self {
+        let is_shown = !quiet && most >= WORTH_SHOWING && std::io::stderr().is_terminal();
+        Self(is_shown.then(|| {
+            let style = ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
+            ProgressBar::no_length().with_style(style)
+        }))
+    }
+
+    /// What the unlock tells of its derivations.
+    pub fn watch(&self) -> Option<Watch> {
+        let bar = self.0.clone()?;
+        Some(Watch::new(move |attempt| {
+            bar.set_message(said(attempt.keyslot, attempt.candidate, attempt.candidates, attempt.time));
+        }))
+    }
+
+    /// Ends it.
+    pub fn finish(&self) {
+        if let Some(bar) = &self.0 {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// A derivation in words.
+fn said(keyslot: u32, candidate: usize, candidates: usize, time: Duration) -> String {
+    let form = match candidates {
+        0 | 1 => String::new(),
+        several => format!(", form {} of {several}", candidate.saturating_add(1)),
+    };
+    format!("trying keyslot {keyslot}{form}, {} s at most", time.as_secs().max(1))
+}
+
 /// Ends the threads that follow the progress, also where the stream panics: the scope waits for them.
 pub struct StopFollowers<'a> {
     stop: &'a AtomicBool,
@@ -118,4 +160,22 @@ fn line(bytes: u64, total: Option<u64>, before: u64, elapsed: Duration) -> serde
     let rate = bytes.saturating_sub(before).saturating_mul(1000) / millis;
     let eta = total.filter(|_| rate > 0).map(|t| t.saturating_sub(bytes) / rate);
     serde_json::json!({"bytes": bytes, "total": total, "bytes_per_second": rate, "eta_seconds": eta})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_derivation_is_said_in_a_line() {
+        let four = Duration::from_millis(4200);
+        assert_eq!(said(1, 2, 12, four), "trying keyslot 1, form 3 of 12, 4 s at most");
+        assert_eq!(said(0, 0, 1, Duration::from_millis(200)), "trying keyslot 0, 1 s at most");
+    }
+
+    #[test]
+    fn nothing_is_shown_where_nobody_waits_or_asked_for_quiet() {
+        assert!(Derivations::new(true, Duration::MAX).watch().is_none());
+        assert!(Derivations::new(false, Duration::from_secs(2)).watch().is_none());
+    }
 }

@@ -285,6 +285,34 @@ pub(super) fn rbd(data: &[u8]) -> bool {
     container(Format::Rbd, Pieces::parse(data))
 }
 
+/// Puts the CRC-32 of each member that is stored and small into an archive's directory, which has numbers of 32 bits.
+fn fix_aff4(file: &mut Pieces) {
+    const MEMBERS: usize = 64;
+    const LEN_MAX: usize = 64 << 10;
+    let number = |bytes: &[u8]| bytes.iter().rev().fold(0u64, |n, b| n << 8 | u64::from(*b));
+    // The comment is the name of the volume.
+    let Some(end) = file.len.checked_sub(22 + 43).and_then(|at| file.get(at, 22)) else { return };
+    let mut at = number(&end[16..20]);
+    for _ in 0..MEMBERS {
+        let Some(entry) = file.get(at, 46).filter(|entry| entry.starts_with(b"PK\x01\x02")) else { return };
+        let (len, header_at) = (number(&entry[20..24]) as usize, number(&entry[42..46]));
+        if len <= LEN_MAX
+            && let Some(header) = file.get(header_at, 30)
+            && let data_at = header_at + 30 + number(&header[26..28]) + number(&header[28..30])
+            && let Some(data) = file.get(data_at, len)
+        {
+            file.put(at + 16, &crc32_of(&data));
+        }
+        at += 46 + number(&entry[28..30]) + number(&entry[30..32]) + number(&entry[32..34]);
+    }
+}
+
+pub(super) fn aff4(data: &[u8]) -> bool {
+    let mut file = Pieces::parse(data);
+    fix_aff4(&mut file);
+    container(Format::Aff4, file)
+}
+
 /// A VMDK descriptor, a zero byte, and the one file that all its extents lie in; that file in pieces, too, which read as
 /// the whole.
 pub(super) fn sets(data: &[u8]) -> bool {

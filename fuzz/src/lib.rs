@@ -58,6 +58,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("qcow", containers::qcow),
     ("android", containers::android),
     ("rbd", containers::rbd),
+    ("aff4", containers::aff4),
     ("sets", containers::sets),
     ("cinder", cinder::cinder),
     ("partitions", containers::partitions),

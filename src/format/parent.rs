@@ -108,8 +108,9 @@ pub(super) struct Kin<'a> {
     pub chain: &'a [usize],
 }
 
-impl Kin<'_> {
-    fn free(&self) -> impl Iterator<Item = (usize, &Named)> {
+impl<'a> Kin<'a> {
+    /// The files that are not above this image, with their numbers.
+    pub(super) fn free(&self) -> impl Iterator<Item = (usize, &'a Named)> + use<'a, '_> {
         self.options.with.iter().enumerate().filter(|(n, _)| !self.chain.contains(n))
     }
 

@@ -18,6 +18,10 @@ pub(super) enum Packing {
     Zlib,
     /// RFC 8878.
     Zstd,
+    /// google/snappy's format_description.txt, a block without frames.
+    Snappy,
+    /// lz4's lz4_Block_format.md: a block without a frame, with its unpacked length in front of it or without.
+    Lz4,
 }
 
 /// Unpacks `packed` to at most `most` bytes. What lies in `packed` behind the compressed stream is passed over.
@@ -54,6 +58,19 @@ pub(super) fn unpack(packing: Packing, packed: &[u8], most: u64) -> Result<Vec<u
             out.truncate(filled);
             Ok(out)
         }
+        Packing::Snappy => {
+            let len = snap::raw::decompress_len(packed).map_err(bad)?;
+            if len > most {
+                return Err(bad(format!("it gives {len} bytes; {most} are allowed")));
+            }
+            snap::raw::Decoder::new().decompress_vec(packed).map_err(bad)
+        }
+        Packing::Lz4 => lz4_flex::block::decompress(packed, most).or_else(|e| {
+            // A length in front, as pyaff4 writes it, is no block: it begins with a match of what is not there yet.
+            let (len, block) = packed.split_first_chunk::<4>().ok_or_else(|| bad(&e))?;
+            let len = usize::try_from(u32::from_le_bytes(*len)).ok().filter(|len| *len <= most);
+            lz4_flex::block::decompress(block, len.ok_or_else(|| bad(&e))?).map_err(bad)
+        }),
     }
 }
 
@@ -92,6 +109,21 @@ mod tests {
         packed[checksum] ^= 1;
         assert!(unpack(Packing::Zlib, &packed, 1 << 20).is_err(), "the checksum is compared");
         assert!(unpack(Packing::Zlib, b"no stream at all", 100).is_err());
+    }
+
+    #[test]
+    fn snappy_and_lz4_give_no_more_than_the_unit() {
+        let bytes = b"a chunk of an image, ".repeat(50);
+        let snappy = snap::raw::Encoder::new().compress_vec(&bytes).unwrap();
+        let lz4 = lz4_flex::block::compress(&bytes);
+        let prefixed = [1050u32.to_le_bytes().to_vec(), lz4.clone()].concat();
+        for (packing, packed) in [(Packing::Snappy, snappy), (Packing::Lz4, lz4), (Packing::Lz4, prefixed)] {
+            assert_eq!(unpack(packing, &packed, 1050).unwrap(), bytes, "{packing:?}");
+            assert_eq!(unpack(packing, &packed, 4096).unwrap(), bytes, "{packing:?}");
+            assert_eq!(unpack(packing, &packed, 1049).unwrap_err().rule(), "container.unit", "{packing:?}");
+            assert!(unpack(packing, &packed[..20], 1050).is_err(), "{packing:?}");
+            assert!(unpack(packing, &[], 1050).is_err(), "{packing:?}");
+        }
     }
 
     #[test]

@@ -31,6 +31,11 @@ impl<'a> Peek<'a> {
         self.fill(&mut found, offset) && found == magic
     }
 
+    /// Whether `magic` begins `distance` bytes before the source's end.
+    pub(crate) fn has_before_end(&self, magic: &[u8], distance: u64) -> bool {
+        self.source.len().checked_sub(distance).is_some_and(|at| self.has(magic, at))
+    }
+
     fn fill(&self, buf: &mut [u8], offset: u64) -> bool {
         // A source that is too short is no failure.
         if super::check_range(offset, buf.len(), self.source.len()).is_err() {

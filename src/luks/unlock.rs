@@ -3,6 +3,7 @@
 mod queue;
 mod task;
 mod unlocked;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -26,6 +27,7 @@ use crate::secret::{SecretBytes, VolumeKey};
 use task::Task;
 use unlocked::KeyedHeader;
 pub use unlocked::{Opened, Unlocked};
+pub use watch::{Attempt, Watch};
 
 /// Keyslot salts have this length (`LUKS_SALTSIZE`).
 const SALT_LEN: usize = 32;
@@ -42,6 +44,8 @@ pub struct UnlockOptions {
     /// Takes live segments that cryptsetup would not activate: some that are not encrypted, or several, in a header
     /// without a reencryption. Nothing proves that it was the owner who put them there.
     pub allow_foreign_segments: bool,
+    /// Who is told of each key derivation as it begins.
+    pub watch: Option<Watch>,
 }
 
 /// Finds the volume keys that the live segments want.
@@ -67,7 +71,7 @@ pub fn unlock(header: &dyn ReadAt, metadata: &Metadata, key: &Key, options: &Unl
         }
     }
     cheap_first(&mut plans, metadata);
-    let found = queue::try_all(header, &plans, key, &wanted, &options.limits, &mut refused)?;
+    let found = queue::try_all(header, &plans, key, &wanted, options, &mut refused)?;
     let mut unlocked = Unlocked {
         opened: Vec::new(),
         keys: BTreeMap::new(),

@@ -61,7 +61,7 @@ impl Segment {
 }
 
 /// The segment files of an image of `disk`, with so many chunks each. `flags` are those of all sections.
-fn image(disk: &[u8], chunks: usize, flags: usize) -> Vec<Vec<u8>> {
+pub fn image(disk: &[u8], chunks: usize, flags: usize) -> Vec<Vec<u8>> {
     let all: Vec<&[u8]> = disk.chunks(CHUNK).collect();
     let count = all.len().div_ceil(chunks);
     let segment = |(n, part): (usize, &[&[u8]])| {

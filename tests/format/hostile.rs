@@ -1,6 +1,7 @@
 //! Mutated images of each container format: each gives bytes or an error, without a panic, in bounded time and memory.
 //! Where the format has checksums of all it holds, the bytes are the right ones.
 
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -88,6 +89,22 @@ fn mutate(rng: &mut Rng, image: &[u8], tables: &[usize]) -> Vec<u8> {
 
 /// Mutates `image` many times; `checked` says that all its bytes are covered by checksums.
 fn mutations(name: &str, image: &[u8], format: Format, tables: &[usize], checked: Option<&[u8]>) {
+    mutations_in(MEMORY_MAX, name, image, format, tables, checked);
+}
+
+/// Runs the test called `name` in a process of its own, where no other takes memory; there, `body` is run.
+fn alone(name: &str, body: impl FnOnce()) {
+    const ALONE: &str = "UNLUKS_TEST_ALONE";
+    if std::env::var_os(ALONE).is_some() {
+        return body();
+    }
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    let output = command.args(["--exact", name, "--nocapture"]).env(ALONE, "1").output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && out.contains("1 passed"), "{name}: {out}\n{err}");
+}
+
+fn mutations_in(memory: u64, name: &str, image: &[u8], format: Format, tables: &[usize], checked: Option<&[u8]>) {
     let mut rng = Rng(0x5eed ^ u64::try_from(image.len()).unwrap());
     let before = peak();
     let (mut opened, mut failed) = (0, 0);
@@ -108,7 +125,7 @@ fn mutations(name: &str, image: &[u8], format: Format, tables: &[usize], checked
         assert!(start.elapsed() < TIME_MAX, "{name}, mutation {n}: {:?}", start.elapsed());
     }
     let taken = peak() - before;
-    assert!(taken < MEMORY_MAX, "{name}: {taken} bytes of memory");
+    assert!(taken < memory, "{name}: {taken} bytes of memory");
     assert!(opened > 0 && failed > MUTATIONS / 20, "{name}: {opened} opened, {failed} failed: the mutations miss");
 }
 
@@ -191,6 +208,56 @@ fn mutated_lists_of_runs() {
     }
     rbd.push(b'e');
     mutations("rbd", &rbd, Format::Rbd, &[0, 12, 200, 600], None);
+}
+
+/// What a mutated image may take in memory, over what the test itself has.
+const ALONE_MAX: u64 = 64 << 20;
+
+#[test]
+fn mutated_archives() {
+    alone("hostile::mutated_archives", || {
+        let disk = test_disk(100 << 10, 31);
+        let zlib = "https://www.ietf.org/rfc/rfc1950.txt";
+        for (what, archive) in [
+            ("aff4 stream", crate::aff4::plain(&disk, zlib)),
+            ("aff4 lz4", crate::aff4::plain(&disk, "https://code.google.com/p/lz4/")),
+            ("aff4 map", crate::aff4::mapped(&disk)),
+        ] {
+            let image = archive.bytes();
+            let find =
+                |name: &[u8]| (0..image.len() - 20).filter(|at| image[*at..].starts_with(name)).collect::<Vec<_>>();
+            let tables = [find(b"PK\x01\x02"), find(b"PK\x06"), find(b"@prefix aff4"), find(b"aff4:chunk")].concat();
+            mutations_in(ALONE_MAX, what, &image, Format::Aff4, &tables, None);
+        }
+        // Behind the checksum: the text and the tables with their CRC-32 right.
+        let mut rng = Rng(99);
+        let (mut opened, mut failed) = (0, 0);
+        for n in 0..MUTATIONS {
+            let mut archive = crate::aff4::mapped(&disk);
+            let member = 2 + rng.index(archive.members.len() - 2);
+            let bytes = &mut archive.members[member].1;
+            *bytes = mutate(&mut rng, bytes, &[0, 300, 500]);
+            match exercise(archive.bytes(), Format::Aff4) {
+                Ok(_) => opened += 1,
+                Err(e) => {
+                    assert!(!e.rule().is_empty(), "mutation {n}: {e}");
+                    failed += 1;
+                }
+            }
+        }
+        assert!(opened > 0 && failed > MUTATIONS / 20, "{opened} opened, {failed} failed");
+    });
+}
+
+/// All bytes of Ex01 are under a checksum: what is read is right.
+#[test]
+fn mutated_ex01() {
+    alone("hostile::mutated_ex01", || {
+        let disk = test_disk(DISK, 31);
+        let image = crate::ewf2::image(&disk, 1000, 0).remove(0);
+        let ends = [200, 400, 600, 900].map(|back| image.len() - back);
+        mutations_in(ALONE_MAX, "ex01", &image, Format::Ewf, &[&[32, 100][..], &ends].concat(), Some(&disk));
+    });
 }
 
 #[test]

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 #![cfg(all(feature = "peer-tests", feature = "unlock"))]
 
+mod aff4;
 mod ewf2;
 mod formats;
 mod hostile;

@@ -9,6 +9,7 @@ mod foreign;
 mod front_door;
 mod layers;
 mod nested;
+mod proved;
 #[cfg(feature = "serde")]
 mod report;
 mod support;

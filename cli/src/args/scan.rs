@@ -15,7 +15,7 @@ pub struct ScanArgs {
     #[arg(value_name = "IMAGE")]
     pub image: PathBuf,
     /// The container format, where it should not be detected: raw, qcow2, vhd, vhdx, vmdk, ewf, vdi, qed, qcow,
-    /// parallels, android-sparse, rbd
+    /// parallels, android-sparse, rbd, aff4
     #[arg(long, value_name = "FORMAT")]
     pub format: Option<Format>,
     /// The largest disk that a container may declare [default: 1TiB and 1000 times its file, 64TiB at most]

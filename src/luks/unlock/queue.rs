@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use super::{Opened, Plan};
+use super::{Attempt, Opened, Plan, UnlockOptions};
 use crate::error::{Condition, Error, ErrorKind, Hint, Result, catch_panic};
 use crate::io::ReadAt;
 use crate::key::Key;
@@ -24,7 +24,7 @@ pub(super) fn try_all(
     plans: &[Plan],
     key: &Key,
     wanted: &[u32],
-    limits: &Limits,
+    options: &UnlockOptions,
     refused: &mut Vec<Error>,
 ) -> Result<Vec<Found>> {
     let mut jobs: Vec<(usize, &Plan)> =
@@ -32,11 +32,16 @@ pub(super) fn try_all(
     // All passphrases are tried with the cheap keyslots before one waits for a costly one.
     jobs.sort_by_key(|(_, plan)| plan.is_costly);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let queue = Queue::new(&jobs, wanted, limits, cores);
+    let queue = Queue::new(&jobs, wanted, &options.limits, cores);
     let threads = crate::threads::room(cores.min(jobs.len()));
     let work = || {
         while let Some((index, candidate, plan)) = queue.next() {
-            let passphrase = &key.candidates()[candidate].passphrase;
+            let candidates = key.candidates();
+            let passphrase = &candidates[candidate].passphrase;
+            if let Some(watch) = &options.watch {
+                let (keyslot, candidates, time) = (plan.id, candidates.len(), plan.cost);
+                watch.tell(Attempt { keyslot, candidate, candidates, time });
+            }
             let started = Instant::now();
             let opened = catch_panic("unlocking", || plan.open(header, passphrase.expose()));
             queue.done(index, plan, candidate, Done { opened, took: started.elapsed() });
