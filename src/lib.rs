@@ -71,6 +71,8 @@ pub mod nbd;
 pub mod num;
 pub mod progress;
 #[cfg(feature = "unlock")]
+pub mod reader;
+#[cfg(feature = "unlock")]
 pub mod scan;
 #[cfg(feature = "unlock")]
 pub mod secret;

@@ -2,6 +2,8 @@
 
 #[cfg(feature = "openstack")]
 pub mod fetch;
+#[cfg(feature = "files")]
+pub mod files;
 pub mod plain;
 pub mod report;
 #[cfg(feature = "nbd")]
@@ -42,10 +44,24 @@ pub enum Command {
     RestorePlan(RestorePlanArgs),
     #[cfg(feature = "nbd")]
     Serve(ServeCommand),
+    #[cfg(feature = "files")]
+    Ls(files::LsArgs),
+    #[cfg(feature = "files")]
+    Cat(files::CatArgs),
+    #[cfg(feature = "files")]
+    Cp(files::CpArgs),
+    #[cfg(feature = "files")]
+    Find(files::FindArgs),
+    #[cfg(feature = "files")]
+    Hash(files::HashArgs),
     #[cfg(feature = "openstack")]
     Fetch(FetchCommand),
     Completions(CompletionsArgs),
     Man(ManArgs),
+    /// The process that parses a file system, for the commands that read files: it talks to them alone.
+    #[cfg(feature = "files")]
+    #[command(hide = true)]
+    Reader,
     /// For those who know it from cryptsetup.
     #[command(hide = true, aliases = ["luksOpen", "mount", "map"])]
     Open(OpenArgs),
