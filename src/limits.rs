@@ -179,9 +179,9 @@ pub const READER_EXTENTS_MAX: usize = 1 << 20;
 /// Reader: how many paths are remembered, with what they lead to.
 pub const READER_KNOWN_MAX: usize = 1 << 16;
 /// Reader: the bytes that one step of a reader may read: the listing of a directory, a mebibyte of a file.
-pub const READER_OPERATION_BYTES: u64 = 8 << 30;
+pub const READER_OPERATION_BYTES: u64 = 4 << 30;
 /// Reader: the reads that one step of a reader may make.
-pub const READER_OPERATION_READS: u64 = 16 << 20;
+pub const READER_OPERATION_READS: u64 = 4 << 20;
 /// Reader: how many blocks of 64 KiB are kept in memory.
 pub const READER_CACHE_BLOCKS: usize = 64;
 /// Reader: the most bytes that are read or given at once.

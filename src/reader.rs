@@ -35,6 +35,8 @@ mod fat;
 mod known;
 #[cfg(feature = "read-ntfs")]
 mod ntfs;
+#[cfg(test)]
+mod tests;
 pub mod volumes;
 pub mod walk;
 pub mod wire;

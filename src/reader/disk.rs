@@ -12,6 +12,7 @@ use crate::limits::{READER_CACHE_BLOCKS, READER_OPERATION_BYTES, READER_OPERATIO
 use crate::num::{at_most, to_u64};
 
 const BLOCK: usize = 64 << 10;
+const SECTOR: u64 = 512;
 
 /// The same disk for every clone.
 #[derive(Clone)]
@@ -93,51 +94,37 @@ impl Disk {
         let mut done = 0;
         while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
             let at = offset.saturating_add(to_u64(done));
-            let block = self.block(state, at)?;
-            let within = at_most(at.saturating_sub(block.0), BLOCK);
-            let from = block.1.get(within..).unwrap_or_default();
-            let len = from.len().min(rest.len());
-            if len == 0 {
-                return Err(Error::corrupt("reader.range", "a structure leads behind the end of the volume"));
-            }
-            rest[..len].copy_from_slice(&from[..len]);
-            done = done.saturating_add(len);
+            done = done.saturating_add(self.read_some(state, at, rest)?);
         }
         Ok(())
     }
 
-    /// The block that a byte is in.
-    fn block<'s>(&self, state: &'s mut State, at: u64) -> Result<&'s (u64, Vec<u8>)> {
+    /// Reads the start of `buf`, at most to the end of a block, and says how much that was: never nothing.
+    fn read_some(&self, state: &mut State, at: u64, buf: &mut [u8]) -> Result<usize> {
         let start = at / to_u64(BLOCK) * to_u64(BLOCK);
         let found = state.blocks.iter().position(|(there, _)| *there == start);
         let block = match found.and_then(|n| state.blocks.remove(n)) {
-            Some(block) => block,
+            Some((_, block)) => block,
             None => {
-                let mut bytes = vec![0; at_most(self.len().saturating_sub(start), BLOCK)];
-                match self.inner.read_exact_at(&mut bytes, start) {
-                    Ok(()) => {}
-                    // One bad sector must not hide the others of its block: what was asked for is read alone.
-                    Err(_) => {
-                        let within = at_most(at.saturating_sub(start), BLOCK) / 512 * 512;
-                        let end = within.saturating_add(512).min(bytes.len());
-                        bytes = vec![0; end.saturating_sub(within)];
-                        let sector = start.saturating_add(to_u64(within));
-                        self.inner.read_exact_at(&mut bytes, sector)?;
-                        // It is not kept: it is no whole block.
-                        state.blocks.push_back((sector, bytes));
-                        let last = state.blocks.len().saturating_sub(1);
-                        return Ok(&state.blocks[last]);
-                    }
+                let mut block = vec![0; at_most(self.len().saturating_sub(start), BLOCK)];
+                if self.inner.read_exact_at(&mut block, start).is_err() {
+                    // One bad sector must not hide the others of its block: what is wanted is read alone, and not kept.
+                    let to_end = SECTOR.saturating_sub(at % SECTOR).min(self.len().saturating_sub(at));
+                    let len = at_most(to_end, buf.len());
+                    self.inner.read_exact_at(&mut buf[..len], at)?;
+                    return Ok(len);
                 }
-                (start, bytes)
+                block
             }
         };
+        let from = block.get(at_most(at.saturating_sub(start), BLOCK)..).unwrap_or_default();
+        let len = from.len().min(buf.len());
+        buf[..len].copy_from_slice(&from[..len]);
         while state.blocks.len() >= READER_CACHE_BLOCKS {
             state.blocks.pop_front();
         }
-        state.blocks.push_back(block);
-        let last = state.blocks.len().saturating_sub(1);
-        Ok(&state.blocks[last])
+        state.blocks.push_back((start, block));
+        Ok(len)
     }
 
     /// From here on the first byte that is read is taken note of.
@@ -198,5 +185,58 @@ impl Write for DiskCursor {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A disk with one bad sector.
+    struct Bad(Vec<u8>, u64);
+
+    impl ReadAt for Bad {
+        fn len(&self) -> u64 {
+            to_u64(self.0.len())
+        }
+
+        fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+            if offset <= self.1 && self.1 < offset + to_u64(buf.len()) {
+                return Err(Error::new(ErrorKind::Io, "a bad sector"));
+            }
+            self.0.read_exact_at(buf, offset)
+        }
+    }
+
+    #[test]
+    fn a_bad_sector_hides_no_other() {
+        let bytes: Vec<u8> = (0..200_000u32).map(|n| n.to_le_bytes()[1]).collect();
+        let disk = Disk::new(Arc::new(Bad(bytes.clone(), 5000)));
+        let read = |at: usize, len: usize| {
+            let mut buf = vec![0; len];
+            disk.read(to_u64(at), &mut buf).map(|()| buf)
+        };
+        for (at, len) in [(0, 100), (0, 4608), (5120, 60_000), (511, 2), (65_000, 2000), (199_990, 10), (3, 1)] {
+            assert!(read(at, len).unwrap() == bytes[at..at + len], "{at} {len}");
+        }
+        assert!(read(4607, 2).is_err() && read(5119, 1).is_err());
+        let e = read(199_990, 11).unwrap_err();
+        assert_eq!((e.kind(), e.rule()), (ErrorKind::Corrupt, "reader.range"));
+    }
+
+    #[test]
+    fn a_step_that_reads_on_and_on_ends_and_says_so() {
+        let disk = Disk::new(Arc::new(vec![7u8; 1 << 20]));
+        let endless = || -> Result<()> {
+            let mut buf = vec![0; 1 << 20];
+            loop {
+                // A reader that keeps no errors.
+                disk.read(0, &mut buf).map_err(|_| Error::corrupt("x", "something went wrong"))?;
+            }
+        };
+        assert_eq!(disk.operation(endless).unwrap_err().kind(), ErrorKind::LimitExceeded);
+        assert_eq!(disk.operation(|| Ok(5)).unwrap(), 5);
+        let e = disk.operation(|| -> Result<()> { panic!("impossible") }).unwrap_err();
+        assert_eq!((e.kind(), e.rule()), (ErrorKind::Corrupt, "reader.panic"));
     }
 }

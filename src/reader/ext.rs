@@ -1,4 +1,5 @@
-//! ext2, ext3 and ext4, through `ext4-view`, which replays the journal in memory.
+//! ext2, ext3 and ext4, through `ext4-view`, which replays the journal in memory; one that it does not know is replayed by
+//! [`inside`](crate::inside).
 //!
 //! It goes by paths, and keeps numbers of inodes to itself. What stands for one is a hash of all that it says of a
 //! directory, its own times to the nanosecond among it.
@@ -10,7 +11,8 @@ use ext4_view::{Ext4, Ext4Error, Ext4Read, File, FileType};
 
 use super::disk::Disk;
 use super::{Entry, FileKind, FileSystem, Metadata, absent, check_path, not_a};
-use crate::error::{Error, Result, escape};
+use crate::error::{Error, ErrorKind, Result, escape};
+use crate::inside::replayed_ext;
 use crate::io::ReadAt;
 use crate::limits::{READER_LINK_MAX, READER_SEEK_MAX};
 use crate::num::to_u64;
@@ -49,15 +51,34 @@ fn explain(e: Ext4Error) -> Error {
 
 impl Ext {
     pub(super) fn open(disk: Arc<dyn ReadAt>) -> Result<Self> {
-        let disk = Disk::new(disk);
-        let fs = disk.operation(|| {
-            Ext4::load(Box::new(Source(disk.clone()))).map_err(|e| explain(e).within("opening the file system"))
-        })?;
+        let load = |disk: &Disk| {
+            disk.operation(|| {
+                let loaded = Ext4::load(Box::new(Source(disk.clone())));
+                loaded.map_err(|e| explain(e).within("opening the file system"))
+            })
+        };
+        let first = Disk::new(Arc::clone(&disk));
+        let (disk, fs) = match load(&first) {
+            Ok(fs) => (first, fs),
+            // It replays journals with checksums of their third version alone: not those of ext3 and of older ext4.
+            Err(e) if e.kind() == ErrorKind::Unsupported && is_to_be_replayed(&first) => {
+                let replayed = Disk::new(replayed_ext(disk)?);
+                let fs = load(&replayed)?;
+                (replayed, fs)
+            }
+            Err(e) => return Err(e),
+        };
         let mut inodes = [0; 4];
         // `s_inodes_count` is the superblock's first field.
         disk.read(1024, &mut inodes)?;
         Ok(Self { disk, fs, file: None, inodes: u32::from_le_bytes(inodes) })
     }
+}
+
+/// Whether the superblock has the mark (`EXT4_FEATURE_INCOMPAT_RECOVER`).
+fn is_to_be_replayed(disk: &Disk) -> bool {
+    let mut incompat = [0; 4];
+    disk.read(1024 + 0x60, &mut incompat).is_ok() && u32::from_le_bytes(incompat) & 0x4 != 0
 }
 
 fn metadata(meta: &ext4_view::Metadata) -> Metadata {

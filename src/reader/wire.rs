@@ -23,10 +23,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use super::{Entry, FileSystem, Metadata};
-use crate::error::{Condition, Error, ErrorKind, Result, escape};
+use crate::error::{Condition, Error, ErrorKind, Result, escape, visible};
 use crate::inside::Kind;
 use crate::io::ReadAt;
-use crate::limits::{READER_ENTRIES_MAX, READER_FRAME_MAX, READER_OPERATION_READS, READER_PIECE};
+use crate::limits::{READER_ENTRIES_MAX, READER_FRAME_MAX, READER_LINK_MAX, READER_OPERATION_READS, READER_PIECE};
 use crate::num::{at_most, from_u32, to_u64, to_usize};
 
 const REQUEST: u8 = b'Q';
@@ -36,6 +36,8 @@ const FAILED: u8 = b'F';
 const ANSWER: u8 = b'A';
 const BYTES: u8 = b'B';
 
+/// So many characters of an error are taken.
+const SAID_MAX: usize = 512;
 /// So many entries are in an answer.
 const BATCH: usize = 256;
 
@@ -280,7 +282,7 @@ impl Remote {
                 ANSWER => match serde_json::from_slice(&bytes).map_err(|_| misplaced())? {
                     Answer::Failed { kind, rule, message, is_absent } => {
                         let kind = KINDS.get(usize::from(kind)).copied().unwrap_or(ErrorKind::Io);
-                        let mut e = Error::new(kind, message).with_rule(escape(&rule));
+                        let mut e = Error::new(kind, visible(&cut(message))).with_rule(escape(&rule));
                         if is_absent {
                             e = e.with_condition(Condition::Absent);
                         }
@@ -312,6 +314,14 @@ impl Remote {
     }
 }
 
+/// What a child says is text of no more than a line.
+fn cut(mut text: String) -> String {
+    if let Some((at, _)) = text.char_indices().nth(SAID_MAX) {
+        text.truncate(at);
+    }
+    text
+}
+
 fn misplaced() -> Error {
     ended("what it said is out of place")
 }
@@ -341,7 +351,8 @@ impl FileSystem for Remote {
                         }
                         // All of the answer is heard out, so that the next request has its own.
                         if failed.is_none() {
-                            failed = take(entry).err();
+                            let Entry { name, metadata } = entry;
+                            failed = take(Entry { name, metadata: metadata.map_err(cut) }).err();
                         }
                     }
                 }
@@ -366,7 +377,7 @@ impl FileSystem for Remote {
 
     fn read_link(&mut self, path: &[u8]) -> Result<Vec<u8>> {
         match self.ask(&Request::ReadLink { path: path.to_vec() })? {
-            Came::Answer(Answer::Link(target)) => Ok(target),
+            Came::Answer(Answer::Link(target)) if target.len() <= READER_LINK_MAX => Ok(target),
             _ => Err(misplaced()),
         }
     }

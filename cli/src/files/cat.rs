@@ -26,5 +26,5 @@ fn cat(files: &mut Files, path: &[u8], out: &mut Out) -> Result<()> {
     if named.metadata.is_dir() {
         return Err(Error::invalid("it is a directory").with_hint("unluks ls lists it, and unluks cp -r copies it"));
     }
-    walk::read(files.of(&named)?, &named.path, &named.metadata, &mut |bytes| out.write(bytes)).map(drop)
+    walk::read(files.of(&named)?, &named.path, &named.metadata, &mut |bytes| out.contents(bytes)).map(drop)
 }

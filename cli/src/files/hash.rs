@@ -51,7 +51,10 @@ impl Visitor for Hash<'_> {
     fn visit(&mut self, fs: &mut dyn FileSystem, path: &[u8], metadata: &Metadata) -> Result<Descend> {
         if metadata.kind == FileKind::File {
             match sha256(fs, path, metadata) {
-                Ok(hex) => self.out.write(&line(&hex, &[&self.prefix, path].concat()))?,
+                Ok(hex) => {
+                    let path = self.out.name(&[&self.prefix, path].concat());
+                    self.out.write(&line(&hex, &path))?;
+                }
                 Err(e) => self.fault(path, e)?,
             }
         }
@@ -89,7 +92,6 @@ fn line(hex: &str, path: &[u8]) -> Vec<u8> {
             b'\\' => line.extend(b"\\\\"),
             b'\n' => line.extend(b"\\n"),
             b'\r' => line.extend(b"\\r"),
-            // No name of a file is obeyed by a terminal; sha256sum does not mind, for it only compares.
             byte => line.push(*byte),
         }
     }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use unluks::backup::rfc3339;
 use unluks::error::visible;
 use unluks::reader::{FileKind, Metadata};
-use unluks::{Error, Result};
+use unluks::{Error, Result, json};
 
 /// The standard output.
 pub struct Out {
@@ -29,6 +29,24 @@ impl Out {
         if self.is_terminal { visible(&String::from_utf8_lossy(name)).into_bytes() } else { name.to_vec() }
     }
 
+    /// Writes a piece of a file: as it is, but on a terminal with everything escaped that this would obey.
+    pub fn contents(&mut self, bytes: &[u8]) -> Result<()> {
+        if !self.is_terminal {
+            return self.write(bytes);
+        }
+        let mut text = String::new();
+        for part in bytes.utf8_chunks() {
+            for c in part.valid().chars() {
+                match c {
+                    '\n' | '\t' => text.push(c),
+                    c => text += &visible(c.encode_utf8(&mut [0; 4])),
+                }
+            }
+            part.invalid().iter().for_each(|byte| text += &format!("\\x{byte:02x}"));
+        }
+        self.write(text.as_bytes())
+    }
+
     /// Writes bytes as they are. Where nobody reads them, that ends what is done.
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         let written = self.to.write_all(bytes);
@@ -36,9 +54,7 @@ impl Out {
     }
 
     pub fn json(&mut self, value: &impl Serialize) -> Result<()> {
-        let mut line = serde_json::to_vec(value).map_err(|e| Error::invalid(e.to_string()))?;
-        line.push(b'\n');
-        self.write(&line)
+        self.write((json::compact(value)? + "\n").as_bytes())
     }
 
     fn check(&mut self, written: std::io::Result<()>) -> Result<()> {
