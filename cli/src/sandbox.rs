@@ -76,6 +76,8 @@ const CALLS: &[libc::c_long] = &[
 ];
 
 #[cfg(target_os = "linux")]
+// A number of a call has 32 bits on some processors.
+#[allow(clippy::useless_conversion)]
 fn few_calls() -> Result<(), Box<dyn std::error::Error>> {
     use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
     let rules = CALLS.iter().map(|call| (i64::from(*call), Vec::new())).collect();

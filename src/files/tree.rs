@@ -37,6 +37,9 @@ pub struct Folder {
     is_new: bool,
 }
 
+/// Zeroes become a hole in runs of at least this many bytes.
+const HOLE: usize = 32 << 10;
+
 const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 fn is_name(name: &OsStr) -> bool {
@@ -240,11 +243,18 @@ impl Part<'_> {
     /// # Errors
     /// [`Io`](crate::ErrorKind::Io) where it cannot be written.
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        let end = self.len.saturating_add(to_u64(bytes.len()));
-        if bytes.iter().any(|byte| *byte != 0) {
-            self.file.write_all_at(bytes, self.len).map_err(|e| failed(&self.path, e).at(self.len))?;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let is_hole = |block: &[u8]| block.iter().all(|byte| *byte == 0);
+            let first = rest.chunks(HOLE).next().is_some_and(is_hole);
+            let run = rest.chunks(HOLE).take_while(|block| is_hole(block) == first).count().saturating_mul(HOLE);
+            let (now, later) = rest.split_at(run.min(rest.len()));
+            if !first {
+                self.file.write_all_at(now, self.len).map_err(|e| failed(&self.path, e).at(self.len))?;
+            }
+            self.len = self.len.saturating_add(to_u64(now.len()));
+            rest = later;
         }
-        self.len = end;
         Ok(())
     }
 

@@ -105,7 +105,7 @@ impl CpArgs {
 /// Prints the paths of files in an image that have a name, a kind, or any
 #[derive(Args)]
 #[command(after_help = "Examples:
-  unluks find disk.img --name '*.conf' --type f
+  unluks find disk.img --name '*.conf' --kind f
   unluks find disk.img /home --key-file key")]
 pub struct FindArgs {
     #[command(flatten)]
@@ -117,7 +117,7 @@ pub struct FindArgs {
     #[arg(long, value_name = "GLOB")]
     pub name: Option<OsString>,
     /// Only files, directories, or links
-    #[arg(long = "type", value_enum, value_name = "f|d|l", hide_possible_values = true)]
+    #[arg(long = "kind", value_enum, value_name = "f|d|l", hide_possible_values = true)]
     pub only: Option<FindKind>,
     /// End each path with a NUL instead of a newline
     #[arg(short = '0', long, conflicts_with = "json")]

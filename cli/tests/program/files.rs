@@ -27,7 +27,9 @@ fn stdout(run: &Run) -> String {
 /// The plaintext of the golden image.
 fn plain(golden: &Golden) -> Vec<u8> {
     let out = golden.path("plain");
-    assert_eq!(golden.decrypt(&out, true).code, Some(0));
+    if !out.exists() {
+        assert_eq!(golden.decrypt(&out, true).code, Some(0));
+    }
     fs::read(out).unwrap()
 }
 
@@ -60,8 +62,8 @@ fn files_of_an_encrypted_image_are_read() {
     assert_eq!(stdout(&run(&golden, "hash", &["/"])), line);
     let long = stdout(&run(&golden, "ls", &["-l", "--hash", "sha256", "/hello.txt"]));
     assert!(long.starts_with(&sha256(&hello)) && long.contains("  -rw-r--r-- "), "{long}");
-    assert_eq!(stdout(&run(&golden, "find", &["--name", "*.t?t", "--type", "f"])), "/hello.txt\n");
-    assert_eq!(stdout(&run(&golden, "find", &["--type", "d", "--print0"])), "/\0/lost+found\0");
+    assert_eq!(stdout(&run(&golden, "find", &["--name", "*.t?t", "--kind", "f"])), "/hello.txt\n");
+    assert_eq!(stdout(&run(&golden, "find", &["--kind", "d", "--print0"])), "/\0/lost+found\0");
 
     let out = golden.path("hello");
     assert_eq!(stdout(&run(&golden, "cp", &["hello.txt", &text(&out)])), "");
@@ -105,7 +107,10 @@ fn an_image_that_is_not_encrypted_is_read_as_it_is() {
     assert_eq!(stdout(&unluks(&["ls", &text(&path)])), "hello.txt\nlost+found\n");
     let disk = text(&disk(&golden));
     let listed = stdout(&unluks(&["ls", &disk]));
-    assert!(listed.starts_with("/1  ext4, 1048576 bytes\n/2  ") && listed.lines().count() == 2, "{listed}");
+    assert!(
+        listed.starts_with("/1  ext4 \"restored\", 1048576 bytes\n/2  ") && listed.lines().count() == 2,
+        "{listed}"
+    );
     assert_eq!(stdout(&unluks(&["ls", &disk, "/1"])), "hello.txt\nlost+found\n");
     assert_eq!(stdout(&unluks(&["ls", &disk, "--partition", "1"])), "hello.txt\nlost+found\n");
     assert_eq!(unluks(&["cat", &disk, "/1/hello.txt"]).stdout.len(), 6);
