@@ -62,7 +62,7 @@ impl BtrfsReader {
             return Ok(inode);
         }
         let Self { disk, fs, .. } = self;
-        let wanted = Path::new(path).ok_or_else(|| absent())?;
+        let wanted = Path::new(path).ok_or_else(absent)?;
         let inode = disk.operation(|| fs.resolve(wanted).map_err(|e| explain(&e)))?;
         self.known.add(path.to_vec(), inode);
         Ok(inode)
@@ -95,7 +95,7 @@ impl FileSystem for BtrfsReader {
             return Err(not_a("directory"));
         }
         let Self { disk, fs, known } = self;
-        let wanted = Path::new(path).ok_or_else(|| absent())?;
+        let wanted = Path::new(path).ok_or_else(absent)?;
         let entries = disk.operation(|| fs.read_dir(wanted).map_err(|e| explain(&e)))?;
         for entry in entries {
             let inode = entry.inode;
@@ -125,7 +125,7 @@ impl FileSystem for BtrfsReader {
             return Err(Error::limit("reader.link", message));
         }
         let Self { disk, fs, .. } = self;
-        let wanted = Path::new(path).ok_or_else(|| absent())?;
+        let wanted = Path::new(path).ok_or_else(absent)?;
         disk.operation(|| fs.read_link(wanted).map_err(|e| explain(&e)))
     }
 }

@@ -12,6 +12,7 @@ use crate::limits::{READER_CACHE_BLOCKS, READER_OPERATION_BYTES, READER_OPERATIO
 use crate::num::{at_most, to_u64};
 
 const BLOCK: usize = 64 << 10;
+const BLOCK_LEN: u64 = 64 << 10;
 const SECTOR: u64 = 512;
 
 /// The same disk for every clone.
@@ -101,7 +102,7 @@ impl Disk {
 
     /// Reads the start of `buf`, at most to the end of a block, and says how much that was: never nothing.
     fn read_some(&self, state: &mut State, at: u64, buf: &mut [u8]) -> Result<usize> {
-        let start = at / to_u64(BLOCK) * to_u64(BLOCK);
+        let start = at.saturating_sub(at % BLOCK_LEN);
         let found = state.blocks.iter().position(|(there, _)| *there == start);
         let block = match found.and_then(|n| state.blocks.remove(n)) {
             Some((_, block)) => block,

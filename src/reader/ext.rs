@@ -108,14 +108,14 @@ fn metadata(meta: &ext4_view::Metadata) -> Metadata {
 impl FileSystem for Ext {
     fn metadata(&mut self, path: &[u8]) -> Result<Metadata> {
         check_path(path)?;
-        self.disk.operation(|| self.fs.symlink_metadata(path).map(|m| metadata(&m)).map_err(|e| explain(e)))
+        self.disk.operation(|| self.fs.symlink_metadata(path).map(|m| metadata(&m)).map_err(explain))
     }
 
     fn read_dir(&mut self, path: &[u8], take: &mut dyn FnMut(Entry) -> Result<()>) -> Result<()> {
         check_path(path)?;
         self.disk.operation(|| {
-            for entry in self.fs.read_dir(path).map_err(|e| explain(e))? {
-                let entry = entry.map_err(|e| explain(e))?;
+            for entry in self.fs.read_dir(path).map_err(explain)? {
+                let entry = entry.map_err(explain)?;
                 let name = entry.file_name().as_ref().to_vec();
                 if name == b"." || name == b".." {
                     continue;
@@ -133,7 +133,7 @@ impl FileSystem for Ext {
         disk.operation(|| {
             let mut open = match file.take() {
                 Some((there, open)) if there == path => open,
-                _ => fs.open(path).map_err(|e| explain(e))?,
+                _ => fs.open(path).map_err(explain)?,
             };
             if open.position() != offset {
                 // It goes from block to block to get there.
@@ -141,11 +141,11 @@ impl FileSystem for Ext {
                     let message = "the file is too long to be read from its middle on".to_owned();
                     return Err(Error::limit("reader.seek", message));
                 }
-                open.seek_to(offset).map_err(|e| explain(e))?;
+                open.seek_to(offset).map_err(explain)?;
             }
             let mut done = 0;
             while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
-                match open.read_bytes(rest).map_err(|e| explain(e))? {
+                match open.read_bytes(rest).map_err(explain)? {
                     0 => break,
                     n => done = done.saturating_add(n),
                 }
@@ -165,7 +165,7 @@ impl FileSystem for Ext {
             let message = format!("found a link of {} bytes; {READER_LINK_MAX} are allowed", meta.size);
             return Err(Error::limit("reader.link", message));
         }
-        self.disk.operation(|| self.fs.read_link(path).map(|p| p.as_ref().to_vec()).map_err(|e| explain(e)))
+        self.disk.operation(|| self.fs.read_link(path).map(|p| p.as_ref().to_vec()).map_err(explain))
     }
 
     fn directories_max(&mut self) -> Option<u64> {

@@ -84,7 +84,7 @@ fn find<'a>(dir: &Dir<'a>, name: &str) -> Result<Found<'a>> {
             folded = Some(entry);
         }
     }
-    folded.ok_or_else(|| absent())
+    folded.ok_or_else(absent)
 }
 
 /// What an entry leads to.

@@ -73,7 +73,7 @@ impl Ntfs {
             let entries = self.names(at)?;
             let exact = entries.iter().find(|(_, there)| there == name);
             let folded = || entries.iter().find(|(_, there)| there.to_lowercase() == name.to_lowercase());
-            at = exact.or_else(folded).ok_or_else(|| absent())?.0;
+            at = exact.or_else(folded).ok_or_else(absent)?.0;
             here = join(&here, name.as_bytes())?;
         }
         self.known.add(here, at);
