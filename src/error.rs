@@ -28,6 +28,10 @@ pub enum ErrorKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Condition {
+    /// There is no file of that name in the image.
+    Absent,
+    /// The process that read files of the image has ended, or was ended.
+    ReaderEnded,
     /// There is no LUKS header where one was looked for.
     NoHeader,
     /// The source ends too early, and what is there of it can be used where the caller allows that.

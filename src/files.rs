@@ -6,6 +6,7 @@
 mod devices;
 mod inputs;
 mod temp;
+pub mod tree;
 
 use std::fs::File;
 use std::io::{ErrorKind, Write};

@@ -517,6 +517,10 @@ const FORMATS: &[Format] = &[
 /// The formats that are believed only where none of the others is there: the backups.
 const BACKUPS: usize = 5;
 
+/// An ext as it is once its journal is replayed; see there.
+#[cfg(feature = "read-ext")]
+pub(crate) use ext::replayed as replayed_ext;
+
 fn probe(disk: Arc<Metered>, depth: usize) -> Result<Contents> {
     let look = Look::new(&disk);
     let (first, backups) = FORMATS.split_at(FORMATS.len().saturating_sub(BACKUPS));

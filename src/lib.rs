@@ -36,8 +36,9 @@
 //!
 //! # Features
 //! `unlock`, on by default, is key derivation, unlocking and the volume; `nbd` is the NBD server, which serves any
-//! [`ReadAt`]; `serde` makes the reports of `luks::report` and `scan::report`, in the JSON that the program prints. Without
-//! them, with `default-features = false`, the crate is the header parsers alone: [`open`] and [`luks`].
+//! [`ReadAt`]; `serde` makes the reports of `luks::report` and `scan::report`, in the JSON that the program prints;
+//! `read-ext`, `read-xfs`, `read-btrfs`, `read-fat` and `read-ntfs` are readers of files, each with the crate that it is of.
+//! Without them, with `default-features = false`, the crate is the header parsers alone: [`open`] and [`luks`].
 //! The program and the client of OpenStack are crates of their own, `unluks-cli` and `unluks-openstack`.
 
 #[cfg(feature = "unlock")]
@@ -72,6 +73,8 @@ pub mod nbd;
 #[doc(hidden)]
 pub mod num;
 pub mod progress;
+#[cfg(feature = "reader")]
+pub mod reader;
 #[cfg(feature = "unlock")]
 pub mod scan;
 #[cfg(feature = "unlock")]

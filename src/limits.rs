@@ -166,6 +166,47 @@ pub const INSIDE_JOURNAL_MAX: usize = 1 << 20;
 pub const INSIDE_CHUNKS_MAX: usize = 1 << 20;
 /// Inside: how many directories lie above a file whose path is named.
 pub const INSIDE_PATH_DEPTH_MAX: usize = 64;
+/// Reader: the longest name in a directory, which is the kernel's (`NAME_MAX`).
+pub const READER_NAME_MAX: usize = 255;
+/// Reader: the longest path, which is the kernel's (`PATH_MAX`).
+pub const READER_PATH_MAX: usize = 4096;
+/// Reader: the longest target of a symbolic link, which is the kernel's.
+pub const READER_LINK_MAX: usize = 4096;
+/// Reader: how many links a path may lead through, which is the kernel's (`MAXSYMLINKS`).
+pub const READER_LINKS_MAX: usize = 40;
+/// Reader: how many directories may lie in each other.
+pub const READER_DEPTH_MAX: usize = 256;
+/// Reader: how many entries a directory may have.
+pub const READER_ENTRIES_MAX: usize = 1 << 20;
+/// Reader: how many entries of directories in each other are held in memory on a walk.
+pub const READER_HELD_MAX: usize = 4 << 20;
+/// Reader: how many directories a walk goes into.
+pub const READER_DIRECTORIES_MAX: u64 = 16 << 20;
+/// Reader: the longest file that is read. One with holes may be longer than its disk, and one that is not all there has any
+/// length.
+pub const READER_FILE_MAX: u64 = 16 << 40;
+/// Reader: how many blocks of 1 KiB of an ext4 are passed over to get to a place in a file.
+pub const READER_SEEK_MAX: u64 = 1 << 30;
+/// Reader: the longest file that is read as a whole, where its reader knows no other way: one that NTFS compresses.
+pub const READER_WHOLE_MAX: u64 = 64 << 20;
+/// Reader: in how many pieces a file may lie.
+pub const READER_EXTENTS_MAX: usize = 1 << 20;
+/// Reader: how many paths are remembered, with what they lead to.
+pub const READER_KNOWN_MAX: usize = 1 << 16;
+/// Reader: the bytes that one step of a reader may read: the listing of a directory, a mebibyte of a file.
+pub const READER_OPERATION_BYTES: u64 = 4 << 30;
+/// Reader: the reads that one step of a reader may make.
+pub const READER_OPERATION_READS: u64 = 4 << 20;
+/// Reader: how many blocks of 64 KiB are kept in memory.
+pub const READER_CACHE_BLOCKS: usize = 64;
+/// Reader: the most bytes that are read or given at once.
+pub const READER_PIECE: usize = 1 << 20;
+/// Reader: the longest message between the two processes.
+pub const READER_FRAME_MAX: usize = 4 << 20;
+/// Reader: the memory that the process of a reader may take beyond what it begins with.
+pub const READER_MEMORY_MAX: u64 = 256 << 20;
+/// Reader: for how many seconds the process of a reader may neither answer nor read.
+pub const READER_SECONDS_MAX: u64 = 60;
 /// Verify: how many findings of one sort are listed; those beyond are counted.
 pub const VERIFY_FINDINGS_MAX: usize = 64;
 /// Verify: how many ranges of unreadable or differing bytes are kept, the lowest; those beyond are counted.

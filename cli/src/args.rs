@@ -2,6 +2,9 @@
 
 #[cfg(feature = "openstack")]
 pub mod fetch;
+#[cfg(feature = "files")]
+pub mod files;
+pub mod manual;
 pub mod plain;
 pub mod report;
 pub mod scan;
@@ -43,36 +46,27 @@ pub enum Command {
     RestorePlan(RestorePlanArgs),
     #[cfg(feature = "nbd")]
     Serve(ServeCommand),
+    #[cfg(feature = "files")]
+    Ls(files::LsArgs),
+    #[cfg(feature = "files")]
+    Cat(files::CatArgs),
+    #[cfg(feature = "files")]
+    Cp(files::CpArgs),
+    #[cfg(feature = "files")]
+    Find(files::FindArgs),
+    #[cfg(feature = "files")]
+    Hash(files::HashArgs),
     #[cfg(feature = "openstack")]
     Fetch(FetchCommand),
-    Completions(CompletionsArgs),
-    Man(ManArgs),
+    Completions(manual::CompletionsArgs),
+    Man(manual::ManArgs),
+    /// The process that parses a file system, for the commands that read files: it talks to them alone.
+    #[cfg(feature = "files")]
+    #[command(hide = true)]
+    Reader,
     /// For those who know it from cryptsetup.
     #[command(hide = true, aliases = ["luksOpen", "mount", "map"])]
-    Open(OpenArgs),
-}
-
-/// Prints a script for a shell that completes subcommands and flags
-#[derive(Args)]
-pub struct CompletionsArgs {
-    /// The shell
-    #[arg(value_enum, value_name = "SHELL")]
-    pub shell: clap_complete::Shell,
-}
-
-/// Writes the manual pages, one for each subcommand
-#[derive(Args)]
-pub struct ManArgs {
-    /// The folder that they go to
-    #[arg(value_name = "DIR")]
-    pub dir: PathBuf,
-}
-
-/// What cryptsetup would map is decrypted or served.
-#[derive(Args)]
-pub struct OpenArgs {
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    pub rest: Vec<std::ffi::OsString>,
+    Open(manual::OpenArgs),
 }
 
 /// Checks reports of verify, and brings those of many images together

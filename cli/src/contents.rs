@@ -105,7 +105,7 @@ fn line(contents: &Contents) -> String {
 }
 
 /// Whether anything on the command line says where a key is.
-fn is_key_given(args: &KeyArgs) -> bool {
+pub fn is_key_given(args: &KeyArgs) -> bool {
     let one = [&args.barbican_key, &args.key_file, &args.passphrase_file, &args.key, &args.volume_key_file];
     one.into_iter().flatten().chain(&args.also_key_file).chain(&args.also_passphrase_file).next().is_some()
         || args.key_slot.is_some()

@@ -7,6 +7,8 @@ mod contents;
 mod decrypt;
 #[cfg(feature = "openstack")]
 mod fetch;
+#[cfg(feature = "files")]
+mod files;
 mod hashes;
 mod header;
 mod hint;
@@ -18,8 +20,12 @@ mod open;
 mod plain;
 mod progress;
 mod quote;
+#[cfg(feature = "files")]
+mod reader;
 mod report;
 mod restore_plan;
+#[cfg(feature = "files")]
+mod sandbox;
 mod scan;
 #[cfg(feature = "nbd")]
 mod serve;
@@ -56,6 +62,18 @@ fn main() -> ExitCode {
         Command::RestorePlan(args) => restore_plan::run(args),
         #[cfg(feature = "nbd")]
         Command::Serve(args) => serve_image(args),
+        #[cfg(feature = "files")]
+        Command::Ls(args) => files::list::run(args, code),
+        #[cfg(feature = "files")]
+        Command::Cat(args) => files::cat::run(args, code),
+        #[cfg(feature = "files")]
+        Command::Cp(args) => files::copy::run(args, code),
+        #[cfg(feature = "files")]
+        Command::Find(args) => files::find::run(args, code),
+        #[cfg(feature = "files")]
+        Command::Hash(args) => files::hash::run(args, code),
+        #[cfg(feature = "files")]
+        Command::Reader => reader::child(),
         Command::Completions(args) => manual::completions(args.shell),
         Command::Man(args) => manual::pages(&args.dir),
         Command::Open(_) => Err(manual::maps_nothing()),

@@ -58,6 +58,9 @@ pub struct Disk {
     pub snapshots: Vec<Snapshot>,
     /// What was chosen on the way, one line each.
     pub notes: Vec<String>,
+    /// All files behind it: what is never an output.
+    #[cfg_attr(not(feature = "files"), allow(dead_code))]
+    pub inputs: Inputs,
 }
 
 /// A file of a set behind the first.
@@ -95,7 +98,7 @@ impl Disk {
         }
         let with = companions(args, &mut inputs)?;
         let (format, sector_size, snapshots) = (opened.format, opened.sector_size, opened.snapshots);
-        Ok(Self { disk, format, sector_size, with, snapshots, notes })
+        Ok(Self { disk, format, sector_size, with, snapshots, notes, inputs })
     }
 }
 

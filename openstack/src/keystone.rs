@@ -296,7 +296,7 @@ fn refused(code: u16, words: &str) -> Failure {
 fn plugin_failure(e: AuthError) -> Failure {
     match e {
         AuthError::Identity(e) => match e.code {
-            code if code <= u16::MAX.into() => refused(u16::try_from(code).unwrap_or(400), &e.message),
+            code if code <= u32::from(u16::MAX) => refused(u16::try_from(code).unwrap_or(400), &e.message),
             _ => refused(400, &e.message),
         },
         AuthError::UnknownAuth { code, message } => refused(code, &message.unwrap_or_default()),

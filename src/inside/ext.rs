@@ -22,12 +22,23 @@ mod map;
 mod names;
 mod sums;
 
+#[cfg(feature = "read-ext")]
+use std::sync::Arc;
+
 use zerocopy::byteorder::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+#[cfg(feature = "read-ext")]
+use super::look::Metered;
 use super::look::{Look, checksum_is, crc32c_raw, hex, le16, le32, text, uuid};
 use super::{Contents, Kind, Level, Severity, State};
+#[cfg(feature = "read-ext")]
+use crate::error::{Error, Result};
+#[cfg(feature = "read-ext")]
+use crate::io::ReadAt;
 use crate::limits::{INSIDE_COPIES_MAX, INSIDE_TABLE_MAX};
+#[cfg(feature = "read-ext")]
+use crate::num::to_usize;
 use crate::num::{at_most, to_u64};
 
 const SUPERBLOCK_AT: u64 = 1024;
@@ -335,6 +346,57 @@ pub(super) fn check(look: &Look<'_>, contents: &mut Contents) {
     check_descriptors(look, &superblock, contents);
     check_backups(look, &superblock, contents);
     full::check(look, &superblock, contents);
+}
+
+/// A disk whose journal is replayed, with a superblock that says so.
+#[cfg(feature = "read-ext")]
+struct Replayed {
+    inner: Arc<Metered>,
+    superblock: Vec<u8>,
+}
+
+#[cfg(feature = "read-ext")]
+impl ReadAt for Replayed {
+    fn len(&self) -> u64 {
+        self.inner.len()
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        self.inner.read_exact_at(buf, offset)?;
+        for (byte, at) in buf.iter_mut().zip(offset..SUPERBLOCK_AT.saturating_mul(2)) {
+            let within = at.checked_sub(SUPERBLOCK_AT).and_then(|at| self.superblock.get(to_usize(at).ok()?));
+            within.into_iter().for_each(|new| *byte = *new);
+        }
+        Ok(())
+    }
+}
+
+/// The disk as it is once its journal is replayed, for a reader that does not know journals of this sort.
+#[cfg(feature = "read-ext")]
+pub(crate) fn replayed(disk: Arc<dyn ReadAt>) -> Result<Arc<dyn ReadAt>> {
+    let disk = Metered::unmetered(disk);
+    let look = Look::new(&disk);
+    let no_superblock = || Error::corrupt("reader.ext", "found no sane superblock");
+    let superblock = Superblock::read(&look, SUPERBLOCK_AT).ok_or_else(no_superblock)?;
+    let mut contents = Contents::new(Kind::Ext4, &look);
+    let fs = map::Fs::new(&look, &superblock).ok_or_else(no_superblock)?;
+    let replayed = journal::replayed(&fs, look.disk(), &mut contents);
+    if let Some(finding) = contents.findings.first() {
+        return Err(Error::corrupt("reader.ext", format!("the journal cannot be replayed: {finding}")));
+    }
+    let inner = match (replayed, contents.notes.first()) {
+        (Some(replayed), _) => replayed,
+        (None, Some(note)) => return Err(Error::unsupported("reader.ext", note.clone())),
+        // It is empty.
+        (None, None) => Arc::clone(&disk),
+    };
+    let mut superblock = vec![0; 1024];
+    inner.read_exact_at(&mut superblock, SUPERBLOCK_AT)?;
+    let incompat = le32(&superblock, 0x60) & !INCOMPAT_RECOVER;
+    superblock[0x60..0x64].copy_from_slice(&incompat.to_le_bytes());
+    let checksum = crc32c_raw(u32::MAX, &superblock[..0x3fc]);
+    superblock[0x3fc..].copy_from_slice(&checksum.to_le_bytes());
+    Ok(Arc::new(Replayed { inner, superblock }))
 }
 
 fn check_descriptors(look: &Look<'_>, superblock: &Superblock, contents: &mut Contents) {

@@ -61,6 +61,12 @@ impl Metered {
         Self::new(inner, left, u64::MAX, Level::Full, cancelled)
     }
 
+    /// The same without an end to what is read: for whoever meters that itself.
+    #[cfg(feature = "read-ext")]
+    pub(super) fn unmetered(inner: Arc<dyn ReadAt>) -> Arc<Self> {
+        Self::new(inner, u64::MAX, u64::MAX, Level::Full, Arc::default())
+    }
+
     /// A part of one that counts.
     pub(super) fn nested(&self, inner: Arc<dyn ReadAt>) -> Arc<Self> {
         Self::new(inner, u64::MAX, u64::MAX, self.level, Arc::clone(&self.cancelled))

@@ -15,6 +15,7 @@ const LAYERS: &[&[&str]] = &[
     &["volume", "locate", "map"],
     &["image"],
     &["decrypt", "backup", "inside"],
+    &["reader"],
     &["verify"],
     &["nbd", "scan"],
 ];

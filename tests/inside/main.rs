@@ -9,6 +9,7 @@ mod filled;
 mod full;
 mod make;
 mod mutations;
+mod reader;
 mod table;
 
 use std::collections::BTreeMap;

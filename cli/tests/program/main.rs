@@ -9,6 +9,8 @@ mod common;
 mod contents;
 mod decrypt;
 mod docs;
+#[cfg(feature = "files")]
+mod files;
 mod fleet;
 #[cfg(feature = "nbd")]
 mod fuzz_corpus;

@@ -1,0 +1,89 @@
+//! What the process of a reader may do from here on: read and write the pipes that it has, and take a little memory.
+//!
+//! | fence | what is behind it | where it is missing |
+//! |---|---|---|
+//! | `RLIMIT_AS`, `RLIMIT_NOFILE` | memory, more files | nowhere |
+//! | Landlock | all files, all TCP, signals and abstract sockets of others | before Linux 5.13, the last before 6.12 |
+//! | seccomp | every system call but the few that a parser makes; others fail with EPERM | other processors than x86-64, ARM64 and RISC-V |
+//!
+//! All are best effort: on an old kernel files are read all the same. The process has no key, and no file open but its
+//! pipes; the fences are for what a parser with an error might be made to do.
+
+#[cfg(target_os = "linux")]
+use landlock::{ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, Scope};
+use rustix::process::{Resource, Rlimit, setrlimit};
+use unluks::limits::READER_MEMORY_MAX;
+
+/// Puts all fences up.
+pub fn enter() {
+    limit_memory();
+    #[cfg(target_os = "linux")]
+    {
+        let _ = no_files();
+        let _ = few_calls();
+    }
+}
+
+/// How much address space the process has already (proc(5), `statm`), and so much more.
+fn limit_memory() {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: u64 = statm.split(' ').next().and_then(|pages| pages.parse().ok()).unwrap_or(0);
+    let page = u64::try_from(rustix::param::page_size()).unwrap_or(4096);
+    let most = Some(pages.saturating_mul(page).saturating_add(READER_MEMORY_MAX));
+    let _ = setrlimit(Resource::As, Rlimit { current: most, maximum: most });
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(0), maximum: Some(0) });
+}
+
+#[cfg(target_os = "linux")]
+fn no_files() -> Result<(), landlock::RulesetError> {
+    let abi = ABI::V6;
+    let all = Ruleset::default()
+        .handle_access(AccessFs::from_all(abi))?
+        .handle_access(AccessNet::from_all(abi))?
+        .scope(Scope::from_all(abi))?;
+    all.create()?.restrict_self()?;
+    Ok(())
+}
+
+/// What a parser that reads and writes pipes asks of the system, and what ends it.
+#[cfg(target_os = "linux")]
+const CALLS: &[libc::c_long] = &[
+    libc::SYS_read,
+    libc::SYS_readv,
+    libc::SYS_write,
+    libc::SYS_writev,
+    libc::SYS_close,
+    libc::SYS_brk,
+    libc::SYS_mmap,
+    libc::SYS_munmap,
+    libc::SYS_mremap,
+    libc::SYS_madvise,
+    libc::SYS_mprotect,
+    libc::SYS_futex,
+    libc::SYS_getrandom,
+    libc::SYS_clock_gettime,
+    libc::SYS_sched_yield,
+    libc::SYS_getpid,
+    libc::SYS_gettid,
+    libc::SYS_tgkill,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_sigaltstack,
+    libc::SYS_restart_syscall,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+];
+
+#[cfg(target_os = "linux")]
+// A number of a call has 32 bits on some processors.
+#[allow(clippy::useless_conversion)]
+fn few_calls() -> Result<(), Box<dyn std::error::Error>> {
+    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+    let rules = CALLS.iter().map(|call| (i64::from(*call), Vec::new())).collect();
+    let refused = SeccompAction::Errno(u32::try_from(libc::EPERM)?);
+    let filter = SeccompFilter::new(rules, refused, SeccompAction::Allow, std::env::consts::ARCH.try_into()?)?;
+    let program: BpfProgram = filter.try_into()?;
+    seccompiler::apply_filter(&program)?;
+    Ok(())
+}
