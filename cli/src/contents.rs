@@ -1,20 +1,20 @@
 //! What the plaintext is: one line of it where a volume is unlocked, the refusal of one that is cut off, and
 //! `unluks inspect --inside`.
 
-use std::io::{ErrorKind, Write};
-use std::process::ExitCode;
+use std::io::Write;
 use std::sync::Arc;
 
-use unluks::error::escape;
+use unluks::error::{counted, escape};
 use unluks::inside::{Contents, Kind, Part, Severity};
 use unluks::limits::INSIDE_PIPE_REACH;
 use unluks::progress::Progress;
 use unluks::volume::{BadSectorPolicy, VolumeOptions};
-use unluks::{Error, ReadAt, Result, UnlockedImage, Volume, json};
+use unluks::{Error, ReadAt, Result, UnlockedImage, Volume};
 
-use crate::args::{InspectArgs, KeyArgs};
+use crate::args::{InspectArgs, KeyArgs, SourceArgs};
 use crate::key;
 use crate::open::Opened;
+use crate::several::{self, write_report};
 use crate::signals;
 use crate::source::{Disk, Source, is_dash};
 
@@ -70,7 +70,7 @@ impl Seen {
             let _ = writeln!(err, "warning: {finding}");
         }
         if let more @ 1.. = bad.len().saturating_sub(FINDINGS_SHOWN) {
-            let _ = writeln!(err, "warning: {more} findings more; unluks inspect --inside lists them");
+            let _ = writeln!(err, "warning: {} more; unluks inspect --inside lists them", counted(more, "finding"));
         }
     }
 
@@ -118,21 +118,19 @@ pub fn check_args(args: &InspectArgs) -> Result<()> {
 }
 
 /// `unluks inspect --inside`: the plaintext where there is a key, and else the image as it is.
-pub fn inspect(args: &mut InspectArgs) -> Result<ExitCode> {
-    let is_named = args.source.partition.is_some()
-        || args.source.offset.is_some()
-        || args.source.volume.is_some()
-        || !args.source.with.is_empty();
-    let disk: Arc<dyn ReadAt> = if is_key_given(&args.key) || args.source.image.is_dir() {
-        plaintext(args)?
-    } else if is_dash(&args.source.image) {
+pub fn inspect(args: &InspectArgs, mut source: SourceArgs, is_one_of_several: bool) -> Result<()> {
+    let is_named =
+        source.partition.is_some() || source.offset.is_some() || source.volume.is_some() || !source.with.is_empty();
+    let disk: Arc<dyn ReadAt> = if is_key_given(&args.key) || source.image.is_dir() {
+        plaintext(args, &mut source)?
+    } else if is_dash(&source.image) {
         return Err(Error::invalid("--inside wants an image that can be read at any place, not a pipe"));
     } else if is_named {
-        let source = Source::open(&args.source)?;
+        let source = Source::open(&source)?;
         source.print_notes(false);
         Arc::clone(source.place().source())
     } else {
-        let disk = Disk::open(&args.source)?;
+        let disk = Disk::open(&source)?;
         for note in &disk.notes {
             let _ = writeln!(anstream::stderr(), "{note}");
         }
@@ -145,19 +143,12 @@ pub fn inspect(args: &mut InspectArgs) -> Result<ExitCode> {
     } else {
         Contents::probe(disk)?
     };
-    let text = if args.json { json::pretty(&contents)? + "\n" } else { render(&contents) };
-    let mut stdout = anstream::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        // Whoever reads has seen enough.
-        Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
-        Err(e) => Err(Error::io("writing to the standard output", e)),
-        Ok(()) => Ok(ExitCode::SUCCESS),
-    }
+    write_report(&if args.json { several::json(&contents, is_one_of_several)? } else { render(&contents) })
 }
 
-fn plaintext(args: &mut InspectArgs) -> Result<Arc<dyn ReadAt>> {
-    key::check(&args.key, is_dash(&args.source.image))?;
-    let opened = Opened::open(&mut args.source)?;
+fn plaintext(args: &InspectArgs, source: &mut SourceArgs) -> Result<Arc<dyn ReadAt>> {
+    key::check(&args.key, is_dash(&source.image))?;
+    let opened = Opened::open(source)?;
     if opened.source.pipe().is_some() {
         return Err(Error::invalid("--inside wants an image that can be read at any place, not a pipe"));
     }
@@ -194,7 +185,7 @@ fn render(contents: &Contents) -> String {
         text += &format!("  {}: {finding}\n", finding.severity);
     }
     if contents.more_findings > 0 {
-        text += &format!("  {} findings more are left out\n", contents.more_findings);
+        text += &format!("  left out: {} more\n", counted(contents.more_findings, "finding"));
     }
     for note in &contents.notes {
         text += &format!("  note: {}\n", escape(note));

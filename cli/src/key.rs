@@ -8,6 +8,7 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use unluks::error::counted;
 use unluks::files::{Inputs, Role};
 use unluks::key::{Seen, VolumeKeyForm, read_first_line, read_key_file, volume_key_forms};
 use unluks::luks::unlock::{UnlockOptions, cost};
@@ -275,7 +276,8 @@ fn unlock_with(image: &Image, given: &Passphrases, options: &UnlockOptions, quie
         let time =
             if cost.time > WORTH_SAYING { format!(", {} s at most", cost.time.as_secs()) } else { String::new() };
         let (forms, n) = (candidates.len(), cost.derivations);
-        let _ = writeln!(err, "trying {forms} forms of the key: up to {n} key derivations{time}");
+        let _ =
+            writeln!(err, "trying {} of the key: up to {}{time}", counted(forms, "form"), counted(n, "key derivation"));
     }
     let unlocked = image.unlock(&given.key, options).map_err(|e| explain::wrong(e, given))?;
     for opened in unlocked.opened().iter().filter(|_| !quiet) {
