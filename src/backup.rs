@@ -367,8 +367,12 @@ impl BackupDir {
     pub fn open(path: &Path) -> Result<Self> {
         let description = path.join(DESCRIPTION);
         let file = File::open(&description).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound if !path.exists() => Error::invalid(format!("{} does not exist", shown(path))),
             std::io::ErrorKind::NotFound => Error::invalid(format!("{} has no {DESCRIPTION}", shown(path)))
                 .with_hint("name an image, or a directory that unluks fetch has finished"),
+            std::io::ErrorKind::NotADirectory => {
+                Error::invalid(format!("{} is no directory of a backup by unluks fetch", shown(path)))
+            }
             _ => Error::io(format!("opening {}", shown(&description)), e),
         })?;
         let mut json = Vec::new();

@@ -31,7 +31,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result, escape, shown};
+use crate::error::{Error, Result, choice, counted, escape, shown};
 use crate::limits::{CINDER_CHAIN_MAX, CINDER_DEPTH_MAX, CINDER_NAMES_MAX};
 
 pub use chain::Chain;
@@ -221,7 +221,7 @@ impl Tree {
         if let Some(id) = id {
             return self.find(id).ok_or_else(|| {
                 let all: Vec<_> = self.backups.iter().take(16).map(|backup| escape(&backup.id)).collect();
-                let message = format!("no backup here has the id \"{}\"; there are {}", escape(id), all.join(", "));
+                let message = format!("no backup here has the id \"{}\"; {}", escape(id), choice(&all));
                 Error::invalid(message).with_rule("cinder.backup")
             });
         }
@@ -236,7 +236,7 @@ impl Tree {
                     .take(16)
                     .map(|b| format!("{} of volume {}", escape(&b.id), escape(&b.volume)))
                     .collect();
-                let message = format!("there are backups of {} volumes: {}", volumes.len(), of.join(", "));
+                let message = format!("there are backups of {}: {}", counted(volumes.len(), "volume"), of.join(", "));
                 Err(Error::invalid(message).with_rule("cinder.backup").with_hint(crate::error::Hint::NameBackup))
             }
             (None, _) => {

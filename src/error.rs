@@ -1,8 +1,12 @@
 //! One error for the whole library: a stable kind, the rule or field that failed, where, and what to do next.
 
+mod words;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::path::Path;
+
+pub use words::{bytes, choice, counted, seconds};
 
 /// What a caller can do about an error. Exit codes and NBD error numbers are a total match on this, so that a new kind
 /// finds each of them.
@@ -113,6 +117,8 @@ pub enum Hint {
     VolumeKey,
     /// Try the forms that a key is known in.
     GuessKey,
+    /// Name the socket that a server listens on.
+    NameSocket,
     /// Take a part of the key file.
     KeyFilePart,
     /// Take the whole key file, and not its first line.
@@ -185,6 +191,7 @@ impl fmt::Display for Hint {
             Self::MorePassphrases => "give the other passphrase too (Key::and)",
             Self::VolumeKey => "the volume key opens it without a keyslot",
             Self::GuessKey => "is it hexlified, with a newline, or of another image? Key::guess tries the usual forms",
+            Self::NameSocket => "name a socket in a folder that is there",
             Self::KeyFilePart => "is it the right file? A size takes a part of it",
             Self::WholeKeyFile => "a key that is no line of text is read whole (read_key_file)",
             Self::BadSectors => "a BadSectorPolicy lists such sectors and goes on",

@@ -41,6 +41,11 @@
 //! Without them, with `default-features = false`, the crate is the header parsers alone: [`open`] and [`luks`].
 //! The program and the client of OpenStack are crates of their own, `unluks-cli` and `unluks-openstack`.
 
+#[cfg(not(unix))]
+compile_error!(
+    "unluks reads files and devices as Unix has them, and builds on Unix systems alone; its program, on Linux"
+);
+
 #[cfg(feature = "unlock")]
 pub mod backup;
 #[cfg(feature = "unlock")]

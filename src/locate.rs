@@ -9,7 +9,7 @@ use std::sync::Arc;
 pub use crate::luks::layer::{Layer, LayerKind};
 pub use ways::{Part, Way, Ways, ways};
 
-use crate::error::{Condition, Error, ErrorKind, Hint, Result, escape};
+use crate::error::{Condition, Error, ErrorKind, Hint, Result, counted, escape};
 use crate::format::{self, Contents, Format, Named, Qcow2Luks, Snapshot};
 use crate::io::{Peek, ReadAt, Window};
 use crate::limits::{LAYERS_DEPTH_MAX, LUKS2_HDR_SIZE_MIN};
@@ -428,7 +428,7 @@ impl Survey<'_> {
             ([], None) => Err(nothing(table, &Peek::new(self.disk))),
             (several, _) => {
                 let (number, list, path) = (several.len(), list_of(several), path_of(several, trail));
-                let message = format!("{number} partitions lead to LUKS: {list}{path}");
+                let message = format!("{} lead to LUKS: {list}{path}", counted(number, "partition"));
                 Err(Error::invalid(message).with_rule("partition").with_hint(Hint::NamePartition))
             }
         }
@@ -469,7 +469,8 @@ fn refuse_sectors(disk: &dyn ReadAt, offset: u64) -> Result<()> {
     let found = sectors.filter_map(|size| Some((size, offset.checked_mul(size)?))).find(|(_, at)| is_there(*at));
     found.map_or(Ok(()), |(size, at)| {
         let message = format!(
-            "no LUKS header is at byte {offset}, but one is at byte {at}, which is {offset} sectors of {size} bytes"
+            "no LUKS header is at byte {offset}, but one is at byte {at}, which is {} of {size} bytes",
+            counted(offset, "sector")
         );
         Err(Error::invalid(message).with_rule("offset").with_hint(format!("give the offset in bytes: {at}")))
     })
@@ -549,7 +550,7 @@ fn only_luks<'t>(
         }
         (several, _) => {
             let (number, list, path) = (several.len(), list_of(several), path_of(several, trail));
-            let message = format!("{number} partitions hold LUKS: {list}{path}");
+            let message = format!("{} hold LUKS: {list}{path}", counted(number, "partition"));
             Err(Error::invalid(message).with_rule("partition").with_hint(Hint::NamePartition))
         }
     }

@@ -30,7 +30,7 @@ pub mod v1;
 pub mod v2;
 mod validate;
 
-use crate::error::{Condition, Error, ErrorKind, Result};
+use crate::error::{Condition, Error, ErrorKind, Result, counted};
 use crate::io::ReadAt;
 use metadata::Metadata;
 
@@ -67,7 +67,10 @@ const OFFLINE_LOG: &[u8] = b"# LUKS reencryption log";
 pub fn open(source: &(impl ReadAt + ?Sized)) -> Result<Metadata> {
     let mut start = [0u8; 8];
     if source.len() < 8 {
-        let message = format!("no LUKS header: the source has only {} bytes", source.len());
+        let message = match source.len() {
+            0 => "no LUKS header: it is empty".to_owned(),
+            len => format!("no LUKS header: it has only {}", counted(len, "byte")),
+        };
         return Err(Error::corrupt("magic", message).with_condition(Condition::NoHeader));
     }
     // Where the first sector cannot be read, a LUKS2 secondary header may still be there.

@@ -17,7 +17,7 @@ use std::fmt;
 pub use gpt::{GptCopies, GptCopy};
 use uuid::{Uuid, uuid};
 
-use crate::error::{Error, Hint, Result, escape};
+use crate::error::{Error, Hint, Result, counted, escape};
 use crate::io::{Peek, ReadAt, Window};
 
 /// Which kind of table a disk has.
@@ -189,7 +189,9 @@ impl Table {
             }
         }
         let noted: String = self.notes.iter().take(1).map(|note| format!("; {note}")).collect();
-        let what = format!("no partition is called {}; there are {}{noted}", escape(wanted), list_of(&all));
+        let there =
+            if let [one] = all[..] { format!("the only one is {one}") } else { format!("there are {}", list_of(&all)) };
+        let what = format!("no partition is called {}; {there}{noted}", escape(wanted));
         Err(Error::invalid(what).with_rule("partition.name"))
     }
 
@@ -239,7 +241,7 @@ pub(crate) fn list_of(entries: &[&Entry]) -> String {
 fn shorten(notes: &mut Vec<String>, scheme: &str) {
     if let more @ 1.. = notes.len().saturating_sub(NAMED_MAX) {
         notes.truncate(NAMED_MAX);
-        notes.push(format!("{scheme}: {more} notes more on its partitions are left out"));
+        notes.push(format!("{scheme}: left out: {} more on its partitions", counted(more, "note")));
     }
 }
 

@@ -1,10 +1,12 @@
 //! The command line.
 
+pub mod examples;
 #[cfg(feature = "openstack")]
 pub mod fetch;
 #[cfg(feature = "files")]
 pub mod files;
 pub mod manual;
+pub mod out;
 pub mod plain;
 pub mod report;
 pub mod scan;
@@ -12,23 +14,40 @@ pub mod scan;
 pub mod serve;
 pub mod verify;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use unluks::decrypt::output::OutputOptions;
-use unluks::decrypt::{Direct, Sparse};
+use unluks::decrypt::Direct;
 use unluks::format::Format;
-use unluks::volume::BadSectorPolicy;
 
 use crate::time::duration;
+#[cfg(feature = "nbd")]
+use out::ServedBadSectors;
+use out::{OutArgs, PartArgs};
 
 /// Reads LUKS1 and LUKS2 images: no root, no device-mapper, no cryptsetup. The image is never written to.
 #[derive(Parser)]
 #[command(name = "unluks", version, max_term_width = 100, arg_required_else_help = true)]
 pub struct Cli {
+    /// Whether what is printed has colours: auto has them on a terminal, where NO_COLOR is not set
+    #[arg(long, value_enum, default_value = "auto", value_name = "WHEN", global = true, hide_short_help = true)]
+    pub color: When,
+    /// With --version: how this program was built, and its own SHA-256
+    #[arg(short, long, requires = "version")]
+    pub verbose: bool,
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// Sets what `--color` asks for, before anything is printed.
+pub fn color(when: When) {
+    match when {
+        When::Auto => anstream::ColorChoice::Auto,
+        When::Always => anstream::ColorChoice::Always,
+        When::Never => anstream::ColorChoice::Never,
+    }
+    .write_global();
 }
 
 #[derive(Subcommand)]
@@ -86,10 +105,14 @@ pub struct FetchCommand {
 
 /// Shows all that a header says, and what is wrong or weak about it; needs no key, but with --inside
 #[derive(Args)]
+#[command(after_long_help = examples::INSPECT)]
 pub struct InspectArgs {
     #[command(flatten)]
     pub source: SourceArgs,
-    /// Print JSON (docs/inspect.schema.json describes it)
+    /// More images, one after the other
+    #[arg(value_name = "IMAGE")]
+    pub more: Vec<PathBuf>,
+    /// Print JSON (docs/inspect.schema.json describes it): of several images a line each
     #[arg(long)]
     pub json: bool,
     /// Show what is in the plaintext instead, and what is wrong with it; without a key, what is in the image as it is. With
@@ -110,6 +133,7 @@ pub struct InspectArgs {
 
 /// Writes the plaintext of an image to a file or a pipe
 #[derive(Args)]
+#[command(after_long_help = examples::DECRYPT)]
 pub struct DecryptArgs {
     #[command(flatten)]
     pub source: SourceArgs,
@@ -132,6 +156,7 @@ pub struct DecryptArgs {
 
 /// Writes a copy of the header, which cryptsetup takes as a backup, or the volume key that a passphrase opens
 #[derive(Args)]
+#[command(after_long_help = examples::HEADER)]
 #[command(group = clap::ArgGroup::new("header_output").args(["output", "dump_volume_key"]).required(true).multiple(true))]
 pub struct HeaderArgs {
     #[command(flatten)]
@@ -156,6 +181,7 @@ pub struct HeaderArgs {
 
 /// Says whether a key opens images, keyslot by keyslot, and reads none of their data; exits with 3 where one stays closed
 #[derive(Args)]
+#[command(after_long_help = examples::TEST_KEY)]
 pub struct TestKeyArgs {
     /// The images, or directories of backups by unluks fetch
     #[arg(value_name = "IMAGE", required = true)]
@@ -167,7 +193,7 @@ pub struct TestKeyArgs {
     #[arg(long, value_name = "N|LABEL|UUID", conflicts_with = "offset")]
     pub partition: Option<String>,
     /// The volume of LVM
-    #[arg(long, value_name = "VG/LV", conflicts_with = "offset")]
+    #[arg(long, value_name = "VG/LV", conflicts_with = "offset", hide_short_help = true)]
     pub volume: Option<String>,
     /// Where the LUKS container starts
     #[arg(long, value_name = "BYTES", value_parser = size)]
@@ -183,7 +209,7 @@ pub struct TestKeyArgs {
 
 impl TestKeyArgs {
     /// One of the images as a source.
-    pub fn source(&self, image: &std::path::Path) -> SourceArgs {
+    pub fn source(&self, image: &Path) -> SourceArgs {
         SourceArgs {
             image: image.to_owned(),
             header: self.header.clone(),
@@ -199,6 +225,7 @@ impl TestKeyArgs {
 
 /// Prints the openstack commands that bring a backup's secret and image back, and what will stand in the way
 #[derive(Args)]
+#[command(after_long_help = examples::RESTORE_PLAN)]
 pub struct RestorePlanArgs {
     /// The directory of a backup by unluks fetch, or of backups of Cinder
     #[arg(value_name = "DIR")]
@@ -225,13 +252,14 @@ pub struct RestorePlanArgs {
     pub quiet: bool,
     /// How progress is shown on the standard error: auto is a bar on a terminal, and nothing elsewhere
     #[cfg(feature = "openstack")]
-    #[arg(long, value_enum, default_value = "auto", value_name = "HOW", requires = "run")]
+    #[arg(long, value_enum, default_value = "auto", value_name = "HOW", requires = "run", hide_short_help = true)]
     pub progress: ProgressKind,
 }
 
 /// Serves the plaintext of an image over NBD, read-only, and writes it nowhere
 #[cfg(feature = "nbd")]
 #[derive(Args)]
+#[command(after_long_help = examples::SERVE)]
 pub struct ServeCommand {
     #[command(flatten)]
     pub source: SourceArgs,
@@ -253,7 +281,7 @@ pub struct ServeCommand {
 }
 
 /// Where the image is.
-#[derive(Default, Args)]
+#[derive(Clone, Default, Args)]
 pub struct SourceArgs {
     /// The image, or the directory of a backup by unluks fetch or Cinder; - reads an image from the standard input
     #[arg(value_name = "IMAGE")]
@@ -262,49 +290,49 @@ pub struct SourceArgs {
     #[arg(long, value_name = "FILE")]
     pub header: Option<PathBuf>,
     /// Take the header of --header also where the image begins with one of another UUID
-    #[arg(long, requires = "header")]
+    #[arg(long, requires = "header", hide_short_help = true)]
     pub force_header: bool,
     /// The container format, where it should not be detected: raw, qcow2, vhd, vhdx, vmdk, ewf, vdi, qed, qcow,
     /// parallels, android-sparse, rbd, aff4
-    #[arg(long, value_name = "FORMAT")]
+    #[arg(long, value_name = "FORMAT", hide_short_help = true)]
     pub format: Option<Format>,
     /// The largest disk that a container may declare [default: 1TiB and 1000 times its file, 64TiB at most]
-    #[arg(long, value_name = "SIZE", value_parser = size)]
+    #[arg(long, value_name = "SIZE", value_parser = size, hide_short_help = true)]
     pub max_size: Option<u64>,
     /// The partition of a whole-disk image, by number, label or UUID; without it the only one with LUKS is taken
     #[arg(long, value_name = "N|LABEL|UUID", conflicts_with = "offset")]
     pub partition: Option<String>,
     /// Another disk of the set, of an md array or an LVM volume group over several, or the parent of an image that lies
     /// on top of one; may be repeated, and each has to fit
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
     pub with: Vec<PathBuf>,
     /// The volume of LVM; without it the only one with LUKS is taken
-    #[arg(long, value_name = "VG/LV", conflicts_with = "offset")]
+    #[arg(long, value_name = "VG/LV", conflicts_with = "offset", hide_short_help = true)]
     pub volume: Option<String>,
     /// The internal snapshot of a qcow2 image, by name or id, in place of the disk's last state
-    #[arg(long, value_name = "NAME|ID")]
+    #[arg(long, value_name = "NAME|ID", hide_short_help = true)]
     pub snapshot: Option<String>,
     /// The backup of a Cinder backup's directory, by its id; without it the newest that is complete is taken
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", hide_short_help = true)]
     pub backup: Option<String>,
     /// Where the LUKS container starts in the image
     #[arg(long, value_name = "BYTES", value_parser = size)]
     pub offset: Option<u64>,
     /// Take --offset also in a member of an array or a physical volume of LVM, whose bytes need not go on there
-    #[arg(long, requires = "offset")]
+    #[arg(long, requires = "offset", hide_short_help = true)]
     pub force_offset: bool,
     /// ddrescue's mapfile of the image: what it could not read from the medium is an error here, too
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
     pub image_map: Option<PathBuf>,
     /// Take what is there, in whole sectors, when the image or its partition is cut off
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub allow_truncated: bool,
     /// Take a LUKS2 header that cryptsetup does not open, without what is damaged in it: keyslots, tokens, configuration,
     /// checksums
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub recover: bool,
     /// Take data that cryptsetup would not: segments that are not encrypted, or several, without a reencryption
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub allow_foreign_segments: bool,
     /// No header is looked for: there is none.
     #[arg(skip)]
@@ -324,10 +352,10 @@ pub struct KeyArgs {
     #[arg(long, value_name = "FILE", group = "key_source")]
     pub key_file: Option<PathBuf>,
     /// Skip this many bytes of --key-file
-    #[arg(long, value_name = "BYTES", requires = "key_file", value_parser = size)]
+    #[arg(long, value_name = "BYTES", requires = "key_file", value_parser = size, hide_short_help = true)]
     pub keyfile_offset: Option<u64>,
     /// Take this many bytes of --key-file
-    #[arg(long, value_name = "BYTES", requires = "key_file", value_parser = size)]
+    #[arg(long, value_name = "BYTES", requires = "key_file", value_parser = size, hide_short_help = true)]
     pub keyfile_size: Option<u64>,
     /// A passphrase: the file's first line, without its newline, LF or CRLF
     #[arg(long, value_name = "FILE", group = "key_source")]
@@ -337,16 +365,16 @@ pub struct KeyArgs {
     #[arg(long, value_name = "FILE", group = "key_source")]
     pub key: Option<PathBuf>,
     /// The volume key itself, in place of a passphrase: raw, hex, luksDump's text, or a line of dmsetup table --showkeys
-    #[arg(long, value_name = "FILE", group = "key_source")]
+    #[arg(long, value_name = "FILE", group = "key_source", hide_short_help = true)]
     pub volume_key_file: Option<PathBuf>,
     /// One more passphrase, taken like --key-file: an unfinished reencryption may want two
-    #[arg(long, value_name = "FILE", conflicts_with = "volume_key_file")]
+    #[arg(long, value_name = "FILE", conflicts_with = "volume_key_file", hide_short_help = true)]
     pub also_key_file: Vec<PathBuf>,
     /// One more passphrase, taken like --passphrase-file
-    #[arg(long, value_name = "FILE", conflicts_with = "volume_key_file")]
+    #[arg(long, value_name = "FILE", conflicts_with = "volume_key_file", hide_short_help = true)]
     pub also_passphrase_file: Vec<PathBuf>,
     /// Try only this keyslot, whatever its priority
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", hide_short_help = true)]
     pub key_slot: Option<u32>,
 }
 
@@ -355,141 +383,11 @@ pub struct KeyArgs {
 #[command(next_help_heading = "Limits")]
 pub struct LimitArgs {
     /// The most memory that a key derivation may take [default: 4GiB, or three quarters of the machine's]
-    #[arg(long, value_name = "SIZE", value_parser = size)]
+    #[arg(long, value_name = "SIZE", value_parser = size, hide_short_help = true)]
     pub max_kdf_memory: Option<u64>,
     /// The time that all key derivations together may take; each is estimated before it starts [default: 10m]
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = duration, hide_short_help = true)]
     pub max_kdf_time: Option<Duration>,
-}
-
-/// Which part, and of what.
-#[derive(Args)]
-#[command(next_help_heading = "Part")]
-pub struct PartArgs {
-    /// Leave out this many bytes of plaintext at the start
-    #[arg(long, value_name = "BYTES", value_parser = size)]
-    pub skip: Option<u64>,
-    /// Write this many bytes of plaintext
-    #[arg(long, value_name = "BYTES", value_parser = size)]
-    pub length: Option<u64>,
-    /// List sectors that cannot be read, or whose integrity tag is wrong, and go on; the exit code is 4 all the same
-    #[arg(long, value_enum, value_name = "HOW")]
-    pub bad_sectors: Option<BadSectors>,
-}
-
-impl PartArgs {
-    /// Whether the part ends within `len` bytes of plaintext.
-    pub fn is_within(&self, len: u64) -> bool {
-        let end = self.length.and_then(|length| length.checked_add(self.skip.unwrap_or(0)));
-        end.is_some_and(|end| end <= len)
-    }
-}
-
-/// What becomes of sectors that cannot be read, or whose integrity tag is wrong.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum BadSectors {
-    /// They are zeroes in the output
-    Zero,
-    /// They are left out: a hole in a file, what was there before on a block device, zeroes in a pipe
-    Skip,
-    /// They are decrypted all the same, and may be anything; of what cannot be read, the rest of its sector is right
-    Report,
-}
-
-impl BadSectors {
-    pub fn policy(how: Option<Self>) -> BadSectorPolicy {
-        match how {
-            None => BadSectorPolicy::Refuse,
-            Some(Self::Zero) => BadSectorPolicy::Zero,
-            Some(Self::Skip) => BadSectorPolicy::Skip,
-            Some(Self::Report) => BadSectorPolicy::Report,
-        }
-    }
-}
-
-/// What clients read of sectors that cannot be read, or whose integrity tag is wrong.
-#[cfg(feature = "nbd")]
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ServedBadSectors {
-    /// Clients read zeroes
-    Zero,
-    /// Clients read what they decrypt to, which may be anything
-    Report,
-}
-
-#[cfg(feature = "nbd")]
-impl ServedBadSectors {
-    pub fn policy(how: Option<Self>) -> BadSectorPolicy {
-        match how {
-            None => BadSectorPolicy::Refuse,
-            Some(Self::Zero) => BadSectorPolicy::Zero,
-            Some(Self::Report) => BadSectorPolicy::Report,
-        }
-    }
-}
-
-/// How the output is written.
-#[derive(Args)]
-#[command(next_help_heading = "Output")]
-pub struct OutArgs {
-    /// Replace an output file that is there, finished or not
-    #[arg(long)]
-    pub force: bool,
-    /// Resume an output that was interrupted
-    #[arg(long)]
-    pub resume: bool,
-    /// Whether zeroes in the plaintext become holes in the output file
-    #[arg(long, value_enum, default_value = "auto", value_name = "WHEN")]
-    pub sparse: When,
-    /// Whether the output passes by the page cache; auto drops it from there if it is more than half the memory
-    #[arg(long, value_enum, default_value = "auto", value_name = "WHEN")]
-    pub direct: When,
-    /// Do not wait until the output is on the disk: faster, but after a power cut it may look whole and not be
-    #[arg(long, conflicts_with = "resume")]
-    pub no_sync: bool,
-    /// Hash plaintext and image on the way: md5, sha1, sha256, sha512, sha3-256, blake2b, blake3 or another; plaintext:NAME
-    /// or image:NAME for one
-    #[arg(long, value_name = "[OF:]NAME")]
-    pub hash: Vec<String>,
-    /// Write the hashes to this file, in the format of sha256sum
-    #[arg(long, value_name = "FILE", requires = "hash")]
-    pub hash_file: Option<PathBuf>,
-    /// Write a mapfile as ddrescue has it of the plaintext: which bytes of it are right, and which are bad sectors
-    #[arg(long, value_name = "FILE")]
-    pub map: Option<PathBuf>,
-    /// Do not compare a backup's image with the hash that was recorded when it was fetched
-    #[arg(long)]
-    pub no_compare: bool,
-    /// How many threads decrypt [default: as many as the machine has cores]
-    #[arg(long, value_name = "N")]
-    pub threads: Option<std::num::NonZeroUsize>,
-    /// Say nothing but errors
-    #[arg(short, long)]
-    pub quiet: bool,
-    /// How progress is shown on the standard error: auto is a bar on a terminal, and nothing elsewhere
-    #[arg(long, value_enum, default_value = "auto", value_name = "HOW")]
-    pub progress: ProgressKind,
-}
-
-impl OutArgs {
-    pub fn direct(&self) -> Direct {
-        match self.direct {
-            When::Auto => Direct::Auto,
-            When::Always => Direct::Always,
-            When::Never => Direct::Never,
-        }
-    }
-
-    pub fn options(&self) -> OutputOptions {
-        OutputOptions {
-            force: self.force,
-            resume: self.resume,
-            sparse: if self.sparse == When::Never { Sparse::Never } else { Sparse::Auto },
-            direct: self.direct(),
-            no_sync: self.no_sync,
-            about: 0,
-        }
-    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]

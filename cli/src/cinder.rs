@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use unluks::cinder::{Backup, Chain, Tree, is_tree};
-use unluks::error::{escape, shown};
+use unluks::error::{counted, escape, shown};
 use unluks::files::{Inputs, Role};
 use unluks::progress::Progress;
 use unluks::{Error, ReadAt, Result};
@@ -77,12 +77,12 @@ fn line(backup: &Backup) -> String {
         return format!("{}  {state}", escape(&backup.id));
     }
     format!(
-        "{}  volume {}{name}  {}  {kind}  {} bytes in {} objects  {state}",
+        "{}  volume {}{name}  {}  {kind}  {} bytes in {}  {state}",
         escape(&backup.id),
         escape(&backup.volume),
         escape(&backup.created_at),
         backup.bytes,
-        backup.objects
+        counted(backup.objects, "object")
     )
 }
 
@@ -100,9 +100,15 @@ pub fn check(chain: &Chain, what: Compare, how: ProgressKind, quiet: bool, progr
     let passes = if what == Compare::Blocks { 2 } else { 1 };
     let view = ProgressView::new(how, quiet, chain.len().checked_mul(passes), 0);
     let said = view.beside(progress, || match what {
-        Compare::Objects => chain.check_objects(progress).map(|objects| format!("{objects} objects by MD5")),
+        Compare::Objects => {
+            chain.check_objects(progress).map(|objects| format!("{} by MD5", counted(objects, "object")))
+        }
         Compare::Blocks => chain.check(progress).map(|checked| {
-            format!("{} objects by MD5, {} blocks of the volume by SHA-256", checked.objects, checked.blocks)
+            format!(
+                "{} by MD5, {} of the volume by SHA-256",
+                counted(checked.objects, "object"),
+                counted(checked.blocks, "block")
+            )
         }),
     });
     view.finish(progress.bytes());

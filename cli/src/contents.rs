@@ -1,22 +1,22 @@
 //! What the plaintext is: one line of it where a volume is unlocked, the refusal of one that is cut off, and
 //! `unluks inspect --inside`.
 
-use std::io::{ErrorKind, Write};
-use std::process::ExitCode;
+use std::io::Write;
 use std::sync::Arc;
 
-use unluks::error::escape;
+use unluks::error::{counted, escape};
 use unluks::inside::{Contents, Kind, Part, Severity};
 use unluks::limits::INSIDE_PIPE_REACH;
 use unluks::map::Map;
 use unluks::progress::Progress;
 use unluks::volume::{BadSectorPolicy, VolumeOptions};
-use unluks::{Error, ReadAt, Result, UnlockedImage, Volume, json};
+use unluks::{Error, ReadAt, Result, UnlockedImage, Volume};
 
-use crate::args::{InspectArgs, KeyArgs};
+use crate::args::{InspectArgs, KeyArgs, SourceArgs};
 use crate::key;
 use crate::map;
 use crate::open::Opened;
+use crate::several::{self, write_report};
 use crate::signals;
 use crate::source::{self, Disk, Source, is_dash};
 
@@ -72,7 +72,7 @@ impl Seen {
             let _ = writeln!(err, "warning: {finding}");
         }
         if let more @ 1.. = bad.len().saturating_sub(FINDINGS_SHOWN) {
-            let _ = writeln!(err, "warning: {more} findings more; unluks inspect --inside lists them");
+            let _ = writeln!(err, "warning: {} more; unluks inspect --inside lists them", counted(more, "finding"));
         }
     }
 
@@ -127,28 +127,25 @@ struct Looked {
 }
 
 /// `unluks inspect --inside` and `--map`: the plaintext where there is a key, and else the image as it is.
-pub fn inspect(args: &mut InspectArgs) -> Result<ExitCode> {
-    let Looked { disk, headers } = looked(args)?;
-    let text = if args.map {
+pub fn inspect(args: &InspectArgs, source: SourceArgs, is_one_of_several: bool) -> Result<()> {
+    let Looked { disk, headers } = looked(args, source)?;
+    if args.map {
         let map = Mapped { bytes: disk.len(), headers, map: map::of(&*disk)? };
-        if args.json { json::pretty(&map)? + "\n" } else { map::render(&map.map, map.bytes, &map.headers) }
-    } else {
-        let contents = if args.full {
-            let progress = Progress::default();
-            signals::stop_by(&progress.cancel_flag())?;
-            Contents::check(disk, &progress)?
+        let text = if args.json {
+            several::json(&map, is_one_of_several)?
         } else {
-            Contents::probe(disk)?
+            map::render(&map.map, map.bytes, &map.headers)
         };
-        if args.json { json::pretty(&contents)? + "\n" } else { render(&contents) }
-    };
-    let mut stdout = anstream::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        // Whoever reads has seen enough.
-        Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
-        Err(e) => Err(Error::io("writing to the standard output", e)),
-        Ok(()) => Ok(ExitCode::SUCCESS),
+        return write_report(&text);
     }
+    let contents = if args.full {
+        let progress = Progress::default();
+        signals::stop_by(&progress.cancel_flag())?;
+        Contents::check(disk, &progress)?
+    } else {
+        Contents::probe(disk)?
+    };
+    write_report(&if args.json { several::json(&contents, is_one_of_several)? } else { render(&contents) })
 }
 
 /// What `inspect --map --json` prints.
@@ -162,37 +159,35 @@ struct Mapped {
     map: Map,
 }
 
-fn looked(args: &mut InspectArgs) -> Result<Looked> {
+fn looked(args: &InspectArgs, mut source: SourceArgs) -> Result<Looked> {
     let of = |disk| Looked { disk, headers: Vec::new() };
-    let is_named = args.source.partition.is_some()
-        || args.source.offset.is_some()
-        || args.source.volume.is_some()
-        || !args.source.with.is_empty();
-    if is_key_given(&args.key) || args.source.image.is_dir() {
-        return plaintext(args).map(of);
+    let is_named =
+        source.partition.is_some() || source.offset.is_some() || source.volume.is_some() || !source.with.is_empty();
+    if is_key_given(&args.key) || source.image.is_dir() {
+        return plaintext(args, &mut source).map(of);
     }
-    if is_dash(&args.source.image) {
+    if is_dash(&source.image) {
         let flag = if args.map { "--map" } else { "--inside" };
         return Err(Error::invalid(format!("{flag} wants an image that can be read at any place, not a pipe")));
     }
     if is_named && args.inside {
-        let source = Source::open(&args.source)?;
+        let source = Source::open(&source)?;
         source.print_notes(false);
         return Ok(of(Arc::clone(source.place().source())));
     }
-    let disk = Disk::open(&args.source)?;
+    let disk = Disk::open(&source)?;
     for note in &disk.notes {
         let _ = writeln!(anstream::stderr(), "{note}");
     }
     // What lies where is beside the point where a layer cannot be read.
     let headers =
-        if args.map { map::headers(&disk, source::shown(&args.source.image)).unwrap_or_default() } else { Vec::new() };
+        if args.map { map::headers(&disk, source::shown(&source.image)).unwrap_or_default() } else { Vec::new() };
     Ok(Looked { disk: disk.disk, headers })
 }
 
-fn plaintext(args: &mut InspectArgs) -> Result<Arc<dyn ReadAt>> {
-    key::check(&args.key, is_dash(&args.source.image))?;
-    let opened = Opened::open(&mut args.source)?;
+fn plaintext(args: &InspectArgs, source: &mut SourceArgs) -> Result<Arc<dyn ReadAt>> {
+    key::check(&args.key, is_dash(&source.image))?;
+    let opened = Opened::open(source)?;
     if opened.source.pipe().is_some() {
         return Err(Error::invalid("--inside wants an image that can be read at any place, not a pipe"));
     }
@@ -229,7 +224,7 @@ fn render(contents: &Contents) -> String {
         text += &format!("  {}: {finding}\n", finding.severity);
     }
     if contents.more_findings > 0 {
-        text += &format!("  {} findings more are left out\n", contents.more_findings);
+        text += &format!("  left out: {} more\n", counted(contents.more_findings, "finding"));
     }
     for note in &contents.notes {
         text += &format!("  note: {}\n", escape(note));

@@ -12,6 +12,7 @@ use unluks::decrypt::hash::{Hashed, Wanted};
 use unluks::decrypt::output::{self, Checked, Destination, Hashes, Written};
 use unluks::decrypt::{Identity, Job, Options};
 use unluks::error::Condition;
+use unluks::error::counted;
 use unluks::io::RescueMap;
 use unluks::locate::Place;
 use unluks::luks::findings::{Severity, findings};
@@ -19,7 +20,8 @@ use unluks::progress::Progress;
 use unluks::volume::{BadRun, BadSectorPolicy, Cause, VolumeOptions};
 use unluks::{Error, ErrorKind, Image, ReadAt, Result, Volume};
 
-use crate::args::{BadSectors, DecryptArgs};
+use crate::args::DecryptArgs;
+use crate::args::out::BadSectors;
 use crate::backup::InBackup;
 use crate::cinder::{self, Compare};
 use crate::contents::{Asked, Seen};
@@ -138,17 +140,17 @@ pub fn report_bad_sectors(volume: &Volume, kept: &str) -> Result<()> {
     };
     let (wrong, lost, unread) = (of(Cause::Tag), of(Cause::Overwritten), of(Cause::Unreadable));
     if wrong.1 > 0 {
-        found.push(format!("the tags of {} bytes of plaintext in {} runs do not match", wrong.0, wrong.1));
+        found.push(format!("the tags of {} bytes of plaintext in {} do not match", wrong.0, counted(wrong.1, "run")));
     }
     if lost.1 > 0 {
         let by = "by what was written over the header";
-        found.push(format!("{} bytes of plaintext in {} runs were overwritten {by}", lost.0, lost.1));
+        found.push(format!("{} bytes of plaintext in {} were overwritten {by}", lost.0, counted(lost.1, "run")));
     }
     if unread.1 > 0 {
-        found.push(format!("{} bytes of plaintext in {} runs could not be read", unread.0, unread.1));
+        found.push(format!("{} bytes of plaintext in {} could not be read", unread.0, counted(unread.1, "run")));
     }
     if bad.unlisted() > 0 {
-        found.push(format!("{} sectors more are not listed", bad.unlisted()));
+        found.push(format!("not listed: {} more", counted(bad.unlisted(), "sector")));
     }
     let rules = [(wrong, "integrity.tag"), (unread, "unreadable"), (lost, "overwritten")];
     let rule = rules.iter().find(|((_, runs), _)| *runs > 0).map_or("integrity.journal", |(_, rule)| *rule);

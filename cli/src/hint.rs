@@ -38,6 +38,7 @@ fn words(hint: &Hint) -> String {
         Hint::MorePassphrases => "give the other passphrase too, with --also-key-file or --also-passphrase-file",
         Hint::VolumeKey => "give the volume key with --volume-key-file",
         Hint::GuessKey => "is it hexlified, with a newline, or of another image? --key FILE tries the usual forms",
+        Hint::NameSocket => "name the socket with --socket, in a folder that is there",
         Hint::KeyFilePart => "is it the right file? --keyfile-size takes a part of it",
         Hint::WholeKeyFile => "use --key-file for a key that is no line of text",
         Hint::BadSectors => "list such sectors and go on with --bad-sectors zero, skip or report",

@@ -1,18 +1,20 @@
 //! `unluks inspect`: all that a header says, for people and for programs.
 
+mod picture;
 mod text;
 
-use std::io::{ErrorKind, Write};
+use std::io::Write;
 use std::process::ExitCode;
 
 use unluks::cinder::Backup;
 use unluks::luks::report::Report;
-use unluks::{Error, Result, json};
+use unluks::{Error, Result};
 
-use crate::args::InspectArgs;
+use crate::args::{InspectArgs, SourceArgs};
 use crate::cinder;
 use crate::contents;
 use crate::open::Opened;
+use crate::several::{self, each, write_report};
 
 /// A report, with the backups of the directory that its image is of.
 #[derive(serde::Serialize)]
@@ -23,19 +25,27 @@ struct Listed<'a> {
     backups: Option<&'a [Backup]>,
 }
 
-pub fn run(args: &mut InspectArgs) -> Result<ExitCode> {
+/// Shows each image; `exit_code` is that of an error.
+pub fn run(args: &InspectArgs, exit_code: impl Fn(&Error) -> ExitCode) -> Result<ExitCode> {
     contents::check_args(args)?;
-    if args.inside || args.map {
-        return contents::inspect(args);
-    }
-    let backups = cinder::backups(&args.source.image)?;
+    let several = !args.more.is_empty();
+    let mut is_first = true;
+    each(std::iter::once(&args.source.image).chain(&args.more), exit_code, |image| {
+        if !std::mem::take(&mut is_first) && !args.json {
+            write_report("\n")?;
+        }
+        let source = SourceArgs { image: image.to_owned(), ..args.source.clone() };
+        if args.inside || args.map { contents::inspect(args, source, several) } else { inspect(args, source, several) }
+    })
+}
+
+fn inspect(args: &InspectArgs, mut asked: SourceArgs, is_one_of_several: bool) -> Result<()> {
+    let backups = cinder::backups(&asked.image)?;
     if let Some(backups) = backups.as_ref().filter(|_| !args.json) {
         // Before what may go wrong with the one that is opened.
-        let written = anstream::stdout().lock().write_all(cinder::list(backups).as_bytes());
-        written.map_err(|e| Error::io("writing to the standard output", e))?;
+        write_report(&cinder::list(backups))?;
     }
-    let opened = Opened::open(&mut args.source)?;
-    let args = &*args;
+    let opened = Opened::open(&mut asked)?;
     let Opened { source, image, .. } = &opened;
     for doubt in opened.doubts() {
         let _ = writeln!(anstream::stderr(), "warning: {doubt}");
@@ -44,25 +54,19 @@ pub fn run(args: &mut InspectArgs) -> Result<ExitCode> {
         // Those of a container are in the report.
         source.print_notes(false);
     }
-    let report = image.report(&args.source.image, args.source.header.as_deref());
-    let output = if args.json {
-        json::pretty(&Listed { report: &report, backups: backups.as_deref() })? + "\n"
+    let report = image.report(&asked.image, asked.header.as_deref());
+    write_report(&if args.json {
+        several::json(&Listed { report: &report, backups: backups.as_deref() }, is_one_of_several)?
     } else {
-        text::render(&report)
-    };
-    let mut stdout = anstream::stdout().lock();
-    match stdout.write_all(output.as_bytes()).and_then(|()| stdout.flush()) {
-        // Whoever reads has seen enough.
-        Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
-        Err(e) => Err(Error::io("writing to the standard output", e)),
-        // As strict as cryptsetup, which opens none that is damaged so.
-        Ok(()) => match image.metadata().recovery.as_ref().and_then(|recovery| recovery.error.as_ref()) {
-            Some(e) => {
-                let again = Error::corrupt(e.rule().to_owned(), e.message());
-                let hint = "decrypt and serve open it all the same, as its findings say";
-                Err(source.named(again.with_hint(hint)))
-            }
-            None => Ok(ExitCode::SUCCESS),
-        },
+        text::render(&report, picture::Canvas::of_stdout())
+    })?;
+    // As strict as cryptsetup, which opens none that is damaged so.
+    match image.metadata().recovery.as_ref().and_then(|recovery| recovery.error.as_ref()) {
+        Some(e) => {
+            let again = Error::corrupt(e.rule().to_owned(), e.message());
+            let hint = "decrypt and serve open it all the same, as its findings say";
+            Err(source.named(again.with_hint(hint)))
+        }
+        None => Ok(()),
     }
 }

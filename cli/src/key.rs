@@ -8,6 +8,7 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use unluks::error::counted;
 use unluks::files::{Inputs, Role};
 use unluks::key::{Seen, VolumeKeyForm, read_first_line, read_key_file, volume_key_forms};
 use unluks::luks::unlock::{UnlockOptions, cost};
@@ -276,7 +277,8 @@ fn unlock_with(image: &Image, given: &Passphrases, options: &UnlockOptions, quie
         let time =
             if cost.time > WORTH_SAYING { format!(", {} s at most", cost.time.as_secs()) } else { String::new() };
         let (forms, n) = (candidates.len(), cost.derivations);
-        let _ = writeln!(err, "trying {forms} forms of the key: up to {n} key derivations{time}");
+        let _ =
+            writeln!(err, "trying {} of the key: up to {}{time}", counted(forms, "form"), counted(n, "key derivation"));
     }
     let shown = Derivations::new(quiet, cost(image.metadata(), &given.key, options).map_or(Duration::ZERO, |c| c.time));
     let options = UnlockOptions { watch: shown.watch(), ..options.clone() };

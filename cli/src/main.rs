@@ -1,5 +1,10 @@
 //! The program `unluks`: reads LUKS images without cryptsetup.
 
+#[cfg(not(target_os = "linux"))]
+compile_error!(
+    "the program unluks keeps keys out of core dumps by calls that only Linux has, and builds on Linux alone"
+);
+
 mod args;
 mod backup;
 mod cinder;
@@ -29,6 +34,7 @@ mod sandbox;
 mod scan;
 #[cfg(feature = "nbd")]
 mod serve;
+mod several;
 mod side_file;
 mod sign;
 mod signals;
@@ -48,11 +54,27 @@ use args::{Cli, Command};
 
 fn main() -> ExitCode {
     keep_secrets_in();
-    let mut cli = Cli::parse_from(manual::with_subcommand(std::env::args_os().collect()));
-    let result = match &mut cli.command {
-        Command::Inspect(args) => inspect::run(args),
+    let args: Vec<_> = std::env::args_os().collect();
+    let result = match manual::version(&args) {
+        Some(text) => manual::print(&text),
+        None => run(args),
+    };
+    match result {
+        Ok(code) => code,
+        Err(e) => {
+            let _ = writeln!(anstream::stderr(), "unluks: {}", hint::line(&e));
+            exit_code(&e)
+        }
+    }
+}
+
+fn run(args: Vec<std::ffi::OsString>) -> unluks::Result<ExitCode> {
+    let mut cli = Cli::parse_from(manual::with_subcommand(args));
+    args::color(cli.color);
+    match &mut cli.command {
+        Command::Inspect(args) => inspect::run(args, exit_code),
         Command::Decrypt(args) => decrypt::run(args, code),
-        Command::Scan(args) => scan::run(args),
+        Command::Scan(args) => scan::run(args, exit_code),
         Command::TestKey(args) => test_key::run(args, exit_code),
         Command::Header(args) => header::run(args),
         #[cfg(feature = "openstack")]
@@ -77,13 +99,6 @@ fn main() -> ExitCode {
         Command::Completions(args) => manual::completions(args.shell),
         Command::Man(args) => manual::pages(&args.dir),
         Command::Open(_) => Err(manual::maps_nothing()),
-    };
-    match result {
-        Ok(code) => code,
-        Err(e) => {
-            let _ = writeln!(anstream::stderr(), "unluks: {}", hint::line(&e));
-            exit_code(&e)
-        }
     }
 }
 
@@ -104,7 +119,7 @@ fn serve_image(args: &mut args::ServeCommand) -> unluks::Result<ExitCode> {
     opened.check_data(|_| false)?;
     let unlocked = opened.unlock(&args.key, &args.limits, args.quiet)?;
     let options = unluks::volume::VolumeOptions {
-        bad_sectors: args::ServedBadSectors::policy(args.bad_sectors),
+        bad_sectors: args::out::ServedBadSectors::policy(args.bad_sectors),
         ..Default::default()
     };
     let volume = std::sync::Arc::new(opened.volume(&unlocked, options, |_| false)?);

@@ -1,13 +1,16 @@
 //! The program about itself: manual pages and completions, made of the command line's own definitions, and the way from what
 //! people type to a subcommand.
 
+mod page;
+
 use std::ffi::OsString;
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::CommandFactory;
 use clap_complete::Shell;
+use sha2::{Digest, Sha256};
 use unluks::error::shown;
 use unluks::{Error, Result};
 
@@ -27,20 +30,69 @@ pub fn with_subcommand(mut args: Vec<OsString>) -> Vec<OsString> {
     args
 }
 
-/// Prints the script of a shell.
-pub fn completions(shell: Shell) -> Result<ExitCode> {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "unluks", &mut script);
-    match std::io::stdout().write_all(&script) {
+/// What `--version --verbose` prints, where that is what is asked.
+pub fn version(args: &[OsString]) -> Option<String> {
+    let given: Option<Vec<&str>> = args.iter().skip(1).map(|arg| arg.to_str()).collect();
+    let (mut version, mut verbose) = (false, false);
+    for arg in given? {
+        match arg {
+            "--version" | "-V" => version = true,
+            "--verbose" | "-v" => verbose = true,
+            "-Vv" | "-vV" => (version, verbose) = (true, true),
+            _ => return None,
+        }
+    }
+    (version && verbose).then(about)
+}
+
+/// The build and the file that runs, a line each.
+fn about() -> String {
+    // The file that runs, also where its name is another file's by now.
+    let digest = std::fs::File::open("/proc/self/exe").or_else(|_| std::fs::File::open(std::env::current_exe()?));
+    let digest = digest.and_then(|mut file| {
+        let (mut hasher, mut buffer) = (Sha256::new(), vec![0; 1 << 16]);
+        loop {
+            match file.read(&mut buffer)? {
+                0 => return Ok(hex::encode(hasher.finalize())),
+                n => hasher.update(&buffer[..n]),
+            }
+        }
+    });
+    let digest = digest.unwrap_or_else(|e| format!("unknown: {e}"));
+    let features = match env!("UNLUKS_FEATURES") {
+        "" => "none",
+        features => features,
+    };
+    format!(
+        "unluks {}\ncommit:   {}\nfeatures: {features}\ntarget:   {}\ncompiler: {}\nsha256:   {digest}\n",
+        env!("CARGO_PKG_VERSION"),
+        env!("UNLUKS_COMMIT"),
+        env!("UNLUKS_TARGET"),
+        env!("UNLUKS_COMPILER"),
+    )
+}
+
+/// Prints text to the standard output, whose reader may have seen enough.
+pub fn print(text: &str) -> Result<ExitCode> {
+    match std::io::stdout().write_all(text.as_bytes()) {
         Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(Error::io("writing to the standard output", e)),
         _ => Ok(ExitCode::SUCCESS),
     }
 }
 
+/// Prints the script of a shell.
+pub fn completions(shell: Shell) -> Result<ExitCode> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "unluks", &mut script);
+    print(&String::from_utf8_lossy(&script))
+}
+
 /// Writes the pages into a folder that is there.
 pub fn pages(dir: &Path) -> Result<ExitCode> {
-    let written = clap_mangen::generate_to(Cli::command(), dir);
-    written.map_err(|e| Error::io(format!("writing manual pages to {}", shown(dir)), e))?;
+    let failed = |e| Error::io(format!("writing manual pages to {}", shown(dir)), e);
+    for (name, text) in page::all(Cli::command()).map_err(failed)? {
+        std::fs::write(dir.join(name), text).map_err(failed)?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -4,6 +4,7 @@ use std::io::Write;
 #[cfg(feature = "openstack")]
 use std::path::PathBuf;
 
+use unluks::error::Condition;
 #[cfg(feature = "openstack")]
 use unluks::io::Pipe;
 use unluks::luks::unlock::UnlockOptions;
@@ -16,6 +17,22 @@ use crate::backup::{self, InBackup};
 use crate::key::{self, Material, Saying};
 use crate::plain;
 use crate::source::{Source, is_dash};
+
+/// Says where LUKS is, where another partition than the one that was named holds it.
+fn where_luks_is(args: &SourceArgs, e: Error) -> Error {
+    if args.partition.is_none() || args.header.is_some() || !e.is(Condition::NoHeader) {
+        return e;
+    }
+    let any = SourceArgs { partition: None, ..args.clone() };
+    match Source::open(&any).and_then(|source| source.image().map(|_| source)) {
+        Ok(source) => match source.notes().first() {
+            Some(note) => e.with_hint(format!("LUKS is elsewhere: {note}")),
+            None => e,
+        },
+        Err(others) if others.rule() == "partition" => e.with_hint(others.message().to_owned()),
+        Err(_) => e,
+    }
+}
 
 /// An image whose header was read and validated, with the files and the backup that it comes from.
 pub struct Opened {
@@ -38,7 +55,8 @@ impl Opened {
         if let Some(backup) = &backup {
             backup.keep_from_outputs(&mut source);
         }
-        let image = source.image().map_err(|e| backup::explain(backup.as_ref(), e))?;
+        let image = source.image().map_err(|e| backup::explain(backup.as_ref(), e));
+        let image = image.map_err(|e| where_luks_is(args, e))?;
         Ok(Self::of(args, source, backup, image, None))
     }
 

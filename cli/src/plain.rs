@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use unluks::error::counted;
 use unluks::key::{PlainHash, VolumeKeyForm, raw_key, volume_key_forms};
 use unluks::locate::Place;
 use unluks::{Error, Image, Passphrase, PlainOptions, Result, Volume, VolumeKey};
@@ -84,9 +85,9 @@ pub fn open(source: &Source, args: &PlainArgs, keys: &KeyArgs, stdin_is_image: b
         size: of_table.map(|t| t.len),
     };
     notes.push(format!(
-        "no header: {}, a key of {} bits, sectors of {} bytes, IV offset {}, from byte {} on",
+        "no header: {}, a key of {}, sectors of {} bytes, IV offset {}, from byte {} on",
         options.cipher,
-        key.expose().len().saturating_mul(8),
+        counted(key.expose().len().saturating_mul(8), "bit"),
         options.sector_size,
         options.iv_offset,
         options.offset

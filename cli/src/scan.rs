@@ -2,7 +2,8 @@
 
 mod text;
 
-use std::io::{ErrorKind, Write};
+use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -10,14 +11,20 @@ use unluks::locate::{FindOptions, ways};
 use unluks::progress::Progress;
 use unluks::scan::report::{self, Report};
 use unluks::scan::{Options, Scan};
-use unluks::{Error, Result, json};
+use unluks::{Error, Result};
 
 use crate::args::scan::ScanArgs;
 use crate::progress::ProgressView;
+use crate::several::{self, each, write_report};
 use crate::source::{self, Disk, WithinFile};
 
-pub fn run(args: &ScanArgs) -> Result<ExitCode> {
-    let disk = Disk::open(&args.source())?;
+/// Scans each disk; `exit_code` is that of an error.
+pub fn run(args: &ScanArgs, exit_code: impl Fn(&Error) -> ExitCode) -> Result<ExitCode> {
+    each(&args.images, exit_code, |image| scan(args, image))
+}
+
+fn scan(args: &ScanArgs, image: &Path) -> Result<()> {
+    let disk = Disk::open(&args.source(image))?;
     let quiet = args.quiet || args.json;
     let mut err = anstream::stderr();
     for note in disk.notes.iter().filter(|_| !quiet) {
@@ -32,7 +39,7 @@ pub fn run(args: &ScanArgs) -> Result<ExitCode> {
         unluks::scan::run(&*disk.disk, options, &progress)
     });
     shown.finish(progress.bytes());
-    let scan = scan.map_err(|e| e.within_file(&args.image))?;
+    let scan = scan.map_err(|e| e.within_file(image))?;
     if !quiet {
         let _ = writeln!(err, "{len} bytes scanned in {:.1} s", start.elapsed().as_secs_f64());
     }
@@ -42,31 +49,26 @@ pub fn run(args: &ScanArgs) -> Result<ExitCode> {
     }
     let map = if args.map { Some(crate::map::of(&*disk.disk)?) } else { None };
     let Disk { disk, format, sector_size, with, snapshots, .. } = &disk;
-    let options = FindOptions { name: source::shown(&args.image), with: with.clone(), ..FindOptions::default() };
-    let ways = &ways(disk, *sector_size, &options).map_err(|e| e.within_file(&args.image))?;
+    let options = FindOptions { name: source::shown(image), with: with.clone(), ..FindOptions::default() };
+    let ways = &ways(disk, *sector_size, &options).map_err(|e| e.within_file(image))?;
     if ways.more && !args.quiet {
         let _ = writeln!(err, "warning: not all partitions and volumes were looked at: there are too many");
     }
     let sector_size = *sector_size;
-    let scanned = report::Disk { path: &args.image, disk: &**disk, format: *format, sector_size, ways, snapshots };
+    let scanned = report::Disk { path: image, disk: &**disk, format: *format, sector_size, ways, snapshots };
     let mut report = Report::new(&scan, scanned);
-    text::add_commands(&mut report, args);
-    let mut output = if args.json { json::pretty(&report)? + "\n" } else { text::render(&report) };
+    text::add_commands(&mut report, args, image);
+    let several = args.images.len() > 1;
+    let mut text = if args.json { several::json(&report, several)? } else { text::render(&report) };
     if let Some(map) = map {
         let headers: Vec<u64> = report.containers.iter().filter_map(|c| c.offset).collect();
-        output += &crate::map::render(&map, len, &headers);
+        text += &crate::map::render(&map, len, &headers);
     }
-    let mut stdout = anstream::stdout().lock();
-    match stdout.write_all(output.as_bytes()).and_then(|()| stdout.flush()) {
-        // Whoever reads has seen enough.
-        Err(e) if e.kind() == ErrorKind::BrokenPipe => {}
-        Err(e) => return Err(Error::io("writing to the standard output", e)),
-        Ok(()) => {}
-    }
+    write_report(&if several && !args.json { format!("{}:\n{text}\n", source::shown(image)) } else { text })?;
     if scan.found() || report.containers.iter().any(|c| c.opens) {
-        Ok(ExitCode::SUCCESS)
+        Ok(())
     } else {
-        Err(nothing(&scan).within_file(&args.image))
+        Err(nothing(&scan).within_file(image))
     }
 }
 

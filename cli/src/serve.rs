@@ -110,8 +110,11 @@ impl ServeArgs {
         let mut all = Vec::new();
         for text in &self.listen {
             let shown = unluks::error::escape(text);
-            let found = text.to_socket_addrs().map_err(|e| {
-                Error::io(format!("--listen {shown}"), e).with_hint("write ADDR:PORT, such as 127.0.0.1:10809")
+            let found = text.to_socket_addrs().map_err(|e| match e.kind() {
+                // It is no address, whatever the network is like.
+                std::io::ErrorKind::InvalidInput => Error::invalid(format!("--listen {shown}: {e}"))
+                    .with_hint("write ADDR:PORT, such as 127.0.0.1:10809"),
+                _ => Error::io(format!("--listen {shown}"), e),
             })?;
             let before = all.len();
             all.extend(found);

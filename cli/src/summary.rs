@@ -6,7 +6,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use unluks::error::visible;
+use unluks::error::{counted, visible};
 use unluks::verify::Verdict;
 use unluks::verify::fleet::{Fleet, Proof};
 use unluks::{Error, Result, json};
@@ -56,7 +56,7 @@ fn text(fleet: &Fleet) -> String {
     let counts: Vec<String> = fleet.counts.iter().map(|(name, count)| format!("{count} {name}")).collect();
     let oldest = fleet.images.iter().filter_map(|proof| proof.verified_at.as_deref()).min();
     let oldest = oldest.map_or(String::new(), |at| format!("; the oldest proof is of {at}"));
-    text + &format!("{} images: {}{oldest}\n", fleet.images.len(), counts.join(", "))
+    text + &format!("{}: {}{oldest}\n", counted(fleet.images.len(), "image"), counts.join(", "))
 }
 
 fn name(proof: &Proof) -> &'static str {

@@ -19,7 +19,7 @@ use super::image::{FIXED_KEY, fixed_key};
 use super::steps::{Api, KEY_ID_VERSION, Stop, get, id, is_id, post, text, wait};
 use super::volume;
 use unluks::backup::check_id;
-use unluks::error::{Error, ErrorKind, Hint, Result, escape, shown};
+use unluks::error::{Error, ErrorKind, Hint, Result, counted, escape, shown};
 use unluks::limits::{CINDER_OBJECTS_MAX, CLOUD_ANSWER_MAX};
 use unluks::num::to_u64;
 use unluks::progress::Progress;
@@ -107,7 +107,7 @@ pub fn find(api: &dyn Api, wanted: &str) -> Result<Found> {
             .with_hint("openstack volume backup list: is it another project's?")),
         _ => {
             let ids: Vec<_> = same.iter().take(8).map(|found| found.id.as_str()).collect();
-            Err(Error::invalid(format!("{} backups are named \"{}\"", same.len(), escape(wanted)))
+            Err(Error::invalid(format!("{} are named \"{}\"", counted(same.len(), "backup"), escape(wanted)))
                 .with_rule("backup.ambiguous")
                 .with_hint(format!("name its id: {}", ids.join(", "))))
         }

@@ -18,7 +18,7 @@ use super::failure::{CONNECTING, inner};
 pub(super) use super::failure::{Failure, passes, retry_after, transport};
 use super::keystone::{self, Session};
 use unluks::backup;
-use unluks::error::{Error, ErrorKind, Result, escape};
+use unluks::error::{Error, ErrorKind, Result, counted, escape};
 use unluks::limits::{CLOUD_ANSWER_MAX, CLOUD_RETRY_AFTER_MAX, CLOUD_SILENCE};
 
 /// The first wait after a failure; each further one is twice as long, up to the last.
@@ -292,7 +292,7 @@ impl Backoff {
         if self.left == 0 {
             return Err(match self.retries {
                 0 => e,
-                n => e.with_hint(format!("this was tried {} times; try again later", u64::from(n) + 1)),
+                n => e.with_hint(format!("this was tried {}; try again later", counted(u64::from(n) + 1, "time"))),
             });
         }
         let until = Instant::now() + asked.map_or(self.next, |asked| asked.min(CLOUD_RETRY_AFTER_MAX));

@@ -6,7 +6,7 @@ use super::answer::{Request, Service};
 use super::cloud::Cloud;
 use crate::shapes;
 use unluks::backup::{ImageInfo, KEY_PROPERTIES};
-use unluks::error::{Error, Result, escape};
+use unluks::error::{Error, Result, counted, escape};
 use unluks::limits::CLOUD_SNAPSHOTS_MAX;
 
 /// The id that Cinder and Nova give to the fixed key of their configuration (`fixed_key` of castellan's conf_key_manager).
@@ -65,7 +65,7 @@ pub fn find(cloud: &Cloud, id_or_name: &str) -> Result<Image> {
         )),
         several => {
             let ids: Vec<_> = several.iter().filter_map(|image| image.get("id")?.as_str()).map(escape).collect();
-            let message = format!("{} images are named \"{shown}\": {}", several.len(), ids.join(", "));
+            let message = format!("{} are named \"{shown}\": {}", counted(several.len(), "image"), ids.join(", "));
             Err(Error::invalid(message).with_rule("image.name").with_hint("name one by its id"))
         }
     }

@@ -18,7 +18,7 @@ use super::steps::{
 use super::{Answer, Body, Method, Request, Service};
 use unluks::backup::BackupDir;
 use unluks::backup::plan::Plan;
-use unluks::error::{Error, ErrorKind, Hint, Result, escape};
+use unluks::error::{Error, ErrorKind, Hint, Result, choice, escape};
 use unluks::luks::metadata::Version;
 use unluks::num::to_u64;
 use unluks::progress::Progress;
@@ -97,7 +97,7 @@ impl Restore<'_> {
         let types = json.get("volume_types").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
         let Some(found) = types.iter().find(|t| text(t, "/name") == wanted) else {
             let names: Vec<_> = types.iter().take(20).map(|t| escape(text(t, "/name"))).collect();
-            let message = format!("the volume type {} is not there; there are: {}", escape(wanted), names.join(", "));
+            let message = format!("the volume type {} is not there; {}", escape(wanted), choice(&names));
             return Err(Error::unsupported("restore.volume-type", message).with_hint(Hint::NameVolumeType));
         };
         let id = id(found, "/id")?;

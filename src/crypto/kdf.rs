@@ -14,7 +14,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::crypto::hash::Hash;
-use crate::error::{Error, Hint, Result};
+use crate::error::{Error, Hint, Result, bytes, counted, seconds};
 use crate::limits::{ARGON2_LANES_MAX, Limits};
 use crate::num::to_u64;
 use crate::secret::SecretBytes;
@@ -106,19 +106,19 @@ impl Kdf {
         if let Self::Argon2 { cpus, .. } = self
             && *cpus > ARGON2_LANES_MAX
         {
-            let message = format!("found {cpus} lanes; at most {ARGON2_LANES_MAX} are allowed");
+            let message = format!("found {}; at most {ARGON2_LANES_MAX} are allowed", counted(cpus, "lane"));
             return Err(Error::limit("kdf.cpus", message).with_hint("nothing raises this limit"));
         }
         if self.memory() > limits.kdf_memory {
-            let message = format!("found {} bytes; at most {} are allowed", self.memory(), limits.kdf_memory);
+            let message = format!("found {}; at most {} are allowed", bytes(self.memory()), bytes(limits.kdf_memory));
             return Err(Error::limit("kdf.memory", message).with_hint(Hint::RaiseKdfMemory));
         }
         let estimate = cost::estimate(self, output_len, cost::MEASURE_ABOVE.min(limits.kdf_time));
         if estimate > limits.kdf_time {
             let message = format!(
-                "found {}, about {} s on this machine; at most {} s are allowed",
+                "found {}, {} on this machine; at most {} s are allowed",
                 self.work(),
-                estimate.as_secs().max(1),
+                seconds(estimate.as_secs_f64()),
                 limits.kdf_time.as_secs_f32()
             );
             return Err(Error::limit("kdf.time", message).with_hint(Hint::RaiseKdfTime));
@@ -189,9 +189,11 @@ impl Kdf {
     /// What there is to do, for a message.
     fn work(&self) -> String {
         match self {
-            Self::Pbkdf2 { hash, iterations, .. } => format!("{iterations} iterations of pbkdf2-{}", hash.name()),
+            Self::Pbkdf2 { hash, iterations, .. } => {
+                format!("{} of pbkdf2-{}", counted(iterations, "iteration"), hash.name())
+            }
             Self::Argon2 { variant, time, memory_kib, .. } => {
-                format!("{time} passes of {} over {memory_kib} KiB", variant.name())
+                format!("{} of {} over {memory_kib} KiB", counted(time, "pass"), variant.name())
             }
         }
     }

@@ -34,7 +34,7 @@ use super::fields;
 use super::joined::Joined;
 use super::map::{Layout, Mapped, Place, Run};
 use super::unpack::{Packing, unpack};
-use crate::error::{Condition, Error, ErrorKind, Result, escape};
+use crate::error::{Condition, Error, ErrorKind, Result, counted, escape};
 use crate::io::ReadAt;
 use crate::limits::{CONTAINER_UNIT_MAX, EWF_SECTIONS_MAX};
 use crate::num::{at_most, to_u64, to_usize};
@@ -162,11 +162,15 @@ pub(super) fn open(segments: Vec<Arc<dyn ReadAt>>, notes: &mut Vec<String>) -> R
             .with_hint("all segment files (E01, E02 …) have to lie side by side"));
     }
     if let damaged @ 1.. = found.second_tables {
-        notes.push(format!("ewf: {damaged} tables of chunks are damaged; their second copies (table2) were read"));
+        notes.push(format!(
+            "ewf: damaged: {} of chunks; of these the second copy (table2) was read",
+            counted(damaged, "table")
+        ));
     }
     if let errors @ 1.. = found.bad_ranges {
         notes.push(format!(
-            "ewf: {errors} ranges of sectors could not be read when the image was made, and are zeroes in it"
+            "ewf: zeroes in the image for {} of sectors that could not be read when it was made",
+            counted(errors, "range")
         ));
     }
     let volume = match (found.volume.take(), found.unreadable_volume) {
@@ -185,8 +189,10 @@ pub(super) fn open(segments: Vec<Arc<dyn ReadAt>>, notes: &mut Vec<String>) -> R
         return Err(Error::corrupt(
             "ewf.tables",
             format!(
-                "the tables place {chunks} chunks of {} bytes; the disk of {} bytes has more",
-                volume.chunk_size, volume.size
+                "the tables place {} of {} bytes; the disk of {} bytes has more",
+                counted(chunks, "chunk"),
+                volume.chunk_size,
+                volume.size
             ),
         )
         .with_hint("a segment file is cut off or damaged"));
@@ -322,7 +328,10 @@ impl Found {
         if !bytes_per_sector.is_power_of_two() || !(512..=4096).contains(&bytes_per_sector) || chunk_size == 0 {
             return Err(Error::corrupt(
                 "ewf.volume",
-                format!("found {} sectors of {bytes_per_sector} bytes a chunk", volume.sectors_per_chunk.get()),
+                format!(
+                    "found {} of {bytes_per_sector} bytes a chunk",
+                    counted(volume.sectors_per_chunk.get(), "sector")
+                ),
             )
             .at(at));
         }
@@ -355,7 +364,7 @@ impl Found {
         let entries_at = at.saturating_add(TABLE_HEADER);
         let entries_end = entries_at.saturating_add(entries.saturating_mul(4));
         if entries_end > end {
-            let found = format!("found {entries} entries; the table section ends at byte {end}");
+            let found = format!("found {}; the table section ends at byte {end}", counted(entries, "entry"));
             return Err(Error::corrupt("ewf.table", found).at(at));
         }
         // SMART's tables have no checksum of their entries; EnCase's end with it.

@@ -29,7 +29,7 @@ use super::fields;
 use super::joined::Joined;
 use super::map::{Layout, Mapped, Place, Run};
 use super::unpack::{Packing, unpack};
-use crate::error::{Condition, Error, Result};
+use crate::error::{Condition, Error, Result, counted};
 use crate::io::ReadAt;
 use crate::limits::{CONTAINER_UNIT_MAX, EWF_SECTIONS_MAX, EWF2_TEXT_MAX};
 use crate::num::to_usize;
@@ -143,7 +143,8 @@ pub(super) fn open(segments: Vec<Arc<dyn ReadAt>>, notes: &mut Vec<String>) -> R
     }
     if let errors @ 1.. = found.bad_ranges {
         notes.push(format!(
-            "ewf: {errors} ranges of sectors could not be read when the image was made, and are zeroes in it"
+            "ewf: zeroes in the image for {} of sectors that could not be read when it was made",
+            counted(errors, "range")
         ));
     }
     let chunks = Chunks::new(found, Arc::new(file))?;
@@ -292,7 +293,11 @@ impl Found {
         let entries_at = section.at.saturating_add(TABLE_HEADER);
         let entries_end = entries_at.saturating_add(entries.saturating_mul(ENTRY));
         if entries_end.saturating_add(CHECKSUM) > section.end {
-            return Err(wrong(format!("found {entries} entries; the table's data ends at byte {}", section.end)));
+            return Err(wrong(format!(
+                "found {}; the table's data ends at byte {}",
+                counted(entries, "entry"),
+                section.end
+            )));
         }
         check_adler32(file, entries_at, entries_end, "ewf.table", "the table's entries")?;
         if entries > 0 {
@@ -330,7 +335,7 @@ impl Chunks {
         let sectors_per_chunk = found.sectors_per_chunk.ok_or_else(|| missing("sectors per chunk (sb)"))?;
         let chunk_size = sectors_per_chunk.saturating_mul(sector_size);
         if !sector_size.is_power_of_two() || !(512..=4096).contains(&sector_size) || chunk_size == 0 {
-            let message = format!("found {sectors_per_chunk} sectors of {sector_size} bytes a chunk");
+            let message = format!("found {} of {sector_size} bytes a chunk", counted(sectors_per_chunk, "sector"));
             return Err(Error::corrupt("ewf.text", message));
         }
         if chunk_size > CONTAINER_UNIT_MAX {
@@ -341,8 +346,10 @@ impl Chunks {
         let size = size.ok_or_else(|| Error::corrupt("ewf.text", "the number of sectors overflows"))?;
         let chunks = found.tables.last().map_or(0, |table| table.first_chunk.saturating_add(table.entries));
         if chunks.saturating_mul(chunk_size) < size {
-            let message =
-                format!("the tables place {chunks} chunks of {chunk_size} bytes; the disk of {size} bytes has more");
+            let message = format!(
+                "the tables place {} of {chunk_size} bytes; the disk of {size} bytes has more",
+                counted(chunks, "chunk")
+            );
             return Err(Error::corrupt("ewf.tables", message).with_hint("a segment file is cut off or damaged"));
         }
         let pages = Pages::new(Arc::clone(&file));

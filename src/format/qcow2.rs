@@ -46,7 +46,7 @@ use super::fields;
 use super::map::{Layout, Mapped, Place, Run, run_within, truncated};
 use super::parent::Kin;
 use super::unpack::{Packing, unpack};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 use crate::io::ReadAt;
 use crate::limits::QCOW2_L1_SIZE_MAX;
 use crate::num::{low_u64, to_usize};
@@ -193,7 +193,7 @@ pub(super) fn open(file: Arc<dyn ReadAt>, kin: &Kin<'_>, notes: &mut Vec<String>
     if l1_size * 8 > QCOW2_L1_SIZE_MAX {
         return Err(Error::limit(
             "qcow2.l1_size",
-            format!("found {l1_size} entries; {} are allowed", QCOW2_L1_SIZE_MAX / 8),
+            format!("found {}; {} are allowed", counted(l1_size, "entry"), QCOW2_L1_SIZE_MAX / 8),
         )
         .at(l1_size_at));
     }
@@ -207,7 +207,7 @@ pub(super) fn open(file: Arc<dyn ReadAt>, kin: &Kin<'_>, notes: &mut Vec<String>
     if size > mapped {
         return Err(Error::corrupt(
             "qcow2.size",
-            format!("found {size} bytes; the image's L1 table of {l1_size} entries maps {mapped}"),
+            format!("found {size} bytes; the image's L1 table of {} maps {mapped}", counted(l1_size, "entry")),
         )
         .at(size_at));
     }
@@ -238,7 +238,8 @@ pub(super) fn open(file: Arc<dyn ReadAt>, kin: &Kin<'_>, notes: &mut Vec<String>
         (None, []) => {}
         (None, all) => {
             let (count, list) = (all.len(), snapshots::list(all));
-            notes.push(format!("qcow2: {count} internal snapshots, {list}; the disk's last state is read"));
+            notes
+                .push(format!("qcow2: {}, {list}; the disk's last state is read", counted(count, "internal snapshot")));
         }
     }
     let contents = match luks {

@@ -40,7 +40,7 @@ use super::map::{Layout, Mapped, Place, Run};
 use super::parent::{Kin, Wanted};
 use super::unpack::{Packing, unpack};
 use super::{Format, Set, VMDK_DESCRIPTOR};
-use crate::error::{Error, Hint, Result, escape};
+use crate::error::{Error, Hint, Result, counted, escape};
 use crate::io::{Peek, ReadAt, Window};
 use crate::limits::CONTAINER_UNIT_MAX;
 use crate::num;
@@ -141,7 +141,11 @@ pub(super) fn open_descriptor(file: &dyn ReadAt, kin: &Kin<'_>, notes: &mut Vec<
         parts.push(part);
     }
     let held = names.len();
-    notes.push(format!("vmdk: a descriptor of {} extents in {held} files", descriptor.extents.len()));
+    notes.push(format!(
+        "vmdk: a descriptor of {} in {}",
+        counted(descriptor.extents.len(), "extent"),
+        counted(held, "file")
+    ));
     Ok(Arc::new(Joined::new(parts)?))
 }
 

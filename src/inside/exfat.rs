@@ -15,6 +15,7 @@ mod full;
 
 use super::look::{Look, field, hex, le16, le32, le64, text16};
 use super::{Contents, Kind, Level, Severity, State};
+use crate::error::counted;
 use crate::num::{to_u64, to_usize};
 
 const SECTORS: u64 = 12;
@@ -143,8 +144,8 @@ pub(super) fn check(look: &Look<'_>, contents: &mut Contents) {
         |copy: &Vec<u8>| copy.get(..106) == boot.bytes.get(..106) && copy.get(108..112) == boot.bytes.get(108..112);
     if let Some(copy) = last.filter(|copy| copy.get(3..4) == Some(&first) && !same(copy)) {
         let structure = ("the backup boot region", SECTORS.saturating_mul(boot.sector));
-        let found = format!("{} sectors, or another field", le64(&copy, 72));
-        let expected = format!("the fields of the first, with {} sectors, are wanted", boot.sectors);
+        let found = format!("{}, or another field", counted(le64(&copy, 72), "sector"));
+        let expected = format!("the fields of the first, with {}, are wanted", counted(boot.sectors, "sector"));
         contents.find(Severity::Warning, "contents.exfat.backup-boot-sector", structure, found, expected);
     }
     if look.level() == Level::Full {

@@ -32,6 +32,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::look::Metered;
 use super::look::{Look, checksum_is, crc32c_raw, hex, le16, le32, text, uuid};
 use super::{Contents, Kind, Level, Severity, State};
+use crate::error::counted;
 #[cfg(feature = "read-ext")]
 use crate::error::{Error, Result};
 #[cfg(feature = "read-ext")]
@@ -415,7 +416,11 @@ fn check_descriptors(look: &Look<'_>, superblock: &Superblock, contents: &mut Co
         let place = superblock.descriptor_block(n).saturating_mul(block);
         let name = || format!("block {n} of the group descriptors");
         if n >= most {
-            let note = format!("ext: {n} blocks of group descriptors of {} were looked at", groups.div_ceil(per_block));
+            let note = format!(
+                "ext: {} of group descriptors of {} were looked at",
+                counted(n, "block"),
+                groups.div_ceil(per_block)
+            );
             contents.notes.push(note);
             return;
         }
@@ -476,7 +481,13 @@ fn check_descriptor(superblock: &Superblock, group: u64, (at, bytes): (u64, &[u8
             && block.checked_add(len).is_some_and(|end| end <= blocks);
         if !is_within {
             let found = format!("the {field} in block {block}");
-            contents.find(Severity::Error, code, structure(), found, format!("the file system has {blocks} blocks"));
+            contents.find(
+                Severity::Error,
+                code,
+                structure(),
+                found,
+                format!("the file system has {}", counted(blocks, "block")),
+            );
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::look::{Look, Metered, text, uuid};
 use super::{Contents, Kind, Part, Severity, State};
-use crate::error::{ErrorKind, escape};
+use crate::error::{ErrorKind, counted, escape};
 use crate::io::ReadAt;
 use crate::limits::INSIDE_PARTS_MAX;
 use crate::luks::metadata::Version as LuksVersion;
@@ -78,7 +78,7 @@ pub(super) fn probe_md(look: &Look<'_>) -> Option<Contents> {
     let data = superblock.data_offset.checked_add(superblock.data_size.min(superblock.size.max(1)));
     contents.size = data.filter(|_| superblock.size > 0).max(superblock.offset.checked_add(256));
     contents.state = if superblock.resync_offset.is_some() { State::Unknown } else { State::Clean };
-    contents.notes.push(format!("md {} of {} members", superblock.level, superblock.raid_disks));
+    contents.notes.push(format!("md {} of {}", superblock.level, counted(superblock.raid_disks, "member")));
     Some(contents)
 }
 
@@ -138,6 +138,6 @@ pub(super) fn open_lvm(disk: &Arc<Metered>, contents: &mut Contents, depth: usiz
         contents.parts.push(Part { name: volume.name.clone(), start: None, len: volume.size, contents: inside });
     }
     if let more @ 1.. = visible().count().saturating_sub(INSIDE_PARTS_MAX) {
-        contents.notes.push(format!("{more} volumes more were not looked at"));
+        contents.notes.push(format!("not looked at: {} more", counted(more, "volume")));
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::look::{Look, Metered};
 use super::{Contents, Kind, Part, Severity};
-use crate::error::{ErrorKind, escape};
+use crate::error::{ErrorKind, counted, escape};
 use crate::io::ReadAt;
 use crate::limits::INSIDE_PARTS_MAX;
 use crate::storage::{self, GptCopies, Scheme, Table};
@@ -87,7 +87,7 @@ pub(super) fn open(disk: &Arc<Metered>, contents: &mut Contents, depth: usize) {
         contents.parts.push(Part { name, start, len, contents: inside.ok() });
     }
     if let more @ 1.. = table.entries.len().saturating_sub(INSIDE_PARTS_MAX) {
-        contents.notes.push(format!("{more} partitions more were not looked at"));
+        contents.notes.push(format!("not looked at: {} more", counted(more, "partition")));
     }
 }
 

@@ -20,6 +20,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::look::{Look, be32, checksum_is, crc32c_raw, field, hex, le32, text, uuid};
 use super::{Contents, Kind, Level, Severity, State};
+use crate::error::counted;
 use crate::limits::INSIDE_COPIES_MAX;
 use crate::num::{at_most, to_u64};
 
@@ -273,7 +274,7 @@ fn check_group(look: &Look<'_>, superblock: &Superblock, group: u32, contents: &
         } else if number != group {
             wrong(format!("number {number}"), format!("it is group {group}"));
         } else if length.is_some_and(|length| length != blocks) {
-            wrong(format!("{} blocks", length.unwrap_or(0)), format!("the group has {blocks}"));
+            wrong(counted(length.unwrap_or(0), "block"), format!("the group has {blocks}"));
         } else if superblock.has_checksums() && field::<16>(bytes, header.uuid_at) != superblock.meta_uuid() {
             wrong("another UUID".into(), "the superblock's is wanted".into());
         }
@@ -292,7 +293,7 @@ fn check_copy(superblock: &Superblock, group: u32, (at, bytes): (u64, &[u8]), co
     if superblock.has_checksums() && stored != right {
         contents.find(Severity::Warning, code, structure(), hex(stored), checksum_is(right));
     } else if (copy.block_size(), copy.sb_agblocks) != (superblock.block_size(), superblock.sb_agblocks) {
-        let found = format!("{} blocks of {} bytes a group", copy.sb_agblocks, copy.block_size());
+        let found = format!("{} of {} bytes a group", counted(copy.sb_agblocks, "block"), copy.block_size());
         let expected = format!("the first has {} of {}", superblock.sb_agblocks, superblock.block_size());
         contents.find(Severity::Warning, code, structure(), found, expected);
     }

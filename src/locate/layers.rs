@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Layer, LayerKind, Member, Search, Trail};
-use crate::error::{Condition, Error, Hint, Result, escape};
+use crate::error::{Condition, Error, Hint, Result, counted, escape};
 use crate::format::Named;
 use crate::io::{Peek, ReadAt};
 use crate::limits::{LAYERS_DEPTH_MAX, NESTED_LOOKS_MAX};
@@ -24,7 +24,7 @@ pub(super) fn below(disk: &Arc<dyn ReadAt>, search: Search<'_>, trail: &mut Trai
         trail.notes.push(format!("{}, {} bytes", array.info(), array.info().size));
         if let missing @ 1.. = array.info().members.iter().filter(|m| m.state == MemberState::Missing).count() {
             let of = array.info().raid_disks;
-            trail.notes.push(format!("md: the array is degraded: {missing} of {of} members are missing"));
+            trail.notes.push(format!("md: the array is degraded: {missing} of {} missing", counted(of, "member")));
         }
         trail.notes.extend(array.info().notes.iter().cloned());
         trail.layers.push(Layer::new(LayerKind::Array, array.info(), array.len()));
@@ -214,7 +214,7 @@ fn volume(disk: &Arc<dyn ReadAt>, search: Search<'_>, trail: &mut Trail) -> Resu
     let list = |names: Vec<String>| names.into_iter().take(storage::NAMED_MAX).collect::<Vec<_>>().join(", ");
     if held.len() > 1 {
         let names = list(held.iter().map(|(volume, _)| escape(&volume.name)).collect());
-        let message = format!("{} volumes of LVM hold LUKS: {names}", held.len());
+        let message = format!("{} of LVM hold LUKS: {names}", counted(held.len(), "volume"));
         return Err(Error::invalid(message).with_rule("volume").with_hint(Hint::NameVolume));
     }
     if let Some((volume, opened)) = held.pop() {

@@ -22,6 +22,7 @@ use std::fmt;
 use super::findings::{Finding, Severity};
 use super::metadata::{Keyslot, KeyslotKind, Metadata};
 use crate::error::Result;
+use crate::error::counted;
 use crate::io::ReadAt;
 use crate::limits::{KEYSLOTS_MAX, STRIPES};
 use crate::num::{at_most, to_u64};
@@ -69,7 +70,7 @@ impl fmt::Display for Overwritten {
         let said: Vec<_> = sorts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| (*n, *what)).collect();
         for (at, (n, what)) in said.iter().enumerate() {
             match at {
-                0 => write!(f, "{n} of {} sectors are {what}", self.sectors)?,
+                0 => write!(f, "{n} of {} are {what}", counted(self.sectors, "sector"))?,
                 _ => write!(f, ", {n} {what}")?,
             }
         }

@@ -6,7 +6,7 @@ use super::recovery::Recovery;
 use super::v1::DAMAGED;
 use crate::crypto::hash::Hash;
 use crate::crypto::spec::{CipherName, CipherSpec, IvMode, Mode};
-use crate::error::escape;
+use crate::error::{counted, escape};
 use crate::limits::{ARGON2_LANES_MAX, Limits};
 
 /// How much a finding matters.
@@ -300,7 +300,7 @@ impl Findings {
         }
         let bits = key_size.filter(|_| crypt.integrity.is_none()).map(|n| n.saturating_mul(8));
         if let Some(bits) = bits.map(|n| if spec.mode == Mode::Xts { n / 2 } else { n }).filter(|n| *n < KEY_BITS_FEW) {
-            let message = format!("a key of {bits} bits can be searched for");
+            let message = format!("a key of {} can be searched for", counted(bits, "bit"));
             self.add(Severity::Critical, "short-key", about.as_str(), message);
         }
         if spec.cipher == CipherName::Cast5 {
@@ -416,7 +416,8 @@ impl Findings {
             self.add(Severity::Warning, "sha1", about, "PBKDF2 with sha1 is the quickest to guess");
         }
         if iterations == 0 || iterations > u64::from(u32::MAX) {
-            let message = format!("PBKDF2 of {iterations} iterations cannot be: this keyslot cannot be opened");
+            let message =
+                format!("PBKDF2 of {} cannot be: this keyslot cannot be opened", counted(iterations, "iteration"));
             return self.add(Severity::Warning, "invalid-kdf", about, message);
         }
         self.costly(about, u128::from(iterations) / SLOW_PBKDF2, &format!("{iterations} PBKDF2 iterations"));
@@ -437,16 +438,21 @@ impl Findings {
         // RFC 9106, §3.1: 8 KiB for each lane at least.
         if !legal(time) || !legal(memory) || !legal(cpus) || memory < cpus.saturating_mul(8) {
             let message = format!(
-                "Argon2 of {time} passes over {memory} KiB in {cpus} lanes cannot be: this keyslot cannot be opened"
+                "Argon2 of {} over {memory} KiB in {} cannot be: this keyslot cannot be opened",
+                counted(time, "pass"),
+                counted(cpus, "lane")
             );
             return self.add(Severity::Warning, "invalid-kdf", about, message);
         }
         if memory > Limits::KDF_MEMORY >> 10 || cpus > u64::from(ARGON2_LANES_MAX) {
-            let message = format!("asks for {memory} KiB of memory in {cpus} lanes, beyond what is allowed by default");
+            let message = format!(
+                "asks for {memory} KiB of memory in {}, beyond what is allowed by default",
+                counted(cpus, "lane")
+            );
             self.add(Severity::Warning, "costly-kdf", about, message);
         } else {
             let seconds = u128::from(time).saturating_mul(u128::from(memory)) / SLOW_ARGON2_KIB;
-            self.costly(about, seconds, &format!("{time} passes over {memory} KiB"));
+            self.costly(about, seconds, &format!("{} over {memory} KiB", counted(time, "pass")));
         }
         let severity = match memory {
             n if n < ARGON2_ADVISED_KIB / FAR_BELOW => Severity::Warning,
@@ -474,7 +480,10 @@ impl Findings {
                 self.known_base64(&about, "salt", salt);
                 self.known_base64(&about, "digest", digest);
                 if *iterations == 0 || *iterations > u64::from(u32::MAX) {
-                    let message = format!("PBKDF2 of {iterations} iterations cannot be: its keyslots cannot be opened");
+                    let message = format!(
+                        "PBKDF2 of {} cannot be: its keyslots cannot be opened",
+                        counted(iterations, "iteration")
+                    );
                     self.add(Severity::Warning, "invalid-kdf", about, message);
                 } else {
                     let work = format!("{iterations} PBKDF2 iterations");

@@ -11,7 +11,7 @@
 
 use super::metadata::*;
 use crate::crypto::hash::Hash;
-use crate::error::{Error, Result, escape};
+use crate::error::{Error, Result, counted, escape};
 use crate::limits::REENCRYPT_BLOCK_MAX;
 use crate::num::to_u64;
 use crate::secret::SecretBytes;
@@ -168,7 +168,7 @@ impl<'m> Reencryption<'m> {
         let blocks = size.checked_div(block).unwrap_or(0);
         match blocks.checked_mul(hash_len) {
             Some(wanted) if wanted <= self.area.size => Ok(Recovery::Checksum { hash, block }),
-            _ => Err(self.area_too_small(format!("the hashes of {blocks} blocks"))),
+            _ => Err(self.area_too_small(format!("the hashes of {}", counted(blocks, "block")))),
         }
     }
 

@@ -18,7 +18,7 @@ use crate::crypto::cipher::SectorCipher;
 use crate::crypto::hash::Hash;
 use crate::crypto::kdf::{Argon2Variant, Kdf as Derivation};
 use crate::crypto::{af, spec::CipherSpec};
-use crate::error::{Error, ErrorKind, Hint, Result, escape};
+use crate::error::{Error, ErrorKind, Hint, Result, choice, escape};
 use crate::io::ReadAt;
 use crate::key::Key;
 use crate::limits::{KEY_SIZE_MAX, KEYSLOTS_MAX, Limits, STRIPES};
@@ -210,9 +210,9 @@ fn verify(
 /// The keyslots to try, in order.
 fn slots_to_try(metadata: &Metadata, wanted: &[u32], options: &UnlockOptions) -> Result<Vec<u32>> {
     if let Some(id) = options.keyslot {
-        let slots: Vec<_> = metadata.keyslots.keys().map(u32::to_string).collect();
+        let slots: Vec<_> = metadata.keyslots.keys().collect();
         let Some(slot) = metadata.keyslots.get(&id) else {
-            return Err(Error::invalid(format!("there is no keyslot {id}; there are {}", slots.join(", "))));
+            return Err(Error::invalid(format!("there is no keyslot {id}; {}", choice(&slots))));
         };
         if let KeyslotKind::Unknown { kind } = &slot.kind {
             return Err(Error::unsupported(

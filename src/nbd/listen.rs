@@ -12,7 +12,7 @@ use rustix::fs::Mode;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::stream::Socket;
-use crate::error::{Error, Result, escape};
+use crate::error::{Error, Hint, Result, escape};
 use crate::limits::NBD_ACTIVATED_MAX;
 
 /// How many connections may wait to be accepted. The system cuts it to what it allows.
@@ -71,7 +71,10 @@ impl Listener {
             match fs::DirBuilder::new().mode(0o700).create(&folder) {
                 Ok(()) => return Self::unix_in(&folder.join("nbd.sock"), Some(folder)),
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(e) => return Err(Error::io(format!("making the folder {}", name(&folder)), e)),
+                Err(e) => {
+                    let failed = Error::io(format!("making the folder {} for the socket", name(&folder)), e);
+                    return Err(failed.with_hint(Hint::NameSocket));
+                }
             }
         }
         Err(Error::invalid(format!("{} is full of folders unluks-*", name(&parent))))

@@ -1,6 +1,7 @@
 //! What a report says of a header, for whoever has no image at hand.
 
 use super::report::Container;
+use crate::error::counted;
 use crate::luks::metadata::{Kdf, KeyslotKind, Metadata, SegmentKind};
 
 impl Container {
@@ -36,9 +37,9 @@ impl Container {
 fn derivation(kind: &KeyslotKind) -> String {
     match kind {
         KeyslotKind::Luks2(keyslot) => match &keyslot.kdf {
-            Kdf::Pbkdf2 { hash, iterations, .. } => format!("pbkdf2 with {hash}, {iterations} iterations"),
+            Kdf::Pbkdf2 { hash, iterations, .. } => format!("pbkdf2 with {hash}, {}", counted(iterations, "iteration")),
             Kdf::Argon2 { variant, time, memory, cpus, .. } => {
-                format!("{variant}, {time} passes over {memory} KiB, {cpus} lanes")
+                format!("{variant}, {} over {memory} KiB, {}", counted(time, "pass"), counted(cpus, "lane"))
             }
             Kdf::Unknown { kind } => kind.clone(),
         },

@@ -11,7 +11,7 @@
 use std::ops::Range;
 
 use super::report::{Finding, Outcome, Severity, Stage, StageName, Verdict};
-use crate::error::{Condition, Error, ErrorKind, escape};
+use crate::error::{Condition, Error, ErrorKind, counted, escape};
 use crate::inside::{self, Contents};
 use crate::limits::VERIFY_FINDINGS_MAX;
 use crate::luks::findings as luks;
@@ -183,7 +183,11 @@ pub fn places(ranges: &[Range<u64>], bytes: u64) -> String {
         [] => format!("{bytes} bytes"),
         [one] => format!("{bytes} bytes from byte {} on", one.start),
         [first, ..] => {
-            format!("{bytes} bytes in {} ranges or more, the first from byte {} on", ranges.len(), first.start)
+            format!(
+                "{bytes} bytes in {} or more, the first from byte {} on",
+                counted(ranges.len(), "range"),
+                first.start
+            )
         }
     }
 }

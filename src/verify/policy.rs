@@ -15,7 +15,7 @@ use serde::Deserialize;
 use super::must_be::MustBe;
 use super::report::{Finding, PolicyUsed, Severity};
 use crate::backup::rfc3339;
-use crate::error::{Result, escape};
+use crate::error::{Result, counted, escape};
 use crate::luks::metadata::{DigestKind, Kdf, KeyslotKind, Metadata, SegmentKind};
 
 /// A rule, and how much it weighs to break it.
@@ -150,7 +150,7 @@ impl Policy {
         if let Some((most, severity)) = judged.rule(&self.max_keyslots)
             && keyslots > *most
         {
-            let message = format!("{keyslots} keyslots are in use; the policy allows {most}");
+            let message = format!("found {} in use; the policy allows {most}", counted(keyslots, "keyslot"));
             judged.add("keyslots", severity, "keyslots", message, keyslots, *most);
         }
         let all_good = metadata.copies.iter().all(|copy| copy.error.is_none());

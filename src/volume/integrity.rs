@@ -20,7 +20,7 @@ use zeroize::Zeroize;
 use super::bad_sectors::{BadRun, BadSectorPolicy, BadSectors, Cause};
 use super::{Layer, Size};
 use crate::crypto::aead::SectorAead;
-use crate::error::{Condition, Error, Hint, Result, escape};
+use crate::error::{Condition, Error, Hint, Result, counted, escape};
 use crate::io::ReadAt;
 use crate::luks::findings::{Finding, Severity};
 use crate::luks::metadata::{CryptSegment, Integrity as Names, Metadata, Segment, SegmentKind};
@@ -67,8 +67,9 @@ fn shorter(layout: &Layout, segment: &Segment, data: &dyn ReadAt) -> Option<Stri
     let (said, room) = (layout.provided_data_sectors, layout.sectors_before(end));
     (room.saturating_sub(said) >= 8).then(|| {
         format!(
-            "dm-integrity's superblock says that there are {said} sectors of plaintext, but there is room for {room}: \
-             somebody changed it, or the file is longer than the volume was; what lies behind is not read"
+            "dm-integrity's superblock says that there are {} of plaintext, but there is room for {room}: \
+             somebody changed it, or the file is longer than the volume was; what lies behind is not read",
+            counted(said, "sector")
         )
     })
 }

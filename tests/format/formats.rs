@@ -255,7 +255,7 @@ fn an_ewf_table_that_is_damaged_is_read_from_its_copy() {
     for at in [76, 76 + 24 + 5, 76 + 21] {
         bytes[first + at] ^= 1;
         let opened = open_bytes(bytes.clone(), None).unwrap();
-        assert!(opened.notes[0].contains("1 tables of chunks are damaged"), "{:?}", opened.notes);
+        assert!(opened.notes[0].contains("damaged: 1 table of chunks"), "{:?}", opened.notes);
         assert_same(&read_all(&disk_of(opened)).unwrap(), &bench.disk, "from table2");
         bytes[second + at] ^= 1;
         let e = open_bytes(bytes.clone(), None).err().unwrap();

@@ -56,7 +56,7 @@ fn vmdk_descriptors_are_read_with_their_extents() {
         let image = bench.path(given);
         qemu_img(&["convert", "-f", "raw", "-O", "vmdk", "-o", options, text(&bench.path("disk.raw")), text(&image)]);
         let notes = assert_reads(&image, &[], &by_qemu(&image, "vmdk"), options);
-        assert!(notes[0].contains("a descriptor of 1 extents in 1 files"), "{notes:?}");
+        assert!(notes[0].contains("a descriptor of 1 extent in 1 file"), "{notes:?}");
         let extent = bench.path(extent);
         let e = named(&extent).err().unwrap();
         assert!(e.kind() == ErrorKind::InvalidInput && e.to_string().contains(text(&image)), "{options}: {e}");

@@ -17,6 +17,7 @@ pub enum What {
 
 /// Fetches an image and its key
 #[derive(Args)]
+#[command(after_long_help = super::examples::FETCH_IMAGE)]
 pub struct ImageArgs {
     /// The image's id or name
     #[arg(value_name = "IMAGE")]
@@ -40,7 +41,7 @@ pub struct ImageArgs {
     #[arg(short, long)]
     pub quiet: bool,
     /// How progress is shown on the standard error: auto is a bar on a terminal, and nothing elsewhere
-    #[arg(long, value_enum, default_value = "auto", value_name = "HOW")]
+    #[arg(long, value_enum, default_value = "auto", value_name = "HOW", hide_short_help = true)]
     pub progress: ProgressKind,
     #[command(flatten)]
     pub cloud: CloudArgs,
@@ -50,6 +51,7 @@ pub struct ImageArgs {
 
 /// Fetches a key alone, and says what it is
 #[derive(Args)]
+#[command(after_long_help = super::examples::FETCH_KEY)]
 pub struct KeyArgs {
     /// The secret's id, or its address
     #[arg(value_name = "SECRET")]
@@ -63,6 +65,7 @@ pub struct KeyArgs {
 
 /// Fetches a volume's key, and says how its data becomes an image; with --make-image fetches that too
 #[derive(Args)]
+#[command(after_long_help = super::examples::FETCH_VOLUME)]
 pub struct VolumeArgs {
     /// The id or name of a volume or a snapshot
     #[arg(value_name = "VOLUME")]
@@ -86,7 +89,7 @@ pub struct VolumeArgs {
     #[arg(short, long)]
     pub quiet: bool,
     /// How progress is shown on the standard error: auto is a bar on a terminal, and nothing elsewhere
-    #[arg(long, value_enum, default_value = "auto", value_name = "HOW")]
+    #[arg(long, value_enum, default_value = "auto", value_name = "HOW", hide_short_help = true)]
     pub progress: ProgressKind,
     #[command(flatten)]
     pub cloud: CloudArgs,
@@ -96,6 +99,7 @@ pub struct VolumeArgs {
 
 /// Fetches the key of a backup of Cinder, and its objects where they are in the project's own object store
 #[derive(Args)]
+#[command(after_long_help = super::examples::FETCH_BACKUP)]
 pub struct BackupArgs {
     /// The id or name of a backup; with --make, of a volume or a snapshot
     #[arg(value_name = "BACKUP")]
@@ -119,7 +123,7 @@ pub struct BackupArgs {
     #[arg(short, long)]
     pub quiet: bool,
     /// How progress is shown on the standard error: auto is a bar on a terminal, and nothing elsewhere
-    #[arg(long, value_enum, default_value = "auto", value_name = "HOW")]
+    #[arg(long, value_enum, default_value = "auto", value_name = "HOW", hide_short_help = true)]
     pub progress: ProgressKind,
     #[command(flatten)]
     pub cloud: CloudArgs,
@@ -133,6 +137,6 @@ pub struct CloudArgs {
     #[arg(long, value_name = "NAME")]
     pub cloud: Option<String>,
     /// How many failures in a row are waited out, each twice as long
-    #[arg(long, value_name = "N", default_value_t = 8)]
+    #[arg(long, value_name = "N", default_value_t = 8, hide_short_help = true)]
     pub retries: u32,
 }

@@ -4,8 +4,11 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::examples;
+
 /// Prints a script for a shell that completes subcommands and flags
 #[derive(Args)]
+#[command(after_long_help = examples::COMPLETIONS)]
 pub struct CompletionsArgs {
     /// The shell
     #[arg(value_enum, value_name = "SHELL")]
@@ -14,6 +17,7 @@ pub struct CompletionsArgs {
 
 /// Writes the manual pages, one for each subcommand
 #[derive(Args)]
+#[command(after_long_help = examples::MAN)]
 pub struct ManArgs {
     /// The folder that they go to
     #[arg(value_name = "DIR")]

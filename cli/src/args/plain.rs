@@ -7,22 +7,22 @@ use clap::{Args, ValueEnum};
 #[command(next_help_heading = "Without a header (with --type plain; nothing proves a key then)")]
 pub struct PlainArgs {
     /// What the data is
-    #[arg(long = "type", value_enum, default_value = "luks", value_name = "TYPE")]
+    #[arg(long = "type", value_enum, default_value = "luks", value_name = "TYPE", hide_short_help = true)]
     pub kind: Kind,
     /// The cipher, as dm-crypt spells it [default: aes-xts-plain64]
-    #[arg(long, value_name = "CIPHER")]
+    #[arg(long, value_name = "CIPHER", hide_short_help = true)]
     pub cipher: Option<String>,
     /// The bits of the key [default: 256, or as many as the volume key has]
-    #[arg(long, value_name = "BITS")]
+    #[arg(long, value_name = "BITS", hide_short_help = true)]
     pub key_size: Option<u32>,
     /// The bytes of an encryption sector [default: 512]
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "BYTES", hide_short_help = true)]
     pub sector_size: Option<u32>,
     /// How a passphrase becomes the key: a hash, HASH:BYTES, or plain [default: sha256]
-    #[arg(long, value_name = "HASH")]
+    #[arg(long, value_name = "HASH", hide_short_help = true)]
     pub plain_hash: Option<String>,
     /// Sectors of 512 bytes that are added to the IV's number: --skip of cryptsetup [default: 0]
-    #[arg(long, value_name = "SECTORS")]
+    #[arg(long, value_name = "SECTORS", hide_short_help = true)]
     pub iv_offset: Option<u64>,
 }
 

@@ -14,6 +14,7 @@ pub enum What {
 /// Checks reports of verify: that they are whole and of a known schema, that pages and JSON are of one run, and their
 /// signatures; exits with 4 where one is not as it was written
 #[derive(Args)]
+#[command(after_long_help = super::examples::REPORT_VERIFY)]
 pub struct VerifyArgs {
     /// The reports: JSON, or pages
     #[arg(value_name = "FILE", required = true)]
@@ -28,6 +29,7 @@ pub struct VerifyArgs {
 
 /// Brings the reports of a folder together, of an image with several the newest; exits as verify would with all of them
 #[derive(Args)]
+#[command(after_long_help = super::examples::REPORT_MERGE)]
 pub struct MergeArgs {
     /// The folder that verify --batch wrote reports to
     #[arg(value_name = "DIR")]

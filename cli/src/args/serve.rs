@@ -22,40 +22,40 @@ pub struct ServeArgs {
     #[arg(long, value_name = "SHELL COMMAND", conflicts_with = "command")]
     pub run: Option<String>,
     /// Write the process id into FILE once clients can connect
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
     pub pid_file: Option<PathBuf>,
     /// Stop when the process that started this one ends
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub exit_with_parent: bool,
     /// The name of the export; clients that ask for no name find it too
-    #[arg(long, value_name = "NAME", default_value = "")]
+    #[arg(long, value_name = "NAME", default_value = "", hide_short_help = true)]
     pub export_name: String,
     /// A description of the export, for clients that list exports
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", hide_short_help = true)]
     pub description: Option<String>,
     /// How many clients may be connected at the same time
-    #[arg(long, value_name = "N", default_value_t = NBD_CONNECTIONS, value_parser = one_or_more)]
+    #[arg(long, value_name = "N", default_value_t = NBD_CONNECTIONS, value_parser = one_or_more, hide_short_help = true)]
     pub max_connections: usize,
     /// How many clients may be connected from one TCP address (of IPv6: from one /64) at the same time
-    #[arg(long, value_name = "N", default_value_t = NBD_CONNECTIONS_PER_ADDRESS, value_parser = one_or_more)]
+    #[arg(long, value_name = "N", default_value_t = NBD_CONNECTIONS_PER_ADDRESS, value_parser = one_or_more, hide_short_help = true)]
     pub max_per_address: usize,
     /// Hang up on clients that were idle for this long [default: only where a new client finds no place, after 60s]
-    #[arg(long, value_name = "TIME", value_parser = crate::time::duration)]
+    #[arg(long, value_name = "TIME", value_parser = crate::time::duration, hide_short_help = true)]
     pub idle_timeout: Option<Duration>,
     /// How many threads may work for one connection
-    #[arg(long, value_name = "N", default_value_t = NBD_THREADS, value_parser = one_or_more)]
+    #[arg(long, value_name = "N", default_value_t = NBD_THREADS, value_parser = one_or_more, hide_short_help = true)]
     pub threads: usize,
     /// Tell on standard error who connects and what goes wrong
-    #[arg(long, short)]
+    #[arg(long, short, hide_short_help = true)]
     pub verbose: bool,
     /// Require TLS, with server-cert.pem and server-key.pem (and ca-cert.pem) in DIR
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", hide_short_help = true)]
     pub tls_certificates: Option<PathBuf>,
     /// Let in only clients with a certificate that ca-cert.pem signed
-    #[arg(long, requires = "tls_certificates")]
+    #[arg(long, requires = "tls_certificates", hide_short_help = true)]
     pub tls_verify_peer: bool,
     /// Allow a TCP address that other machines can reach, without TLS: whoever connects reads the plaintext
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub insecure_listen: bool,
     /// Run a command with the server's URI in $uri, and stop when it ends, with its exit code
     #[arg(last = true, value_name = "COMMAND")]

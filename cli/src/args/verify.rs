@@ -12,6 +12,7 @@ use super::{KeyArgs, LimitArgs, ProgressKind, SourceArgs, size};
 /// Reads all of an image once and says whether a restore would bring back what was there: exits with 0 where it would,
 /// with 3 where the key is wrong, and with 4 where it would not
 #[derive(Args)]
+#[command(after_long_help = super::examples::VERIFY)]
 pub struct VerifyArgs {
     /// The images, or directories of backups by unluks fetch; one after the other. With --batch: lists of images, and
     /// folders of them
@@ -21,22 +22,22 @@ pub struct VerifyArgs {
     #[arg(long, value_name = "FILE")]
     pub header: Option<PathBuf>,
     /// The container format, where it should not be detected
-    #[arg(long, value_name = "FORMAT")]
+    #[arg(long, value_name = "FORMAT", hide_short_help = true)]
     pub format: Option<Format>,
     /// The largest disk that a container may declare
-    #[arg(long, value_name = "SIZE", value_parser = size)]
+    #[arg(long, value_name = "SIZE", value_parser = size, hide_short_help = true)]
     pub max_size: Option<u64>,
     /// The partition, by number, label or UUID
     #[arg(long, value_name = "N|LABEL|UUID", conflicts_with = "offset")]
     pub partition: Option<String>,
     /// Another disk of the set, or the parent of an image that lies on top of one; may be repeated
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
     pub with: Vec<PathBuf>,
     /// The volume of LVM
-    #[arg(long, value_name = "VG/LV", conflicts_with = "offset")]
+    #[arg(long, value_name = "VG/LV", conflicts_with = "offset", hide_short_help = true)]
     pub volume: Option<String>,
     /// The backup of a Cinder backup's directory, by its id; without it the newest that is complete is taken
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", hide_short_help = true)]
     pub backup: Option<String>,
     /// Where the LUKS container starts
     #[arg(long, value_name = "BYTES", value_parser = size)]
@@ -47,25 +48,25 @@ pub struct VerifyArgs {
     pub expect: Vec<String>,
     /// What must be in the plaintext, on one of its partitions or volumes at least: any, ext, ext4, xfs, btrfs, fat, ntfs,
     /// swap, gpt, lvm …
-    #[arg(long, value_name = "KIND")]
+    #[arg(long, value_name = "KIND", hide_short_help = true)]
     pub must_be: Option<MustBe>,
     /// Compare with the plaintext as it was: a file of it, or one that --tree wrote; says where the two differ
     #[arg(long, value_name = "FILE")]
     pub compare: Option<PathBuf>,
     /// Write the hashes of each MiB of plaintext to this file, for --compare
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
     pub tree: Option<PathBuf>,
     /// Replace files of an earlier run, such as that of --tree; with --batch, verify also what has a report already
     #[arg(long)]
     pub force: bool,
     /// What the header must be like: a file of rules (docs/verify.md lists them)
-    #[arg(long, value_name = "FILE.toml")]
+    #[arg(long, value_name = "FILE.toml", hide_short_help = true)]
     pub policy: Option<PathBuf>,
     /// Hash plaintext and image on the way, as decrypt does; the plaintext's sha256 is always made
-    #[arg(long, value_name = "[OF:]NAME")]
+    #[arg(long, value_name = "[OF:]NAME", hide_short_help = true)]
     pub hash: Vec<String>,
     /// Look at the contents at their roots alone, and not at every structure and all data that has checksums
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub quick: bool,
     /// Exit with 7 where it restores, but there are findings
     #[arg(long)]
@@ -74,13 +75,13 @@ pub struct VerifyArgs {
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "-")]
     pub json: Option<PathBuf>,
     /// How many threads decrypt [default: as many as the machine has cores]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", hide_short_help = true)]
     pub threads: Option<NonZeroUsize>,
     /// Say nothing but the verdict, and errors
     #[arg(short, long)]
     pub quiet: bool,
     /// How progress is shown on the standard error: auto is a bar on a terminal, and nothing elsewhere
-    #[arg(long, value_enum, default_value = "auto", value_name = "HOW")]
+    #[arg(long, value_enum, default_value = "auto", value_name = "HOW", hide_short_help = true)]
     pub progress: ProgressKind,
     #[command(flatten)]
     pub record: RecordArgs,
@@ -100,25 +101,25 @@ pub struct RecordArgs {
     #[arg(long, value_name = "FILE.html")]
     pub report: Option<PathBuf>,
     /// The case's number or name, for the record
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", hide_short_help = true)]
     pub case: Option<String>,
     /// The evidence's number or name, for the record
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", hide_short_help = true)]
     pub evidence: Option<String>,
     /// Who examines it, for the record
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", hide_short_help = true)]
     pub examiner: Option<String>,
     /// Anything else, for the record
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", hide_short_help = true)]
     pub note: Option<String>,
     /// Sign each file of the record with this secret key of minisign, as FILE.minisig beside it
     #[arg(long, value_name = "KEY")]
     pub sign: Option<PathBuf>,
     /// The passphrase of the key of --sign: the file's first line; without it, somebody is asked where there is one
-    #[arg(long, value_name = "FILE", requires = "sign")]
+    #[arg(long, value_name = "FILE", requires = "sign", hide_short_help = true)]
     pub sign_passphrase_file: Option<PathBuf>,
     /// Write an in-toto statement of the verdict (test-result/v0.1)
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
     pub attestation: Option<PathBuf>,
     /// Put the statement into an envelope of DSSE that this private key of Ed25519 (PKCS#8, PEM) signs
     #[arg(long, value_name = "KEY", requires = "attestation")]
@@ -143,23 +144,23 @@ pub struct FleetArgs {
     #[arg(long, value_name = "DIR", requires = "batch")]
     pub reports: Option<PathBuf>,
     /// Write a page of each image beside its report
-    #[arg(long, requires = "batch")]
+    #[arg(long, requires = "batch", hide_short_help = true)]
     pub pages: bool,
     /// Print the summary as CSV
-    #[arg(long, requires = "batch", conflicts_with = "json")]
+    #[arg(long, requires = "batch", conflicts_with = "json", hide_short_help = true)]
     pub csv: bool,
     /// How many images at once [default: as many as the machine has cores]
-    #[arg(long, value_name = "N", requires = "batch")]
+    #[arg(long, value_name = "N", requires = "batch", hide_short_help = true)]
     pub jobs: Option<NonZeroUsize>,
     /// The most memory that the key derivations of all images may take together [default: half of the machine's]
-    #[arg(long, value_name = "SIZE", value_parser = size, requires = "batch")]
+    #[arg(long, value_name = "SIZE", value_parser = size, requires = "batch", hide_short_help = true)]
     pub batch_memory: Option<u64>,
     /// Take only this share of the images, by a hash of the path: I/N with I from 0 on; auto/N asks Slurm's
     /// SLURM_ARRAY_TASK_ID or Kubernetes' JOB_COMPLETION_INDEX for I, and auto asks Slurm for both
-    #[arg(long, value_name = "I/N|auto|auto/N")]
+    #[arg(long, value_name = "I/N|auto|auto/N", hide_short_help = true)]
     pub shard: Option<String>,
     /// Say what memory and time the key derivations want, for a scheduler, and verify nothing; needs no key
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub plan: bool,
 }
 

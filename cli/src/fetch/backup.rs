@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use unluks::backup::{Backup, DESCRIPTION, KEY_FILE, VolumeInfo};
-use unluks::error::escape;
+use unluks::error::{counted, escape};
 use unluks::progress::Progress;
 use unluks::{Error, Result};
 use unluks_openstack::backup::{self, Found, NewBackup};
@@ -120,7 +120,7 @@ fn say(args: &BackupArgs, cloud: &Cloud, found: &Found, objects: Option<usize>) 
     let dir = shown(&args.output);
     let mut err = anstream::stderr();
     let _ = match objects {
-        Some(n) => writeln!(err, "the key and {n} objects are in {dir}: unluks decrypt {dir} -o FILE"),
+        Some(n) => writeln!(err, "the key and {} are in {dir}: unluks decrypt {dir} -o FILE", counted(n, "object")),
         None => {
             let place = found.container.as_deref().map_or("the operator's share".into(), escape);
             writeln!(

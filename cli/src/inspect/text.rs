@@ -4,12 +4,14 @@ use std::fmt::{self, Write};
 
 use anstyle::{AnsiColor, Style};
 use serde_json::Value;
-use unluks::error::escape;
+use unluks::error::{bytes, counted, escape, seconds};
 use unluks::json;
 use unluks::luks::data::{Data, State as DataState};
 use unluks::luks::findings::{Finding, Severity};
 use unluks::luks::metadata::{Priority, Token};
 use unluks::luks::report::*;
+
+use super::picture::{self, Canvas};
 
 const HEAD: Style = Style::new().bold();
 const DIM: Style = Style::new().dimmed();
@@ -20,9 +22,10 @@ const CRITICAL: Style = AnsiColor::Red.on_default().bold();
 /// How many older versions of LVM's metadata are named.
 const VERSIONS_SHOWN: usize = 8;
 
-/// The report as text with ANSI styles, which the stream drops where they are not wanted.
-pub fn render(report: &Report) -> String {
-    let mut text = Text { out: String::new() };
+/// The report as text with ANSI styles, which the stream drops where they are not wanted; with a picture where there is
+/// something to draw on.
+pub fn render(report: &Report, canvas: Option<Canvas>) -> String {
+    let mut text = Text { out: String::new(), canvas };
     // Writing to a string does not fail.
     let _ = text.report(report);
     text.out
@@ -30,6 +33,7 @@ pub fn render(report: &Report) -> String {
 
 struct Text {
     out: String,
+    canvas: Option<Canvas>,
 }
 
 impl Text {
@@ -84,7 +88,7 @@ impl Text {
         if let [s] = live.as_slice() {
             self.line("cipher", cipher(s))?;
         } else {
-            self.line("cipher", format_args!("{} segments, see below", live.len()))?;
+            self.line("cipher", format_args!("{}, see below", counted(live.len(), "segment")))?;
         }
         self.line("plaintext", plaintext(&r.data))?;
         self.line("data", data(r))?;
@@ -209,7 +213,7 @@ impl Text {
             "  {HEAD}{}{HEAD:#}  {}, key of {}, {bound}{priority}",
             k.id,
             escape(k.kind),
-            count(k.key_size.into(), "byte")
+            counted(k.key_size, "byte")
         )?;
         if let Some(kdf) = &k.kdf {
             self.sub("kdf", kdf_line(kdf))?;
@@ -239,7 +243,7 @@ impl Text {
             self.sub("cipher", format_args!("{}, key of {key_size} bytes", escape(encryption)))?;
         }
         if let Some(af) = &k.af {
-            self.sub("af", format_args!("{} stripes, {}", af.stripes, escape(af.hash)))?;
+            self.sub("af", format_args!("{}, {}", counted(af.stripes, "stripe"), escape(af.hash)))?;
         }
         self.sub("area", format_args!("from byte {}, {}", k.area.offset, bytes(k.area.size)))?;
         if let Some(digest) = k.digest {
@@ -279,7 +283,7 @@ impl Text {
             let (keyslots, segments) = (list("keyslot", d.keyslots), list("segment", d.segments));
             writeln!(self.out, "  {HEAD}{}{HEAD:#}  {}, of {keyslots} for {segments}", d.id, escape(d.kind))?;
             if let (Some(hash), Some(iterations)) = (&d.hash, d.iterations) {
-                self.sub("cost", format_args!("{iterations} iterations, {}", escape(hash)))?;
+                self.sub("cost", format_args!("{}, {}", counted(iterations, "iteration"), escape(hash)))?;
             }
             if let Some(salt) = &d.salt {
                 self.sub("salt", salt)?;
@@ -325,6 +329,9 @@ impl Text {
 
     fn layout(&mut self, r: &Report) -> fmt::Result {
         self.head("Layout")?;
+        for line in self.canvas.map(|canvas| picture::lines(r, canvas)).unwrap_or_default() {
+            writeln!(self.out, "  {line}")?;
+        }
         writeln!(self.out, "  {DIM}{:>14} {:>14}  {:<24} what{DIM:#}", "start", "end", "size")?;
         let mut last = r.layout.first().map(|l| l.file);
         for l in &r.layout {
@@ -371,9 +378,9 @@ fn file(f: &FileInfo) -> String {
 
 fn cipher(s: &Segment) -> String {
     let Some(encryption) = s.encryption else { return escape(s.kind) };
-    let key = s
-        .key_size
-        .map_or("key of unknown size".to_owned(), |n| format!("key of {n} bytes ({} bits)", u64::from(n) * 8));
+    let key = s.key_size.map_or("key of unknown size".to_owned(), |n| {
+        format!("key of {n} bytes ({})", counted(u64::from(n) * 8, "bit"))
+    });
     let sectors = s.sector_size.unwrap_or(0);
     format!("{}, {key}, sectors of {sectors} bytes", escape(encryption))
 }
@@ -420,10 +427,10 @@ fn kdf_line(kdf: &Kdf) -> String {
     match (kdf.iterations, kdf.time, kdf.memory, kdf.cpus) {
         (Some(n), ..) => {
             let hash = kdf.hash.map_or(String::new(), |hash| format!("-{}", escape(hash)));
-            format!("{name}{hash}, {}", count(n, "iteration"))
+            format!("{name}{hash}, {}", counted(n, "iteration"))
         }
         (_, Some(time), Some(memory), Some(cpus)) => {
-            let (times, lanes) = (count(time, "time"), count(cpus, "lane"));
+            let (times, lanes) = (counted(time, "time"), counted(cpus, "lane"));
             format!("{name}, {times} over {memory} KiB in {lanes}")
         }
         _ => name,
@@ -440,59 +447,5 @@ fn list(what: &str, all: &[u32]) -> String {
         [] => format!("no {what}"),
         [one] => format!("{what} {one}"),
         all => format!("{what}s {}", all.iter().map(u32::to_string).collect::<Vec<_>>().join(", ")),
-    }
-}
-
-fn count(n: u64, what: &str) -> String {
-    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
-}
-
-/// `1536 bytes (1.5 KiB)`; one digit behind the point, rounded down.
-fn bytes(n: u64) -> String {
-    const UNITS: [(u32, &str); 6] = [(60, "EiB"), (50, "PiB"), (40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
-    match UNITS.iter().find(|(shift, _)| n >> shift > 0) {
-        None => format!("{n} bytes"),
-        Some((shift, name)) => {
-            let one = 1u64 << shift;
-            let tenths = u128::from(n % one) * 10 / u128::from(one);
-            let point = if tenths == 0 { String::new() } else { format!(".{tenths}") };
-            format!("{n} bytes ({}{point} {name})", n / one)
-        }
-    }
-}
-
-/// An estimate of a time, as exact as an estimate may look.
-fn seconds(s: f64) -> String {
-    match s {
-        s if s < 0.01 => "less than 0.01 s".to_owned(),
-        s if s < 1.0 => format!("about {s:.2} s"),
-        s if s < 120.0 => format!("about {s:.0} s"),
-        s if s < 7200.0 => format!("about {:.0} minutes", s / 60.0),
-        s if s < 172_800.0 => format!("about {:.0} hours", s / 3600.0),
-        s if s < 31_536_000.0 => format!("about {:.0} days", s / 86400.0),
-        s => format!("about {:.0} years", s / 31_536_000.0),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_have_their_exact_number_and_a_short_one() {
-        assert_eq!(bytes(0), "0 bytes");
-        assert_eq!(bytes(1023), "1023 bytes");
-        assert_eq!(bytes(1536), "1536 bytes (1.5 KiB)");
-        assert_eq!(bytes(16 << 20), "16777216 bytes (16 MiB)");
-        assert_eq!(bytes(u64::MAX), "18446744073709551615 bytes (15.9 EiB)");
-    }
-
-    #[test]
-    fn times_are_rounded() {
-        assert_eq!(seconds(0.001), "less than 0.01 s");
-        assert_eq!(seconds(0.25), "about 0.25 s");
-        assert_eq!(seconds(90.0), "about 90 s");
-        assert_eq!(seconds(3600.0), "about 60 minutes");
-        assert_eq!(seconds(1e9), "about 32 years");
     }
 }

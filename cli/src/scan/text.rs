@@ -1,6 +1,7 @@
 //! What a scan found, for people, and the commands that open it. Text of the disk is escaped.
 
 use std::fmt::Write;
+use std::path::Path;
 
 use unluks::error::escape;
 use unluks::locate::LayerKind;
@@ -15,10 +16,10 @@ use crate::quote;
 const SNAPSHOTS_SHOWN: usize = 16;
 
 /// Puts the commands into a report that open what it lists.
-pub fn add_commands(report: &mut Report, args: &ScanArgs) {
+pub fn add_commands(report: &mut Report, args: &ScanArgs, image: &Path) {
     for container in &mut report.containers {
         let data = container.data.filter(|state| !state.is_absent() && container.part_of.is_none());
-        container.command = data.and_then(|state| command_for(args, container, state));
+        container.command = data.and_then(|state| command_for(args, image, container, state));
     }
 }
 
@@ -116,8 +117,8 @@ fn verdict(copy: &Copy) -> String {
 }
 
 /// The command that opens a container, as a shell takes it. KEY and OUT are names to fill in.
-fn command_for(args: &ScanArgs, c: &Container, data: Data) -> Option<String> {
-    let mut command = format!("unluks decrypt {}", quote::path(&args.image));
+fn command_for(args: &ScanArgs, image: &Path, c: &Container, data: Data) -> Option<String> {
+    let mut command = format!("unluks decrypt {}", quote::path(image));
     for other in &args.with {
         let _ = write!(command, " --with {}", quote::path(other));
     }

@@ -9,7 +9,7 @@ mod picture;
 use askama::Template;
 use base64::Engine;
 use sha2::{Digest, Sha256};
-use unluks::error::visible;
+use unluks::error::{counted, visible};
 use unluks::verify::{Finding, Outcome, Report, Verdict};
 use unluks::{Error, Result};
 
@@ -174,7 +174,7 @@ fn header(report: &Report) -> Vec<(&'static str, String)> {
         }
         rows.push(("Cipher", visible(&container.ciphers.join(", "))));
         if let Some(bits) = container.key_bits {
-            rows.push(("Volume key", format!("{bits} bits")));
+            rows.push(("Volume key", counted(bits, "bit")));
         }
         for (id, kdf) in &container.keyslots {
             rows.push(("Keyslot", visible(&format!("{id}: {kdf}"))));
@@ -206,7 +206,8 @@ fn hashes(report: &Report) -> Vec<(String, String)> {
     }
     rows.extend(hashes.plaintext.iter().map(|(name, hex)| (visible(&format!("plaintext, {name}")), visible(hex))));
     if let Some(tree) = &hashes.tree {
-        let what = format!("plaintext, tree of {} leaves of {} bytes ({})", tree.leaves, tree.leaf_bytes, tree.kind);
+        let what =
+            format!("plaintext, tree of {} of {} bytes ({})", counted(tree.leaves, "leaf"), tree.leaf_bytes, tree.kind);
         rows.push((visible(&what), visible(&tree.root)));
     }
     rows
@@ -228,8 +229,9 @@ fn checked(report: &Report) -> Vec<String> {
     if let Some(policy) = &report.policy {
         let hash = policy.sha256.as_deref().map_or(String::new(), |hash| format!(" (SHA-256 {})", visible(hash)));
         all.push(format!(
-            "A policy of {} rules{hash} was held against the header: {} findings.",
-            policy.rules, policy.findings
+            "A policy of {}{hash} was held against the header: {}.",
+            counted(policy.rules, "rule"),
+            counted(policy.findings, "finding")
         ));
     }
     all
@@ -239,7 +241,7 @@ fn checked(report: &Report) -> Vec<String> {
 fn limits(report: &Report) -> Vec<String> {
     let mut all: Vec<String> = report.coverage.statements.iter().map(|text| visible(text)).collect();
     if report.more_findings > 0 {
-        all.push(format!("{} findings more were counted and are not listed.", report.more_findings));
+        all.push(format!("Counted, and not listed: {} more.", counted(report.more_findings, "finding")));
     }
     if report.policy.is_none() {
         all.push("No policy was given: what is weak about the header is a note, and changes no verdict.".into());

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use unluks::error::counted;
 use unluks::verify::{Finding, Outcome, Report, Severity, Verdict};
 
 use crate::source::shown;
@@ -36,10 +37,10 @@ pub fn text(report: &Report) -> String {
     }
     let notes = report.findings.iter().filter(|f| !is_shown(f)).count();
     if notes > 0 {
-        text += &format!("  {notes} notes change nothing; --json has them\n");
+        text += &format!("  without effect: {}; --json has them\n", counted(notes, "note"));
     }
     if report.more_findings > 0 {
-        text += &format!("  {} findings more are left out\n", report.more_findings);
+        text += &format!("  left out: {} more\n", counted(report.more_findings, "finding"));
     }
     for (name, hex) in &report.hashes.plaintext {
         text += &format!("  plaintext {name} {hex}\n");
@@ -48,7 +49,7 @@ pub fn text(report: &Report) -> String {
         hexes.iter().for_each(|hex| text += &format!("  image {name} {hex}\n"));
     }
     if let Some(tree) = &report.hashes.tree {
-        text += &format!("  tree of {} leaves, root {}\n", tree.leaves, tree.root);
+        text += &format!("  tree of {}, root {}\n", counted(tree.leaves, "leaf"), tree.root);
     }
     for statement in &report.coverage.statements {
         text += &format!("  {statement}\n");

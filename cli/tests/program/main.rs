@@ -25,6 +25,7 @@ mod luks1_validation;
 mod luks2_validation;
 #[cfg(feature = "nbd")]
 mod manual;
+mod messages;
 mod mutations;
 #[cfg(all(feature = "nbd", feature = "peer-tests"))]
 #[path = "../../../tests/nbd/support.rs"]

@@ -31,10 +31,44 @@ fn each_subcommand_has_a_page_and_is_completed() {
         assert!(text.contains(".SH OPTIONS") && text.lines().count() > 10, "{page}");
     }
     assert_eq!(unluks(&["man", &text(&dir.path().join("none"))]).code, Some(1));
+    let decrypt = std::fs::read_to_string(dir.path().join("unluks-decrypt.1")).unwrap();
+    for said in [".SH EXAMPLES", ".SH EXIT STATUS", "sha256sum", ".BR unluks (1)"] {
+        assert!(decrypt.contains(said), "{said}");
+    }
+    if cfg!(feature = "peer-tests") {
+        for page in std::fs::read_dir(dir.path()).unwrap() {
+            let page = page.unwrap().path();
+            let lint = std::process::Command::new("mandoc").args(["-T", "lint"]).arg(&page).output();
+            let lint = lint.unwrap_or_else(|e| panic!("mandoc of the Debian package mandoc: {e}"));
+            assert!(lint.stdout.is_empty(), "{}", String::from_utf8_lossy(&lint.stdout));
+        }
+    }
     for shell in ["bash", "zsh", "fish"] {
         let run = unluks(&["completions", shell]);
         assert_eq!(run.code, Some(0), "{}", run.stderr);
         let script = String::from_utf8(run.stdout).unwrap();
         assert!(script.contains("decrypt") && script.contains("barbican-key"), "{shell}");
     }
+}
+
+/// The page of backup.json has what its schema has.
+#[test]
+fn the_description_of_a_backup_has_a_page() {
+    fn members(schema: &serde_json::Value, prefix: &str, found: &mut Vec<String>) {
+        for (name, member) in schema["properties"].as_object().into_iter().flatten() {
+            found.push(format!("{prefix}{name}"));
+            members(member, &format!("{prefix}{name}."), found);
+        }
+    }
+    let schema = std::fs::read(crate::common::root().join("docs/backup.schema.json")).unwrap();
+    let mut wanted = Vec::new();
+    members(&serde_json::from_slice(&schema).unwrap(), "", &mut wanted);
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(unluks(&["man", &text(dir.path())]).code, Some(0));
+    let page = std::fs::read_to_string(dir.path().join("unluks-backup.json.5")).unwrap();
+    let mut named: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix(".B ")).collect();
+    assert!(wanted.len() > 40);
+    named.sort_unstable();
+    wanted.sort_unstable();
+    assert_eq!(named, wanted);
 }

@@ -145,6 +145,7 @@ const DOCUMENTS: [&str; 20] = [
     "docs/openstack.md",
     "docs/performance.md",
     "docs/recover.md",
+    "docs/release.md",
     "docs/storage.md",
     "docs/verify.md",
     "fuzz/README.md",

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 
 use super::yaml::text;
 use super::{invalid, vendors};
-use unluks::error::{Hint, Result, escape};
+use unluks::error::{Hint, Result, choice, escape};
 
 /// What was read: each is a whole file.
 #[derive(Default)]
@@ -282,7 +282,7 @@ fn there(names: &[String]) -> String {
     if names.is_empty() {
         "there is no clouds.yaml with clouds in it".to_owned()
     } else {
-        format!("there are {}", names.iter().map(|n| escape(n)).collect::<Vec<_>>().join(", "))
+        choice(&names.iter().map(|n| escape(n)).collect::<Vec<_>>())
     }
 }
 

@@ -12,7 +12,7 @@ use zerocopy::byteorder::big_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::Header;
-use crate::error::{Error, Hint, Result, escape};
+use crate::error::{Error, Hint, Result, counted, escape};
 use crate::format::fields;
 use crate::io::ReadAt;
 use crate::limits::{QCOW2_SNAPSHOT_EXTRA_MAX, QCOW2_SNAPSHOTS_MAX, QCOW2_SNAPSHOTS_SIZE_MAX};
@@ -111,7 +111,8 @@ pub(super) fn find<'a>(all: &'a [Snapshot], wanted: &str) -> Result<&'a Snapshot
             [one] => return Ok(one),
             several => {
                 let list = list(several.iter().copied());
-                let message = format!("{} internal snapshots are called {}: {list}", several.len(), escape(wanted));
+                let message =
+                    format!("{} are called {}: {list}", counted(several.len(), "internal snapshot"), escape(wanted));
                 return Err(Error::invalid(message).with_rule("snapshot").with_hint("name one by its id"));
             }
         }

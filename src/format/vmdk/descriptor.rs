@@ -14,7 +14,7 @@
 use std::path::{Path, PathBuf};
 
 use super::SECTOR;
-use crate::error::{Error, Result, escape, shown};
+use crate::error::{Error, Result, counted, escape, shown};
 use crate::files::folder;
 use crate::format::{VMDK_DESCRIPTOR, fields};
 use crate::io::{FileSource, Peek, ReadAt};
@@ -116,7 +116,7 @@ impl Descriptor {
             return Err(Error::corrupt("vmdk.extents", "the descriptor has no extent").at(0));
         }
         if self.extents.len() > VMDK_EXTENTS_MAX {
-            let found = format!("found {} extents; {VMDK_EXTENTS_MAX} are allowed", self.extents.len());
+            let found = format!("found {}; {VMDK_EXTENTS_MAX} are allowed", counted(self.extents.len(), "extent"));
             return Err(Error::limit("vmdk.extents", found).at(0));
         }
         let mut seen = std::collections::HashSet::new();
@@ -150,7 +150,7 @@ impl Extent {
         let size = self.sectors.parse::<u64>().ok().and_then(|sectors| sectors.checked_mul(SECTOR));
         size.filter(|size| *size > 0).ok_or_else(|| {
             let (name, sectors) = (escape(&self.name), escape(&self.sectors));
-            Error::corrupt("vmdk.extents", format!("extent {name} is said to have {sectors} sectors"))
+            Error::corrupt("vmdk.extents", format!("extent {name} is said to have {}", counted(sectors, "sector")))
         })
     }
 

@@ -12,6 +12,7 @@
 use std::rc::Rc;
 
 use super::{Boot, Contents, Severity, State};
+use crate::error::counted;
 use crate::inside::full::{self, Claims, Coverage, words};
 use crate::inside::look::{Look, checksum_is, field, hex, le16, le32, le64};
 use crate::limits::{INSIDE_CLAIMS_MAX, INSIDE_DIRECTORIES_MAX};
@@ -140,7 +141,7 @@ impl Full<'_, '_> {
             if stream.has_chain && next >= END {
                 let room = to_u64(found.len());
                 if room < wanted && !is_root {
-                    let says = (format!("{room} clusters"), format!("{wanted} by its length"));
+                    let says = (counted(room, "cluster"), format!("{wanted} by its length"));
                     self.find(Severity::Error, "contents.exfat.chain-short", place(), says, path);
                 }
                 break;
@@ -289,12 +290,14 @@ impl Full<'_, '_> {
         let is_clean = self.contents.state == State::Clean;
         let (place, whole) = (place(), !self.is_partial && is_clean);
         if let (count, Some(cluster)) = lost {
-            let says = (format!("{count} clusters free, the first {cluster}"), "they are in use".to_owned());
+            let says =
+                (format!("{} free, the first {cluster}", counted(count, "cluster")), "they are in use".to_owned());
             let severity = if is_clean { Severity::Error } else { Severity::Note };
             self.find(severity, code, place.clone(), says, "");
         }
         if let ((count, Some(cluster)), true) = (idle, whole) {
-            let says = (format!("{count} clusters in use, the first {cluster}"), "nothing has them".to_owned());
+            let says =
+                (format!("{} in use, the first {cluster}", counted(count, "cluster")), "nothing has them".to_owned());
             self.find(Severity::Warning, code, place, says, "");
         }
         let len = self.look.len();

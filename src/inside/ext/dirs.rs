@@ -11,6 +11,7 @@
 //! `fs/ext4/namei.c`.
 
 use super::map::Fs;
+use crate::error::counted;
 use crate::inside::look::{crc32c_raw, le16, le32};
 use crate::num::{to_u64, to_usize};
 
@@ -132,7 +133,12 @@ fn tree(fs: &Fs<'_>, dir: DirBlock, bytes: &[u8], (seed, blocks): (u32, u64)) ->
     let code = "contents.ext.directory-tree";
     let place = to_u64(at);
     if count == 0 || count > limit || end > bytes.len() {
-        return Err((code, place, format!("{count} entries of {limit}"), format!("the block has {}", bytes.len())));
+        return Err((
+            code,
+            place,
+            format!("{} of {limit}", counted(count, "entry")),
+            format!("the block has {}", bytes.len()),
+        ));
     }
     if fs.has_csum {
         let used = count.saturating_mul(8).saturating_add(at);
@@ -147,7 +153,7 @@ fn tree(fs: &Fs<'_>, dir: DirBlock, bytes: &[u8], (seed, blocks): (u32, u64)) ->
     let children = bytes.get(at..).unwrap_or_default().chunks_exact(8).take(count);
     // The high bits may be of use one day.
     if let Some(child) = children.map(|child| u64::from(le32(child, 4) & 0x0fff_ffff)).find(|child| *child >= blocks) {
-        return Err((code, place, format!("block {child}"), format!("the directory has {blocks} blocks")));
+        return Err((code, place, format!("block {child}"), format!("the directory has {}", counted(blocks, "block"))));
     }
     Ok(fs.has_csum)
 }

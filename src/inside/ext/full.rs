@@ -11,6 +11,7 @@ use super::gather::{Gathered, Inodes};
 use super::map::{EA_INODE, Fault, Fs, Group, INLINE_DATA, Inode, ROOT, Run, walk};
 use super::names::Names;
 use super::{Contents, INCOMPAT_RECOVER, Severity, State, Superblock};
+use crate::error::counted;
 use crate::inside::full::{Claims, Coverage, set_bits};
 use crate::inside::look::{Look, crc32c_raw, le32};
 use crate::limits::INSIDE_DIRECTORIES_MAX;
@@ -380,7 +381,7 @@ impl Full<'_, '_> {
         let place = (format!("the attributes of inode {}", inode.number), fs.place(block));
         let code = "contents.ext.attributes";
         if !fs.holds(block, 1) {
-            let says = (format!("block {block}"), format!("the file system has {} blocks", fs.blocks));
+            let says = (format!("block {block}"), format!("the file system has {}", counted(fs.blocks, "block")));
             self.find(Severity::Error, code, (place.0, inode.place), says, Some(inode.number));
             return 1;
         }
@@ -425,7 +426,7 @@ impl Full<'_, '_> {
         let is_indexed = inode.flags() & INDEXED != 0;
         if mapped < blocks && inode.flags() & INLINE_DATA == 0 {
             let place = (format!("directory {}", inode.number), inode.place);
-            let says = (format!("{mapped} blocks"), format!("{blocks} by its size"));
+            let says = (counted(mapped, "block"), format!("{blocks} by its size"));
             self.find(Severity::Error, "contents.ext.directory-hole", place, says, Some(inode.number));
             self.is_partial = true;
         }

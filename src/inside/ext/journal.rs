@@ -18,6 +18,7 @@ use std::sync::Arc;
 use super::map::{Fault, Fs, Inode, Run, Visitor, external_journal, walk};
 use super::{COMPAT_HAS_JOURNAL, Contents, INCOMPAT_RECOVER, Severity};
 use crate::error::Error;
+use crate::error::counted;
 use crate::inside::full::{Overlay, Replaced};
 use crate::inside::look::{Metered, be16, be32, crc32c_raw, field};
 use crate::limits::INSIDE_JOURNAL_MAX;
@@ -105,7 +106,7 @@ impl<'a> Journal<'a> {
         (journal.first, journal.end) = (u64::from(be32(&bytes, 0x14)), u64::from(be32(&bytes, 0x10)));
         let blocks = journal.runs.iter().fold(0u64, |sum, run| sum.saturating_add(run.len));
         if be32(&bytes, 0x0c) != u32::try_from(fs.block).unwrap_or(0) || journal.first == 0 || journal.end > blocks {
-            return Err((format!("{} blocks of {} bytes", journal.end, be32(&bytes, 0x0c)), start));
+            return Err((format!("{} of {} bytes", counted(journal.end, "block"), be32(&bytes, 0x0c)), start));
         }
         if journal.has_checksums() {
             let (stored, right) = (be32(&bytes, 0xfc), sum_without(&bytes, 0xfc, !0));
@@ -307,6 +308,7 @@ pub(super) fn replayed(fs: &Fs<'_>, disk: &Arc<Metered>, contents: &mut Contents
         }
         blocks.insert(*block, *from);
     }
-    contents.note(format!("ext: judged as it will be when its journal is replayed: {} blocks", blocks.len()));
+    contents
+        .note(format!("ext: judged as it will be when its journal is replayed: {}", counted(blocks.len(), "block")));
     Some(disk.nested(Arc::new(Overlay::new(Arc::clone(disk), fs.block, blocks))))
 }

@@ -12,7 +12,7 @@
 //! The source is Linux's `fs/ext4/ext4.h`, `ext4_extents.h` and `inode.c`.
 
 use super::{INCOMPAT_META_BG, RO_COMPAT_GDT_CSUM, RO_COMPAT_METADATA_CSUM, Superblock, descriptor_checksum};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 use crate::inside::look::{Look, crc32c_raw, field, le16, le32};
 use crate::num::to_usize;
 use zerocopy::IntoBytes;
@@ -334,7 +334,7 @@ fn extents(fs: &Fs<'_>, seed: u32, node: Node<'_>, visitor: &mut dyn Visitor) {
     }
     let has_tail = fs.has_csum && node.depth.is_some();
     if tail.saturating_add(if has_tail { 4 } else { 0 }) > bytes.len() || entries > most {
-        let found = format!("{entries} entries of {most}");
+        let found = format!("{} of {most}", counted(entries, "entry"));
         return fault(code, found, format!("the node has {} bytes", bytes.len()));
     }
     if node.depth.is_some_and(|wanted| wanted != depth) || depth > EXTENT_DEPTH_MAX {
@@ -361,8 +361,8 @@ fn extents(fs: &Fs<'_>, seed: u32, node: Node<'_>, visitor: &mut dyn Visitor) {
             let start = u64::from(le16(entry, 6)) << 32 | u64::from(le32(entry, 8));
             let behind = logical.saturating_add(len);
             if len == 0 || logical < next || behind > node.logical.end || !fs.holds(start, len) {
-                let found = format!("{len} blocks at block {start}, for block {logical} of the file");
-                let expected = format!("behind block {next} of the file, within {} blocks", fs.blocks);
+                let found = format!("{} at block {start}, for block {logical} of the file", counted(len, "block"));
+                let expected = format!("behind block {next} of the file, within {}", counted(fs.blocks, "block"));
                 visitor.fault(Fault { place, code: "contents.ext.extent", found, expected });
                 continue;
             }
@@ -373,7 +373,7 @@ fn extents(fs: &Fs<'_>, seed: u32, node: Node<'_>, visitor: &mut dyn Visitor) {
         let child = u64::from(le16(entry, 8)) << 32 | u64::from(le32(entry, 4));
         if logical < next || logical >= end || !fs.holds(child, 1) {
             let found = format!("a node at block {child}, for block {logical} of the file");
-            let expected = format!("behind block {next} of the file, within {} blocks", fs.blocks);
+            let expected = format!("behind block {next} of the file, within {}", counted(fs.blocks, "block"));
             visitor.fault(Fault { place, code: "contents.ext.extent", found, expected });
             continue;
         }
@@ -416,7 +416,7 @@ impl Pointers<'_> {
             }
             if !self.fs.holds(block, 1) {
                 let found = format!("block {block}, for block {logical} of the file");
-                let expected = format!("within {} blocks", self.fs.blocks);
+                let expected = format!("within {}", counted(self.fs.blocks, "block"));
                 self.visitor.fault(Fault { place, code: "contents.ext.block-pointer", found, expected });
             } else if level == 0 {
                 self.take(logical, block);

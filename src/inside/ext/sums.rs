@@ -4,6 +4,7 @@ use super::full::Full;
 use super::gather::{SEEN, Seen};
 use super::map::ROOT;
 use super::{Severity, State};
+use crate::error::counted;
 use crate::inside::full::words;
 use crate::limits::INSIDE_INODES_MAX;
 
@@ -31,25 +32,25 @@ impl Full<'_, '_> {
     }
 
     fn links_of(&mut self, number: u32, seen: Seen, orphans: bool) {
-        let Seen { wanted, counted, is_used, kind } = seen;
+        let Seen { wanted, counted: found, is_used, kind } = seen;
         let is_reserved = number < self.first_inode() && number != ROOT;
-        let (code, severity, says) = if !is_used && counted > 0 && !is_reserved {
+        let (code, severity, says) = if !is_used && found > 0 && !is_reserved {
             // One whose own group is damaged has been found.
             if self.is_partial {
                 return;
             }
-            let says = (format!("{counted} names in directories"), "the inode is not in use".to_owned());
+            let says = (format!("{} in directories", counted(found, "name")), "the inode is not in use".to_owned());
             ("contents.ext.inode-unused", Severity::Error, says)
-        } else if is_reserved || !is_used || self.is_partial || orphans && counted == 0 || wanted == 0 {
+        } else if is_reserved || !is_used || self.is_partial || orphans && found == 0 || wanted == 0 {
             return;
-        } else if counted == 0 {
-            let says = ("no name in any directory".to_owned(), format!("it has {wanted} links"));
+        } else if found == 0 {
+            let says = ("no name in any directory".to_owned(), format!("it has {}", counted(wanted, "link")));
             ("contents.ext.inode-unattached", Severity::Error, says)
-        } else if wanted != counted && !(kind == 4 && wanted == 1) && !(kind == 4 && counted > 65000) {
+        } else if wanted != found && !(kind == 4 && wanted == 1) && !(kind == 4 && found > 65000) {
             (
                 "contents.ext.inode-links",
                 Severity::Warning,
-                (format!("{wanted} links"), format!("{counted} names are there")),
+                (counted(wanted, "link"), format!("{} are there", counted(found, "name"))),
             )
         } else {
             return;
@@ -103,12 +104,12 @@ impl Full<'_, '_> {
             self.free = self.free.saturating_add(free.saturating_mul(fs.place(cluster)));
             let place = || (format!("the block bitmap of group {group}"), fs.place(found.block_bitmap));
             if let (count, Some(block)) = lost {
-                let says = (format!("{count} blocks free, the first block {block}"), "they are in use");
+                let says = (format!("{} free, the first block {block}", counted(count, "block")), "they are in use");
                 let severity = self.unless_late(Severity::Error);
                 self.find(severity, "contents.ext.block-bitmap", place(), says, None);
             }
             if let ((count, Some(block)), false) = (idle, self.is_partial || is_late || !self.is_settled()) {
-                let says = (format!("{count} blocks in use, the first block {block}"), "nothing has them");
+                let says = (format!("{} in use, the first block {block}", counted(count, "block")), "nothing has them");
                 self.find(Severity::Warning, "contents.ext.block-bitmap", place(), says, None);
             }
             if found.free_blocks != free && !is_late {

@@ -14,6 +14,7 @@ use std::rc::Rc;
 
 use super::{ATTR_LONG_NAME, ATTR_VOLUME_ID, Boot, Contents, ENTRY, Kind, Severity, State};
 use crate::error::Error;
+use crate::error::counted;
 use crate::inside::full::{self, Claims, Coverage};
 use crate::inside::look::{Look, field, le16, le32};
 use crate::limits::{INSIDE_CLAIMS_MAX, INSIDE_DIRECTORIES_MAX};
@@ -349,7 +350,7 @@ impl Full<'_, '_> {
         }
         if let Some(cluster) = first.filter(|_| !self.is_partial && self.contents.state == State::Clean) {
             let place = (format!("cluster {cluster}"), self.entry_at(cluster));
-            let found = format!("{count} clusters in use, the first {cluster}");
+            let found = format!("{} in use, the first {cluster}", counted(count, "cluster"));
             let expected = "no file has them";
             self.contents.find(Severity::Warning, "contents.fat.clusters-lost", place, found, expected);
         }

@@ -14,6 +14,7 @@
 use std::collections::BTreeMap;
 
 use super::{Boot, Contents, Severity, State, restore};
+use crate::error::counted;
 use crate::inside::full::{Claims, Coverage, words};
 use crate::inside::look::{Look, field, le16, le32, le64};
 use crate::limits::{INSIDE_CLAIMS_MAX, INSIDE_JOURNAL_MAX, INSIDE_PATH_DEPTH_MAX};
@@ -218,8 +219,10 @@ impl Full<'_, '_> {
             let sum = runs.iter().fold(0u64, |sum, run| sum.saturating_add(run.len));
             let wanted = le64(attribute, 24).wrapping_add(1).wrapping_sub(le64(attribute, 16));
             if sum != wanted {
-                let says =
-                    (format!("{sum} clusters in the runs of attribute {kind:#x}"), format!("{wanted} are wanted"));
+                let says = (
+                    format!("{} in the runs of attribute {kind:#x}", counted(sum, "cluster")),
+                    format!("{wanted} are wanted"),
+                );
                 self.find("contents.ntfs.runs", (n, place), says);
             }
             if n == BITMAP && *kind == DATA {
@@ -236,7 +239,7 @@ impl Full<'_, '_> {
         let end = start.checked_add(run.len).filter(|end| *end <= self.clusters);
         // The last cluster may be cut off, and holds the copy of the boot sector.
         if end.is_none() {
-            let found = format!("{} clusters at cluster {start}, of attribute {kind:#x}", run.len);
+            let found = format!("{} at cluster {start}, of attribute {kind:#x}", counted(run.len, "cluster"));
             return self.find("contents.ntfs.runs", at, (found, format!("there are {}", self.clusters)));
         }
         if let Some(cluster) = self.claims.claim(start, run.len).filter(|_| at.0 != BAD_CLUSTERS) {
@@ -292,11 +295,11 @@ impl Full<'_, '_> {
         let is_clean = self.contents.state == State::Clean;
         if let (count, Some((cluster, at))) = lost {
             let severity = if is_clean { Severity::Error } else { Severity::Warning };
-            let found = format!("{count} clusters free, the first {cluster}");
+            let found = format!("{} free, the first {cluster}", counted(count, "cluster"));
             self.contents.find(severity, code, ("$Bitmap", at), found, "they are in use");
         }
         if let ((count, Some((cluster, at))), false) = (idle, self.is_partial || !is_clean) {
-            let found = format!("{count} clusters in use, the first {cluster}");
+            let found = format!("{} in use, the first {cluster}", counted(count, "cluster"));
             self.contents.find(Severity::Warning, code, ("$Bitmap", at), found, "nothing has them");
         }
         let len = self.look.len();

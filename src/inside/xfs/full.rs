@@ -15,6 +15,7 @@
 use super::inodes::{self, Inode};
 use super::tree::{Fs, Kind, Walker, short};
 use super::{Contents, INCOMPAT_NEEDSREPAIR, Severity, State, Superblock};
+use crate::error::counted;
 use crate::inside::full::{Claims, Coverage};
 use crate::inside::look::{Look, be16, be32, be64};
 use crate::limits::{INSIDE_DIRECTORIES_MAX, INSIDE_PATH_DEPTH_MAX};
@@ -94,7 +95,7 @@ pub(super) fn check(look: &Look<'_>, sb: &Superblock, contents: &mut Contents) {
             kept.into_iter().for_each(|kept| kept.path.clone_from(&finding.path));
         }
     } else if count > 0 {
-        let found = format!("{count} structures that do not fit yet, the first {}", own.findings[0]);
+        let found = format!("{} that do not fit yet, the first {}", counted(count, "structure"), own.findings[0]);
         let expected = "the log has to be replayed, which may mend them: what is there then was not looked at";
         contents.find(Severity::Note, "contents.xfs.log", ("the log", 0), found, expected);
     }
@@ -176,7 +177,7 @@ impl Full<'_, '_> {
             let structure = format!("free space of group {group}");
             if *block < next || !fs.holds(group, *block, *len) {
                 let place = (structure, fs.place(group, *block));
-                let says = (format!("{len} blocks at block {block}"), "in their order, within the group");
+                let says = (format!("{} at block {block}", counted(len, "block")), "in their order, within the group");
                 self.walker.contents.find(Severity::Error, "contents.xfs.free-tree", place, says.0, says.1);
                 continue;
             }
@@ -238,7 +239,7 @@ impl Full<'_, '_> {
         }
         if count != u64::from(be32(agi, 16)) && !self.walker.is_partial {
             let place = (format!("the AGI of group {group}"), at);
-            let (found, expected) = (format!("{} inodes", be32(agi, 16)), format!("{count} are there"));
+            let (found, expected) = (counted(be32(agi, 16), "inode"), format!("{count} are there"));
             self.walker.contents.find(Severity::Warning, "contents.xfs.counts", place, found, expected);
         }
     }
@@ -255,7 +256,7 @@ impl Full<'_, '_> {
         let place = fs.place(group, block);
         if !fs.holds(group, block, blocks) && holes == 0 {
             self.walker.is_partial = true;
-            let expected = format!("the group has {} blocks", fs.blocks_in(group));
+            let expected = format!("the group has {}", counted(fs.blocks_in(group), "block"));
             let code = "contents.xfs.inode-tree";
             return self.walker.contents.find(
                 Severity::Error,
@@ -330,7 +331,7 @@ impl Full<'_, '_> {
             }
             if let Some(block) = first {
                 let place = (format!("group {group}"), fs.place(group, block));
-                let found = format!("{count} blocks, the first block {block}, in no tree");
+                let found = format!("{}, the first block {block}, in no tree", counted(count, "block"));
                 let expected = "each is in use or free";
                 self.walker.contents.find(Severity::Warning, "contents.xfs.blocks-lost", place, found, expected);
             }

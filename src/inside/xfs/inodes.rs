@@ -13,6 +13,7 @@
 
 use super::tree::{ATTRIBUTES, DIRECTORY, Fs, LINK, LONG, NAMES, REMOTE, Shape, Walker};
 use super::{Severity, checksums};
+use crate::error::counted;
 use crate::inside::look::{be16, be32, be64, checksum_is, field, hex};
 use crate::limits::INSIDE_DIRECTORIES_MAX;
 use crate::num::{from_u32, to_u64, to_usize};
@@ -210,7 +211,7 @@ impl Maps<'_, '_, '_> {
                 return self.find(
                     "contents.xfs.extent",
                     place,
-                    (format!("{count} extents"), format!("there is room for {most}")),
+                    (counted(count, "extent"), format!("there is room for {most}")),
                 );
             }
             let count = usize::try_from(count).unwrap_or(0);
@@ -228,7 +229,7 @@ impl Maps<'_, '_, '_> {
                 self.walker.is_partial = true;
                 self.walker.contents.note("xfs: not all extents of very fragmented files were gone into");
             } else if to_u64(all.len()) != count && !self.walker.is_partial {
-                let says = (format!("{count} extents"), format!("its tree has {}", all.len()));
+                let says = (counted(count, "extent"), format!("its tree has {}", all.len()));
                 self.find("contents.xfs.extent", place.clone(), says);
             }
         }
@@ -236,8 +237,11 @@ impl Maps<'_, '_, '_> {
         for extent in &all {
             let (group, block) = fs.split(extent.start);
             if extent.logical < next || !fs.holds(group, block, extent.len) {
-                let found =
-                    format!("{} blocks at block {block} of group {group}, for block {}", extent.len, extent.logical);
+                let found = format!(
+                    "{} at block {block} of group {group}, for block {}",
+                    counted(extent.len, "block"),
+                    extent.logical
+                );
                 let expected = format!("behind block {next} of the file, within the group");
                 self.find("contents.xfs.extent", place.clone(), (found, expected));
                 continue;

@@ -13,6 +13,7 @@
 //! The source is Linux's `fs/xfs/libxfs/xfs_format.h`, `xfs_da_format.h` and `xfs_btree.c`.
 
 use super::{Contents, Severity, Superblock, checksums};
+use crate::error::counted;
 use crate::inside::full::Claims;
 use crate::inside::look::{Look, be16, be32, be64, checksum_is, field, hex};
 use crate::num::{to_u64, to_usize};
@@ -213,7 +214,7 @@ impl Walker<'_> {
         if !fs.holds(group, block, 1) {
             self.is_partial = true;
             let found = format!("block {block} of group {group}");
-            let expected = format!("the group has {} blocks", fs.blocks_in(group));
+            let expected = format!("the group has {}", counted(fs.blocks_in(group), "block"));
             return self.contents.find(Severity::Error, kind.shape.code, (structure, place), found, expected);
         }
         if self.claim(fs, &structure, group, (block, 1)).is_some() || fs.look.is_cancelled() {

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use super::{Attempt, Opened, Plan, UnlockOptions};
-use crate::error::{Condition, Error, ErrorKind, Hint, Result, catch_panic};
+use super::{Attempt, Opened, Plan};
+use crate::error::{Condition, Error, ErrorKind, Hint, Result, catch_panic, counted};
 use crate::io::ReadAt;
 use crate::key::Key;
 use crate::limits::Limits;
@@ -182,9 +182,9 @@ impl<'a> Queue<'a> {
         refused.extend(s.unreadable.into_values().filter(|(id, _)| keyslots.insert(*id)).map(|(_, e)| e));
         if s.out_of_time {
             let message = format!(
-                "{} of {} key derivations were made; the next would take the unlock beyond the {} s that it may take",
+                "{} of {} were made; the next would take the unlock beyond the {} s that it may take",
                 s.next,
-                self.jobs.len(),
+                counted(self.jobs.len(), "key derivation"),
                 self.limits.kdf_time.as_secs()
             );
             refused.push(Error::limit("kdf.time", message).with_hint([Hint::NameKeyslot, Hint::RaiseKdfTime]));

@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 
 use super::text::{self, Section, Value};
-use crate::error::{Error, Result, escape};
+use crate::error::{Error, Result, counted, escape};
 use crate::limits::{LVM_AREAS_MAX, LVM_DEPTH_MAX};
 
 const SECTOR: u64 = 512;
@@ -277,9 +277,9 @@ impl Metadata {
             if end.zip(start.checked_add(*len)).is_none_or(|(end, needed)| needed > end) {
                 let first = (start - pv.start) / self.extent_size;
                 let message = format!(
-                    "volume {} uses {} extents of physical volume {} from number {first} on, which has {}",
+                    "volume {} uses {} of physical volume {} from number {first} on, which has {}",
                     escape(&lv.name),
-                    len / self.extent_size,
+                    counted(len / self.extent_size, "extent"),
                     escape(&pv.name),
                     pv.extents
                 );
@@ -377,7 +377,7 @@ impl Names<'_> {
         }
         let sections = section.sections().filter(|s| s.name.starts_with("segment")).count();
         if segments.len() != sections {
-            let message = format!("volume {name} has {sections} segments, but a segment_count of {count}");
+            let message = format!("volume {name} has {}, but a segment_count of {count}", counted(sections, "segment"));
             return Err(fault("lvm.segment.count", message));
         }
         // A layout that covers a whole volume has no place in it, so there can be but one.
@@ -387,7 +387,8 @@ impl Names<'_> {
             _ => segments.len() > 1,
         };
         if let Some(segment) = segments.iter().find(|segment| alone(&segment.kind)) {
-            let message = format!("volume {name} has {} segments, of which one is {}", count, segment.kind.name());
+            let message =
+                format!("volume {name} has {}, of which one is {}", counted(count, "segment"), segment.kind.name());
             return Err(fault("lvm.segment.alone", message));
         }
         let status = section.strings("status")?;
@@ -492,7 +493,8 @@ impl Names<'_> {
         let chunk = bytes(section.number("stripe_size")?, SECTOR)?;
         let extents = len / self.extent_size;
         if !extents.is_multiple_of(count) {
-            let message = format!("its {extents} extents are not a multiple of its {count} stripes");
+            let message =
+                format!("its {} are not a multiple of its {}", counted(extents, "extent"), counted(count, "stripe"));
             return Err(fault("lvm.segment.stripes", message));
         }
         if chunk == 0 || !(len / count).is_multiple_of(chunk) {
@@ -539,7 +541,7 @@ impl Names<'_> {
             Level::Raid0 => self.chunk(section, len, count)?,
             Level::Raid10 => {
                 if copies < 2 || copies > count || !count.is_multiple_of(copies) {
-                    let message = format!("it keeps {copies} copies on {count} legs");
+                    let message = format!("it keeps {} on {count} legs", counted(copies, "copy"));
                     return Err(fault("lvm.segment.copies", message));
                 }
                 self.chunk(section, len, count / copies)?

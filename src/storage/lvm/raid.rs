@@ -12,7 +12,7 @@
 //! | 60..64 | flags: 1 a reshape is under way | | |
 //! | 144..148 | features that must be known | | |
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 use crate::io::ReadAt;
 use crate::num::low_u32;
 
@@ -101,7 +101,7 @@ pub(super) fn is_in_sync(log: &dyn ReadAt) -> Result<bool> {
     }
     let room = log.len().saturating_sub(LOG_BITS_AT).saturating_mul(8);
     if regions > room {
-        let message = format!("the mirror's log is for {regions} regions, and has room for {room}");
+        let message = format!("the mirror's log is for {}, and has room for {room}", counted(regions, "region"));
         return Err(Error::corrupt("lvm.mirror.log", message));
     }
     let mut at = LOG_BITS_AT;

@@ -314,7 +314,7 @@ fn segments_obey_their_rules() {
     assert_eq!(segment("\"pv1\", 2", "\"pv1\", 199"), is("lvm.extents.beyond", beyond));
     let overlap = "volumes a and a both use extent 2 of physical volume pv0";
     assert_eq!(segment("\"pv1\", 2", "\"pv0\", 2"), is("lvm.extents.overlap", overlap));
-    let count = is("lvm.segment.count", "volume a has 1 segments, but a segment_count of 0");
+    let count = is("lvm.segment.count", "volume a has 1 segment, but a segment_count of 0");
     assert_eq!(changed("", "segment_count = 1", "segment_count = 0"), count);
     assert!(changed("", "segment_count = 1", "segment_count = 2").1.contains("has no \"segment2\""));
     assert_eq!(changed("", "extent_size = 8", "extent_size = 0").0, "lvm.metadata.extent_size");

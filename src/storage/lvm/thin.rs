@@ -22,7 +22,7 @@
 use std::sync::Arc;
 
 use super::stripe::split_at_most;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 use crate::io::{Extent, ReadAt};
 use crate::limits::THIN_DEPTH_MAX;
 
@@ -96,7 +96,7 @@ impl Blocks {
         let width = usize::try_from(size).ok().and_then(|size| size.checked_add(8));
         let end = width.and_then(|width| room.checked_mul(width)).and_then(|n| n.checked_add(NODE_HEADER));
         if len > room || end.is_none_or(|end| end > BLOCK) {
-            return wrong(format!("has {len} entries and room for {room}"));
+            return wrong(format!("has {} and room for {room}", counted(len, "entry")));
         }
         let node = Node { block, is_leaf, len, values: NODE_HEADER + room * 8 };
         for i in 1..len {
@@ -216,13 +216,14 @@ impl Thin {
         let (data_block, metadata_block) = (u64::from(u32_at(&superblock, 336)?) * 512, u32_at(&superblock, 340)?);
         if data_block != block_size || block_size == 0 || metadata_block != 8 {
             let message = format!(
-                "has blocks of {data_block} bytes in pieces of {metadata_block} sectors; the volume group says {block_size}, and 8 are read"
+                "has blocks of {data_block} bytes in pieces of {}; the volume group says {block_size}, and 8 are read",
+                counted(metadata_block, "sector")
             );
             return Err(fault("lvm.thin.block_size", message));
         }
         let said = u64_at(&superblock, 344)?;
         if said > count {
-            return Err(fault("lvm.thin.size", format!("has {said} blocks, but its volume {count}")));
+            return Err(fault("lvm.thin.size", format!("has {}, but its volume {count}", counted(said, "block"))));
         }
         blocks.count = said;
         let (mappings, details) = (u64_at(&superblock, 320)?, u64_at(&superblock, 328)?);

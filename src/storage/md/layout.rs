@@ -4,7 +4,7 @@
 //! `map_sector`), `raid5.c` (`raid5_compute_sector`, `raid6_idx_to_slot`), `raid10.c` (`setup_geo`, `__raid10_find_phys`)
 //! and `md-linear.c`.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 use crate::num::{at_most, from_u32, to_u64};
 
 use super::parity::Parity;
@@ -302,7 +302,8 @@ impl Copies {
             _ => 0,
         };
         if near * far < 2 || near * far > disks || far_set_size < 1 || far_set_size > disks {
-            let message = format!("found layout {layout:#x} for {disks} members; that is none of RAID10's");
+            let message =
+                format!("found layout {layout:#x} for {}; that is none of RAID10's", counted(disks, "member"));
             return Err(wrong(sb, "md.layout", message));
         }
         let offset = layout & 1 << 16 != 0;

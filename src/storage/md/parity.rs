@@ -4,7 +4,7 @@
 //! A stripe is one chunk of each member. P is the XOR of its data; Q, of RAID6, is the sum of the data times powers of 2
 //! in the field that `raid6` computes in. Which power belongs to which member is told by [`Parity::exponent`].
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 
 use super::superblock::{Level, Superblock};
 
@@ -64,8 +64,9 @@ impl Parity {
         let least = if sb.level == Level::Raid6 { 4 } else { 2 };
         if disks < least || (sb.level == Level::Raid6 && disks > RAID6_DISKS_MAX) {
             let message = format!(
-                "{}: found {disks} members; {least} and more are allowed, of RAID6 {RAID6_DISKS_MAX} at most",
-                sb.array()
+                "{}: found {}; {least} and more are allowed, of RAID6 {RAID6_DISKS_MAX} at most",
+                sb.array(),
+                counted(disks, "member")
             );
             return Err(Error::corrupt("md.raid_disks", message));
         }

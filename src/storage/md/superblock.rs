@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::error::{Error, Result, escape};
+use crate::error::{Error, Result, counted, escape};
 use crate::limits::MD_MEMBERS_MAX;
 use crate::num::from_u32;
 
@@ -225,7 +225,7 @@ pub(super) fn check_members(raid_disks: u32, at: u64) -> Result<()> {
         Some(1..=MD_MEMBERS_MAX) => Ok(()),
         Some(0) => Err(wrong("md.raid_disks", at, "found 0; an array has at least one member".into())),
         _ => {
-            let message = format!("found {raid_disks} members; {MD_MEMBERS_MAX} are allowed");
+            let message = format!("found {}; {MD_MEMBERS_MAX} are allowed", counted(raid_disks, "member"));
             Err(Error::limit("md.raid_disks", message).at(at))
         }
     }

@@ -13,7 +13,7 @@
 //!
 //! The data begins at byte 0 and ends where the superblock begins.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 
 use super::superblock::{Level, MAGIC, Role, SECTOR, SetUuid, Superblock, Version, check_members, wrong};
 
@@ -99,7 +99,7 @@ pub(super) fn parse(bytes: &[u8], offset: u64) -> Result<Option<Superblock>> {
     let raid_disks = words.get(10);
     check_members(raid_disks, field(10))?;
     if raid_disks > DISKS {
-        let message = format!("found {raid_disks} members; version 0.90 has {DISKS} at most");
+        let message = format!("found {}; version 0.90 has {DISKS} at most", counted(raid_disks, "member"));
         return Err(wrong("md.raid_disks", field(10), message));
     }
     let level = Level::from_number(i32::from_ne_bytes(words.get(7).to_ne_bytes()));

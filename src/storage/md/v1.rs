@@ -20,7 +20,7 @@
 use zerocopy::byteorder::little_endian::{I32, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 use crate::io::ReadAt;
 use crate::limits::{MD_BAD_BLOCKS_SIZE_MAX, MD_MEMBERS_MAX};
 use crate::num::{low_u32, to_u64};
@@ -88,7 +88,7 @@ const _: () = assert!(size_of::<Raw>() == 256);
 /// `sectors` in bytes.
 fn bytes_of(sectors: u64, field: &'static str, at: u64) -> Result<u64> {
     let bytes = sectors.checked_mul(SECTOR).filter(|bytes| i64::try_from(*bytes).is_ok());
-    bytes.ok_or_else(|| wrong(field, at, format!("found {sectors} sectors; no disk has as many")))
+    bytes.ok_or_else(|| wrong(field, at, format!("found {}; no disk has as many", counted(sectors, "sector"))))
 }
 
 /// The superblock in `bytes`, which lie at `offset` of `disk`.
@@ -182,7 +182,7 @@ fn bad_blocks(disk: &dyn ReadAt, raw: &Raw, offset: u64) -> Result<Vec<BadBlocks
     let sectors = raw.bblog_size.get();
     let size = usize::from(sectors) * 512;
     if size > MD_BAD_BLOCKS_SIZE_MAX {
-        let message = format!("found {sectors} sectors; {} are allowed", MD_BAD_BLOCKS_SIZE_MAX / 512);
+        let message = format!("found {}; {} are allowed", counted(sectors, "sector"), MD_BAD_BLOCKS_SIZE_MAX / 512);
         return Err(Error::limit("md.bblog_size", message).at(offset + 186));
     }
     let start = i64::try_from(offset / SECTOR).ok().map(|sector| sector + i64::from(raw.bblog_offset.get()));

@@ -88,7 +88,7 @@ fn each_sort_of_sector_is_lost_as_a_whole() {
         let mut wanted = whole.stdout;
         wanted[sector..2 * sector].fill(0);
         assert!(run.stdout == wanted, "{name}");
-        assert!(run.stderr.contains(&format!("{sector} bytes of plaintext in 1 runs")), "{name}: {}", run.stderr);
+        assert!(run.stderr.contains(&format!("{sector} bytes of plaintext in 1 run")), "{name}: {}", run.stderr);
     }
 }
 
@@ -110,7 +110,7 @@ fn an_unreadable_tag_loses_its_sectors_and_no_others() {
     let lost: Vec<_> = (len - 12 * 512..len).step_by(512).map(lost_by).collect();
     assert!(
         lost.iter().any(|(code, bad, stderr)| {
-            (*code, *bad) == (Some(4), 1) && stderr.contains("512 bytes of plaintext in 1 runs could not be read")
+            (*code, *bad) == (Some(4), 1) && stderr.contains("512 bytes of plaintext in 1 run could not be read")
         }),
         "{lost:?}"
     );
