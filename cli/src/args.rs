@@ -18,7 +18,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use unluks::decrypt::Direct;
 use unluks::format::Format;
 
 use crate::time::duration;

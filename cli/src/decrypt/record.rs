@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use unluks::volume::BadSectorPolicy;
 use unluks::{Error, Result};
 
+use crate::args::DecryptArgs;
+use crate::args::out::BadSectors;
 use crate::args::plain::Kind;
 use crate::args::verify::{FleetArgs, VerifyArgs};
-use crate::args::{BadSectors, DecryptArgs};
 use crate::key;
 use crate::source::{is_dash, shown};
 use crate::verify;

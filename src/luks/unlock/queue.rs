@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use super::{Attempt, Opened, Plan};
+use super::{Attempt, Opened, Plan, UnlockOptions};
 use crate::error::{Condition, Error, ErrorKind, Hint, Result, catch_panic, counted};
 use crate::io::ReadAt;
 use crate::key::Key;
