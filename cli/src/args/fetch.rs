@@ -108,13 +108,13 @@ pub struct BackupArgs {
     #[arg(long)]
     pub make: bool,
     /// Make one of only what is not in the newest backup of the volume
-    #[arg(long, requires = "make")]
+    #[arg(long, requires = "make", hide_short_help = true)]
     pub incremental: bool,
     /// Make one also of a volume in use: its data is then as after a loss of power
-    #[arg(long, requires = "make")]
+    #[arg(long, requires = "make", hide_short_help = true)]
     pub force: bool,
     /// Make one of this snapshot of the volume, by its id or name
-    #[arg(long, value_name = "SNAPSHOT", requires = "make")]
+    #[arg(long, value_name = "SNAPSHOT", requires = "make", hide_short_help = true)]
     pub snapshot: Option<String>,
     /// The directory that gets key and backup.json, and the objects; it is made
     #[arg(short, long, value_name = "DIR")]

@@ -95,9 +95,10 @@ pub struct VerifyArgs {
 
 /// The record for people.
 #[derive(Args, Clone)]
-#[command(next_help_heading = "Record (docs/verify.md; of decrypt, what was written is read back and compared)")]
+#[command(next_help_heading = "Record")]
 pub struct RecordArgs {
-    /// Write a page for people: one file of HTML, without scripts, to read, print and sign
+    /// Write a page for people: one file of HTML, without scripts, to read, print and sign. decrypt reads back what it wrote,
+    /// and compares it
     #[arg(long, value_name = "FILE.html")]
     pub report: Option<PathBuf>,
     /// The case's number or name, for the record
@@ -122,13 +123,13 @@ pub struct RecordArgs {
     #[arg(long, value_name = "FILE", hide_short_help = true)]
     pub attestation: Option<PathBuf>,
     /// Put the statement into an envelope of DSSE that this private key of Ed25519 (PKCS#8, PEM) signs
-    #[arg(long, value_name = "KEY", requires = "attestation")]
+    #[arg(long, value_name = "KEY", requires = "attestation", hide_short_help = true)]
     pub attestation_key: Option<PathBuf>,
     /// Write the record as Digital Forensics XML
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
     pub dfxml: Option<PathBuf>,
     /// Write a query for a time stamp (RFC 3161) of each file of the record, as FILE.tsq beside it
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub timestamp_query: bool,
 }
 
