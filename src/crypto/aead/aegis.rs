@@ -2,7 +2,7 @@
 //! of draft-irtf-cfrg-aegis-aead): eight blocks of state with two message blocks in each step, and six with one.
 //!
 //! The kernel had both until 5.3. The rounds are the crate `aes`'s. The ciphers are our own, as AEGIS-128 beside them is:
-//! the crate `aegis` (0.9) builds a library of C, or has its pure Rust in ciphers of its own.
+//! the crate `aegis` (0.9) builds a library of C, or, with its feature pure-rust, wants another AES.
 
 use aes::Block;
 use aes::hazmat::{Block8, cipher_round_par};
