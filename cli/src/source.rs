@@ -84,7 +84,10 @@ impl Disk {
             return Err(no_pipe().within_file(&args.image));
         }
         let set = FilesOf::open(&args.image, file, args.format, args, &mut inputs)?;
-        let opened = format::open(Arc::clone(&set.file), options(args, &set, Vec::new()).container);
+        let with = companions(args, &mut inputs)?;
+        // The image may lie on top of one of them, or in several of them.
+        let container = format::Options { with: with.clone(), ..options(args, &set, Vec::new()).container };
+        let opened = format::open(Arc::clone(&set.file), container);
         let opened = opened.map_err(|e| e.within_file(&args.image))?;
         let Contents::Disk(disk) = opened.contents else {
             let message = "the qcow2 image encrypts its clusters itself: its one LUKS header is not on a disk";
@@ -96,7 +99,6 @@ impl Disk {
         if opened.format != Format::Raw {
             notes.push(format!("a {} image with a disk of {} bytes", opened.format, disk.len()));
         }
-        let with = companions(args, &mut inputs)?;
         let (format, sector_size, snapshots) = (opened.format, opened.sector_size, opened.snapshots);
         Ok(Self { disk, format, sector_size, with, snapshots, notes, inputs })
     }

@@ -13,7 +13,8 @@
 //! | `hmac(sha256)` and its like | any cipher, such as `aes-xts-plain64` | `authenc(hmac(sha256),xts(aes))-plain64` |
 //! | `aead` | `aes-gcm-random` | `gcm(aes)-random` |
 //! | `aead` | `aes-ccm-random` | `rfc4309(ccm(aes))-random` |
-//! | `aead` | `aegis128-random` | `aegis128-random` |
+//! | `cmac(aes)` | any cipher | `authenc(cmac(aes),xts(aes))-plain64` |
+//! | `aead` | `aegis128-random`, and aegis128l and aegis256 | `aegis128-random` |
 //! | `poly1305` | `chacha20-random` | `rfc7539(chacha20,poly1305)-random` |
 //! | `none` | `aes-xts-random` | `aes-xts-random`: the IVs are stored, and nothing is authenticated |
 //!
@@ -21,6 +22,7 @@
 //! `INTEGRITY_tag_size` and `INTEGRITY_key_size` (lib/integrity/integrity.c).
 
 use crate::num::{from_u32, to_u64, to_usize};
+mod aegis;
 mod aegis128;
 mod ccm;
 mod chacha20_poly1305;
@@ -28,9 +30,11 @@ mod gcm;
 #[cfg(test)]
 mod tests;
 
+use cmac::Cmac;
 use hmac::{Hmac, KeyInit, Mac};
 use subtle::ConstantTimeEq;
 
+use self::aegis::{Aegis128L, Aegis256};
 use self::aegis128::Aegis128;
 use self::ccm::Ccm;
 use self::chacha20_poly1305::ChaCha20Poly1305;
@@ -174,10 +178,12 @@ impl SectorAead {
                 (ccm.and_then(|(c, salt)| Some(aead(Ccm::new(c?, *salt)))), 8)
             }
             ("aegis128", "", "aead") => (key.try_into().ok().map(|key| aead(Aegis128::new(key))), 16),
+            ("aegis128l", "", "aead") => (key.try_into().ok().map(|key| aead(Aegis128L::new(key))), 16),
+            ("aegis256", "", "aead") => (key.try_into().ok().map(|key| aead(Aegis256::new(key))), 32),
             ("chacha20", "", "poly1305") => (key.try_into().ok().map(|key| aead(ChaCha20Poly1305::new(key))), 12),
             _ => {
                 let message = format!(
-                    "found {} with {integrity}; gcm, ccm and aegis128 with aead, and chacha20 with poly1305 are known",
+                    "found {} with {integrity}; gcm, ccm, aegis128, aegis128l and aegis256 with aead, and chacha20 with poly1305 are known",
                     escape(encryption)
                 );
                 return Err(Error::unsupported("cipher", message));
@@ -292,7 +298,7 @@ fn sector_cipher(
         "random" if names.mode == "xts" => Ivs::Stored,
         "random" => {
             let message =
-                format!("found {}; random IVs are stored for xts, gcm, ccm, aegis128 and chacha20", escape(encryption));
+                format!("found {}; random IVs are stored for xts, gcm, ccm, aegis and chacha20", escape(encryption));
             return Err(Error::unsupported("cipher", message));
         }
         _ => Ivs::OfCipher,
@@ -313,8 +319,9 @@ fn mac_sizes(integrity: &str) -> Result<(usize, usize)> {
         "hmac(sha1)" => Ok((20, 20)),
         "hmac(sha256)" => Ok((32, 32)),
         "hmac(sha512)" => Ok((64, 64)),
+        "cmac(aes)" => Ok((16, 16)),
         _ => {
-            let known = "aead, poly1305, hmac(sha1), hmac(sha256), hmac(sha512) and none are known";
+            let known = "aead, poly1305, hmac(sha1), hmac(sha256), hmac(sha512), cmac(aes) and none are known";
             Err(Error::unsupported("integrity.type", format!("found \"{}\"; {known}", escape(integrity))))
         }
     }
@@ -331,6 +338,12 @@ fn new_mac(integrity: &str, key: &[u8]) -> Result<Box<dyn SectorMac>> {
         "hmac(sha1)" => boxed::<Hmac<sha1::Sha1>>(key),
         "hmac(sha256)" => boxed::<Hmac<sha2::Sha256>>(key),
         "hmac(sha512)" => boxed::<Hmac<sha2::Sha512>>(key),
+        // The MAC has its own kinds of keys, by their length.
+        "cmac(aes)" => match key.len() {
+            16 => boxed::<Cmac<aes::Aes128>>(key),
+            24 => boxed::<Cmac<aes::Aes192>>(key),
+            _ => boxed::<Cmac<aes::Aes256>>(key),
+        },
         _ => None,
     };
     mac.ok_or_else(|| {

@@ -79,7 +79,7 @@ fn mutated(n: u64) -> (Vec<u8>, bool) {
         }
         _ => {}
     }
-    if is_put_right && head[..448] != first[..448] || is_put_right && head[512..COPY] != first[512..] {
+    if is_put_right && (head[..448] != first[..448] || head[512..COPY] != first[512..]) {
         head[448..512].fill(0);
         let sum = Sha256::digest(&head[..COPY]);
         head[448..480].copy_from_slice(&sum);

@@ -358,3 +358,30 @@ fn a_disk_full_of_large_headers_is_scanned_in_64_mib() {
     let own = kib("VmHWM:") - kib("RssFile:");
     assert!(own <= 64 << 10, "{own} KiB were resident");
 }
+
+/// A qcow2 image of `size` bytes that has nothing of its own, on top of `base`.
+fn on_top_of(base: &str, size: usize) -> Vec<u8> {
+    let int = |n: usize| u32::try_from(n).unwrap().to_be_bytes();
+    let long = |n: usize| u64::try_from(n).unwrap().to_be_bytes();
+    let mut image = [&b"QFI\xfb"[..], &int(2), &long(72), &int(base.len()), &int(16), &long(size), &int(0)].concat();
+    image.extend([&int(1)[..], &long(1 << 16), &long(2 << 16), &int(1), &int(0), &long(0), base.as_bytes()].concat());
+    image.resize(3 << 16, 0);
+    image
+}
+
+#[test]
+fn an_image_is_scanned_on_top_of_the_one_that_it_lies_on() {
+    let golden = Golden::unpack("l2-ext4");
+    let dir = tempfile::tempdir().unwrap();
+    let [top, base] = ["top.qcow2", "base"].map(|name| dir.path().join(name));
+    let bytes = fs::read(&golden.image).unwrap();
+    fs::write(&base, &bytes).unwrap();
+    fs::write(&top, on_top_of("base", bytes.len())).unwrap();
+    let alone = unluks(&["scan", &text(&top)]);
+    assert!(alone.code == Some(5) && alone.stderr.contains("--with"), "{:?} {}", alone.code, alone.stderr);
+    let found = unluks(&["scan", "--json", "--quiet", &text(&top), "--with", &text(&base)]);
+    assert_eq!(found.code, Some(0), "{}", found.stderr);
+    let report = report(&found);
+    assert_eq!(report["containers"][0]["offset"], 0, "{report:#}");
+    assert!(report["containers"][0].to_string().contains("--with"), "{report:#}");
+}

@@ -53,6 +53,36 @@ fn aegis128_gives_the_published_tags() {
     assert_eq!(tag, hex!("a7d2a99773249542f422217ee888d5f1"));
 }
 
+/// draft-irtf-cfrg-aegis-aead, appendix A, the first test vectors of AEGIS-128L and AEGIS-256.
+#[test]
+fn later_aegis_gives_the_published_tags() {
+    let (mut key, mut iv) = ([0; 16], [0; 16]);
+    key[..2].copy_from_slice(&[0x10, 0x01]);
+    iv[0] = 0x10;
+    iv[2] = 0x02;
+    let (plain, tag) = open(&Aegis128L::new(key), &iv, &[], &hex!("c1c0e58bd913006feba00f4b3cc3594e"));
+    assert_eq!(plain, [0; 16]);
+    assert_eq!(tag, hex!("abe0ece80c24868a226a35d16bdae37a"));
+
+    let (mut key, mut iv) = ([0; 32], [0; 32]);
+    key[..2].copy_from_slice(&[0x10, 0x01]);
+    iv[0] = 0x10;
+    iv[2] = 0x02;
+    let (plain, tag) = open(&Aegis256::new(key), &iv, &[], &hex!("754fc3d8c973246dcc6d741412a4b236"));
+    assert_eq!(plain, [0; 16]);
+    assert_eq!(tag, hex!("3fe91994768b332ed7f570a19ec5896e"));
+}
+
+/// RFC 4493, section 4, example 3: a message of 40 bytes.
+#[test]
+fn cmac_gives_the_published_tag() {
+    let mac = new_mac("cmac(aes)", &hex!("2b7e151628aed2a6abf7158809cf4f3c")).unwrap();
+    let message = hex!("6bc1bee22e409f96e93d7e117393172aae2d8a571e03ac9c9eb76fac45af8e5130c81c46a35ce411");
+    let (aad, ciphertext) = message.split_at(24);
+    assert!(mac.verify(aad, ciphertext, &hex!("dfa66747de9ae63030ca32611497c827")));
+    assert!(!mac.verify(aad, ciphertext, &hex!("dfa66747de9ae63030ca32611497c828")));
+}
+
 fn sectors(encryption: &str, integrity: &str, key: &[u8]) -> SectorAead {
     SectorAead::new(encryption, integrity, None, key, 512).unwrap()
 }
@@ -71,6 +101,10 @@ fn stored_sizes_are_those_of_cryptsetup() {
         ("aes-gcm-plain64", "aead", 32, 16),
         ("aes-ccm-random", "aead", 19, 24),
         ("aegis128-random", "aead", 16, 32),
+        ("aegis128l-random", "aead", 16, 32),
+        ("aegis256-random", "aead", 32, 48),
+        ("aes-xts-random", "cmac(aes)", 64 + 16, 32),
+        ("aes-xts-plain64", "cmac(aes)", 64 + 16, 16),
         ("chacha20-random", "poly1305", 32, 28),
     ] {
         let aead = sectors(encryption, integrity, &vec![7; key]);
@@ -86,7 +120,8 @@ fn stored_sizes_are_those_of_cryptsetup() {
 fn what_is_not_known_or_does_not_fit_is_refused() {
     use crate::ErrorKind::{Corrupt, Unsupported};
     for (encryption, integrity, key, kind) in [
-        ("aes-xts-plain64", "cmac(aes)", 80, Unsupported),
+        ("aes-xts-plain64", "cmac(serpent)", 80, Unsupported),
+        ("aes-xts-plain64", "cmac(aes)", 15, Corrupt),
         ("aes-xts-plain64", "phmac(sha256)", 96, Unsupported),
         ("aes-cbc-random", "hmac(sha256)", 64, Unsupported),
         ("cipher_null-ecb", "hmac(sha256)", 64, Unsupported),
@@ -95,7 +130,9 @@ fn what_is_not_known_or_does_not_fit_is_refused() {
         ("aes-xts-plain64", "none", 64, Unsupported),
         ("aes-cbc-essiv:sha256", "none", 32, Unsupported),
         ("xchacha12,aes-adiantum-plain64", "none", 32, Unsupported),
-        ("aegis256-random", "aead", 32, Unsupported),
+        ("aegis256-random", "aead", 16, Corrupt),
+        ("aegis128l-random", "aead", 32, Corrupt),
+        ("aegis256l-random", "aead", 32, Unsupported),
         ("aes-gcm-benbi", "aead", 32, Unsupported),
         ("aes-gcm-essiv:sha256", "aead", 32, Unsupported),
         ("aes-gcm-random", "poly1305", 32, Unsupported),
