@@ -356,7 +356,7 @@ mod tests {
         let image = dir.path().join("image");
         std::fs::write(&image, "the image").unwrap();
         let mut inputs = inputs();
-        inputs.add(&File::open(&image).unwrap(), "image", super::super::Role::Image).unwrap();
+        inputs.add(&File::open(&image).unwrap(), "image", crate::files::Role::Image).unwrap();
         let folder = Folder::open(dir.path()).unwrap();
         let e = folder.file(OsStr::new("image"), Existing::Replace, &inputs).err().unwrap();
         assert!(e.to_string().contains("the input itself"), "{e}");

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 /// The modules in their order: one may import those above it in this list, and nothing below it or beside it.
 const LAYERS: &[&[&str]] = &[
     &["error"],
-    &["limits", "num", "progress", "threads", "files", "json"],
+    &["num"],
+    &["limits", "progress", "threads", "files", "json"],
     &["secret", "io"],
     &["crypto"],
     &["key", "format", "storage", "cinder"],

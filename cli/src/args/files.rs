@@ -94,7 +94,7 @@ pub struct CpArgs {
 
 impl CpArgs {
     /// What is copied, and where to.
-    pub fn from_to(&self) -> (&[OsString], PathBuf) {
+    pub fn ends(&self) -> (&[OsString], PathBuf) {
         match self.paths.split_last() {
             Some((to, from)) => (from, to.into()),
             None => (&[], PathBuf::new()),

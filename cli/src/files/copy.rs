@@ -26,7 +26,7 @@ pub fn run(args: &mut CpArgs, code: fn(&Error) -> u8) -> Result<ExitCode> {
     let stop = Arc::new(AtomicBool::new(false));
     let mut files = Files::open(&mut args.source, &args.inside)?;
     let args = &*args;
-    let (from, to) = args.from_to();
+    let (from, to) = args.ends();
     let to = To::of(to, from.len())?;
     signals::stop_by(&stop)?;
     let inputs = std::mem::take(&mut files.inputs);
