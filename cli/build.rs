@@ -26,7 +26,15 @@ fn commit(profile: &str) -> String {
     if profile != "release" {
         return "unknown (a build for development)".to_owned();
     }
-    from_git().unwrap_or_else(|| "unknown".to_owned())
+    from_tarball().or_else(from_git).unwrap_or_else(|| "unknown".to_owned())
+}
+
+/// What dist/make writes beside the sources that it packs.
+fn from_tarball() -> Option<String> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).parent()?.join("COMMIT");
+    let text = std::fs::read_to_string(&file).ok()?;
+    println!("cargo::rerun-if-changed={}", file.display());
+    Some(text.trim().to_owned())
 }
 
 fn from_git() -> Option<String> {

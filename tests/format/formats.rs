@@ -69,7 +69,7 @@ fn qcow2_as_a_guest_leaves_it() {
         args.push(text(&image));
         qemu_io(&args);
         let (_, _, notes) = compare(&image, "qcow2", None, options);
-        assert!(notes[0].contains("1 internal snapshots"), "{notes:?}");
+        assert!(notes[0].contains("1 internal snapshot,"), "{notes:?}");
     }
 }
 

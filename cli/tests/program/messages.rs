@@ -225,11 +225,11 @@ fn colours_are_there_where_they_are_wanted() {
 
 #[test]
 fn the_program_says_how_it_was_built() {
-    for args in [&["--version", "--verbose"][..], &["-Vv"], &["-v", "-V"]] {
+    let own = crate::common::sha256_file(Path::new(crate::common::UNLUKS));
+    for args in [&["--version", "--verbose"][..], &["-Vv"]] {
         let run = unluks(args);
         let said = String::from_utf8(run.stdout).unwrap();
         assert_eq!(run.code, Some(0), "{args:?}: {}", run.stderr);
-        let own = crate::common::sha256_file(Path::new(crate::common::UNLUKS));
         for line in [format!("sha256:   {own}"), "compiler: rustc ".to_owned(), "commit:   ".to_owned()] {
             assert!(said.lines().any(|l| l.starts_with(&line)), "{args:?}: {said}");
         }
