@@ -133,6 +133,12 @@ impl Format {
             Self::Aff4 => "aff4",
         }
     }
+
+    /// Its name with its article, for messages: a name that begins with a vowel, or is spelled out from one, has "an".
+    pub fn with_article(self) -> String {
+        let article = if matches!(self, Self::Ewf | Self::AndroidSparse | Self::Rbd | Self::Aff4) { "an" } else { "a" };
+        format!("{article} {self}")
+    }
 }
 
 impl fmt::Display for Format {
@@ -260,10 +266,12 @@ fn open_below(file: Arc<dyn ReadAt>, mut options: Options, chain: &[usize]) -> R
         Set::Extents => format == Format::Vmdk,
     };
     if !takes_files && !options.segments.is_empty() {
-        return Err(Error::invalid(format!("a {format} image has no segment files")));
+        return Err(Error::invalid(format!("{} image has no segment files", format.with_article())));
     }
     if options.snapshot.is_some() && format != Format::Qcow2 {
-        return Err(Error::invalid(format!("a {format} image has no internal snapshots")).with_rule("snapshot"));
+        return Err(
+            Error::invalid(format!("{} image has no internal snapshots", format.with_article())).with_rule("snapshot")
+        );
     }
     let kin = Kin { options: &options, chain };
     let mut snapshots = Vec::new();

@@ -128,7 +128,7 @@ pub fn find(file: Arc<dyn ReadAt>, mut options: FindOptions) -> Result<Found> {
         }
     };
     if opened.format != Format::Raw {
-        trail.notes.push(format!("a {} image with a disk of {} bytes", opened.format, disk.len()));
+        trail.notes.push(format!("{} image with a disk of {} bytes", opened.format.with_article(), disk.len()));
         trail.layers.push(Layer::new(LayerKind::Format, opened.format, disk.len()));
     }
     let members = members(&disk, &options)?;

@@ -97,7 +97,7 @@ impl Disk {
         let mut notes = set.notes;
         notes.extend(opened.notes);
         if opened.format != Format::Raw {
-            notes.push(format!("a {} image with a disk of {} bytes", opened.format, disk.len()));
+            notes.push(format!("{} image with a disk of {} bytes", opened.format.with_article(), disk.len()));
         }
         let (format, sector_size, snapshots) = (opened.format, opened.sector_size, opened.snapshots);
         Ok(Self { disk, format, sector_size, with, snapshots, notes, inputs })
@@ -300,11 +300,12 @@ fn refuse_container(args: &SourceArgs, pipe: &dyn ReadAt) -> Result<()> {
     match format::detect(pipe) {
         _ if args.format.is_some() => Ok(()),
         Ok(Format::Raw) => Ok(()),
-        Ok(format) => {
-            Err(Error::invalid(format!("a pipe brings a {format} image, whose tables lie at any place of it"))
-                .with_rule("container.format")
-                .with_hint("save it to a file first"))
-        }
+        Ok(format) => Err(Error::invalid(format!(
+            "a pipe brings {} image, whose tables lie at any place of it",
+            format.with_article()
+        ))
+        .with_rule("container.format")
+        .with_hint("save it to a file first")),
         Err(e) if e.is(Condition::OtherFormat) => Err(e),
         // It is shorter than what detection looks at, which its reader says better.
         Err(_) => Ok(()),

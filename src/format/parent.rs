@@ -131,7 +131,12 @@ impl<'a> Kin<'a> {
             return Err(Error::unsupported("container.parent", message));
         };
         named.mark_used();
-        notes.push(format!("on top of {}, a {} image with a disk of {} bytes", named.name, opened.format, disk.len()));
+        notes.push(format!(
+            "on top of {}, {} image with a disk of {} bytes",
+            named.name,
+            opened.format.with_article(),
+            disk.len()
+        ));
         notes.extend(opened.notes);
         Ok(Some(Below::new(disk)))
     }
