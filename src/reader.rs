@@ -8,7 +8,7 @@
 //! ```
 //!
 //! The parsers are kept crates, each behind a feature and pinned, and none of them is trusted: what they read is metered
-//! ([`Disk`](disk::Disk)), they run in a process that has nothing but positioned reads ([`wire`]), and what they say is
+//! (`disk`), they run in a process that has nothing but positioned reads ([`wire`]), and what they say is
 //! checked again where it arrives ([`walk`]). A journal is replayed in memory, as far as its crate does it.
 //!
 //! | file system | crate | what it does not tell |

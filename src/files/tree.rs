@@ -2,7 +2,7 @@
 //! that lies in it is followed.
 //!
 //! Every directory is open, and each name is taken from the one that it is in (`openat`, `O_NOFOLLOW`). A file has a hidden
-//! name until it is whole, as [`Temp`](super::Temp) has.
+//! name until it is whole, as all have that are written here.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;

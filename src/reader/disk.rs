@@ -193,7 +193,7 @@ impl Write for DiskCursor {
 mod tests {
     use super::*;
 
-    /// A disk with one bad sector.
+    /// A disk with one bad sector, which begins there.
     struct Bad(Vec<u8>, u64);
 
     impl ReadAt for Bad {
@@ -202,7 +202,7 @@ mod tests {
         }
 
         fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
-            if offset <= self.1 && self.1 < offset + to_u64(buf.len()) {
+            if offset < self.1 + SECTOR && self.1 < offset + to_u64(buf.len()) {
                 return Err(Error::new(ErrorKind::Io, "a bad sector"));
             }
             self.0.read_exact_at(buf, offset)
@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn a_bad_sector_hides_no_other() {
         let bytes: Vec<u8> = (0..200_000u32).map(|n| n.to_le_bytes()[1]).collect();
-        let disk = Disk::new(Arc::new(Bad(bytes.clone(), 5000)));
+        let disk = Disk::new(Arc::new(Bad(bytes.clone(), 4608)));
         let read = |at: usize, len: usize| {
             let mut buf = vec![0; len];
             disk.read(to_u64(at), &mut buf).map(|()| buf)
