@@ -73,13 +73,15 @@ pub fn survey(disk: &dyn ReadAt, progress: &Progress) -> Result<Map> {
 }
 
 /// What a block looks like.
-pub(crate) enum Look<'a> {
+pub enum Look<'a> {
+    /// All of its bytes are zero.
     Zero,
+    /// They are not: these are they.
     Data(&'a [u8]),
 }
 
-/// The cells as they fill.
-pub(crate) struct Cells {
+/// The cells as they fill, for whoever reads all of it anyway.
+pub struct Cells {
     cell: u64,
     every: u64,
     size: u64,
@@ -150,6 +152,7 @@ impl Cells {
         true
     }
 
+    /// The map of what was added.
     pub fn finish(self) -> Map {
         let mut left = self.size;
         let mut cells = String::with_capacity(self.all.len());

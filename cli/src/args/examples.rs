@@ -4,7 +4,8 @@ pub const INSPECT: &str = "\
 Examples:
   unluks inspect volume.img
   unluks inspect --json backups/*.img
-  unluks inspect volume.img --inside --full --barbican-key volume.key";
+  unluks inspect volume.img --inside --full --barbican-key volume.key
+  unluks inspect --map disk.img";
 
 pub const DECRYPT: &str = "\
 Examples:
@@ -43,7 +44,8 @@ Examples:
 
 pub const RESTORE_PLAN: &str = "\
 Examples:
-  unluks restore-plan backup --cloud site >restore.sh";
+  unluks restore-plan backup --cloud site >restore.sh
+  unluks restore-plan cinder-tree --volume-type luks >restore.sh";
 
 #[cfg(feature = "nbd")]
 pub const SERVE: &str = "\
@@ -71,7 +73,38 @@ Examples:
 #[cfg(feature = "openstack")]
 pub const FETCH_BACKUP: &str = "\
 Examples:
-  unluks fetch backup nightly --output backup --cloud site";
+  unluks fetch backup nightly --output backup --cloud site
+  unluks fetch backup my-volume --make --incremental --output backup --cloud site";
+
+#[cfg(feature = "files")]
+pub const LS: &str = "\
+Examples:
+  unluks ls disk.img  # the root directory; or, with partitions or volumes in it, what there is
+  unluks ls -l disk.img /etc --key-file key  # with modes, owners, sizes and times
+  unluks ls disk.img /vg/root/etc  # in a volume of LVM; in partition 2 it is /2/etc";
+
+#[cfg(feature = "files")]
+pub const CAT: &str = "\
+Examples:
+  unluks cat disk.img /etc/fstab --key-file key";
+
+#[cfg(feature = "files")]
+pub const CP: &str = "\
+Examples:
+  unluks cp disk.img /etc/fstab .  # one file
+  unluks cp -r disk.img /home /etc out  # directories; out is there already
+  unluks cp -r --preserve --links disk.img / out  # all of it, with modes, times and symbolic links";
+
+#[cfg(feature = "files")]
+pub const FIND: &str = "\
+Examples:
+  unluks find disk.img --name '*.conf' --kind f
+  unluks find disk.img /home --key-file key";
+
+#[cfg(feature = "files")]
+pub const HASH: &str = "\
+Examples:
+  unluks hash disk.img /etc > sums; unluks cp -r disk.img / out; (cd out && sha256sum --check ../sums)";
 
 pub const COMPLETIONS: &str = "\
 Examples:
@@ -100,7 +133,7 @@ mod tests {
                 let (_, line) = line.split_once("unluks ").unwrap();
                 // What a shell makes of it, as far as these lines need it.
                 let quoted = line.split('\'').enumerate().flat_map(|(n, part)| match n % 2 {
-                    0 => part.split_whitespace().take_while(|w| !w.starts_with(['|', '>'])).collect::<Vec<_>>(),
+                    0 => part.split_whitespace().take_while(|w| !w.starts_with(['|', '>', '#'])).collect::<Vec<_>>(),
                     _ => vec![part],
                 });
                 let parsed = Cli::command().try_get_matches_from(std::iter::once("unluks").chain(quoted));

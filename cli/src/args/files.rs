@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::plain::PlainArgs;
-use super::{KeyArgs, LimitArgs, SourceArgs};
+use super::{KeyArgs, LimitArgs, SourceArgs, examples};
 
 /// What all of them share: an image that is encrypted is unlocked, and one that is not is read as it is.
 #[derive(Args)]
@@ -24,10 +24,7 @@ pub struct InsideArgs {
 
 /// Lists files in an image, encrypted or not: of ext2/3/4, XFS, btrfs, FAT and NTFS, without mounting anything
 #[derive(Args)]
-#[command(after_help = "Examples:
-  unluks ls disk.img                            the root directory; or, with partitions or volumes in it, what there is
-  unluks ls -l disk.img /etc --key-file key     with modes, owners, sizes and times
-  unluks ls disk.img /vg/root/etc               in a volume of LVM; in partition 2 it is /2/etc")]
+#[command(after_long_help = examples::LS)]
 pub struct LsArgs {
     #[command(flatten)]
     pub source: SourceArgs,
@@ -49,8 +46,7 @@ pub struct LsArgs {
 
 /// Writes files of an image to the standard output
 #[derive(Args)]
-#[command(after_help = "Example:
-  unluks cat disk.img /etc/fstab --key-file key")]
+#[command(after_long_help = examples::CAT)]
 pub struct CatArgs {
     #[command(flatten)]
     pub source: SourceArgs,
@@ -62,14 +58,11 @@ pub struct CatArgs {
 }
 
 /// Copies files out of an image: nothing is written outside of DEST, and no link there is followed
+///
+/// What is no regular file or directory is left out, and said. What cannot be read is said by name, the rest is copied, and
+/// the exit code is 4.
 #[derive(Args)]
-#[command(after_help = "Examples:
-  unluks cp disk.img /etc/fstab .                  one file
-  unluks cp -r disk.img /home /etc out             directories; out is there already
-  unluks cp -r --preserve --links disk.img / out   all of it, with modes, times and symbolic links
-
-What is no regular file or directory is left out, and said. What cannot be read is said by name, the rest is copied, and
-the exit code is 4.")]
+#[command(after_long_help = examples::CP)]
 pub struct CpArgs {
     #[command(flatten)]
     pub source: SourceArgs,
@@ -104,9 +97,7 @@ impl CpArgs {
 
 /// Prints the paths of files in an image that have a name, a kind, or any
 #[derive(Args)]
-#[command(after_help = "Examples:
-  unluks find disk.img --name '*.conf' --kind f
-  unluks find disk.img /home --key-file key")]
+#[command(after_long_help = examples::FIND)]
 pub struct FindArgs {
     #[command(flatten)]
     pub source: SourceArgs,
@@ -131,8 +122,7 @@ pub struct FindArgs {
 
 /// Prints the SHA-256 of files in an image, of directories all files, as sha256sum does, which checks them after cp
 #[derive(Args)]
-#[command(after_help = "Example:
-  unluks hash disk.img /etc > sums; unluks cp -r disk.img / out; (cd out && sha256sum --check ../sums)")]
+#[command(after_long_help = examples::HASH)]
 pub struct HashArgs {
     #[command(flatten)]
     pub source: SourceArgs,
