@@ -19,7 +19,7 @@ pub const HOLE: std::ops::Range<u64> = 1 << 20..2 << 20;
 pub const BAD: std::ops::Range<u64> = (3 << 20) + 300_000..(3 << 20) + 300_512;
 /// Reading here takes a while.
 pub const SLEEPY: std::ops::Range<u64> = 5 << 20..6 << 20;
-pub const NAP: Duration = Duration::from_millis(300);
+pub const NAP: Duration = Duration::from_millis(900);
 /// Reading here panics: a source with a defect.
 pub const DEFECT: std::ops::Range<u64> = 7 << 20..(7 << 20) + 512;
 

@@ -181,7 +181,7 @@ fn a_signal_takes_back_what_was_made() {
 #[test]
 fn a_missing_or_plain_volume_type_is_said_before_anything_is_made() {
     let (_dir, dir) = backup(|_| {});
-    for (name, words) in [("nvme", "there are: luks, plain"), ("plain", "does not encrypt")] {
+    for (name, words) in [("nvme", "there are luks, plain"), ("plain", "does not encrypt")] {
         let api = Fake::new(well);
         let options = PlanOptions { volume: true, volume_type: Some(name.into()) };
         let e = run(&api, &dir, &options, &Progress::default()).unwrap_err();
