@@ -87,7 +87,8 @@ pub mod secret;
 #[cfg(feature = "unlock")]
 pub mod storage;
 #[cfg(feature = "unlock")]
-mod threads;
+#[doc(hidden)]
+pub mod threads;
 #[cfg(all(feature = "unlock", feature = "serde"))]
 pub mod verify;
 #[cfg(feature = "unlock")]

@@ -204,6 +204,21 @@ fn not_a(what: &str) -> Error {
     Error::invalid(format!("it is no {what}")).with_rule("reader.kind-of-file")
 }
 
+/// Refuses what is no link, and one whose target would be longer than any is: the crates make room for as many bytes as
+/// the inode says.
+#[cfg(any(feature = "read-btrfs", feature = "read-ext", feature = "read-xfs"))]
+fn check_link(meta: &Metadata) -> Result<()> {
+    if meta.kind != FileKind::Link {
+        return Err(not_a("link"));
+    }
+    let most = crate::num::to_u64(crate::limits::READER_LINK_MAX);
+    if meta.size > most {
+        let message = format!("found a link of {} bytes; {most} are allowed", meta.size);
+        return Err(Error::limit("reader.link", message));
+    }
+    Ok(())
+}
+
 /// Whether an error says that there is nothing of that name.
 pub fn is_absent(e: &Error) -> bool {
     e.is(Condition::Absent)
@@ -254,13 +269,6 @@ fn check_path(path: &[u8]) -> Result<()> {
         return Err(Error::invalid(format!("{} is no path", shown(path))).with_rule("reader.path"));
     }
     Ok(())
-}
-
-/// The directory that a path's last name is in, and that name; nothing for the root.
-fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
-    let at = path.iter().rposition(|byte| *byte == b'/')?;
-    let (dir, name) = (path.get(..at)?, path.get(at.checked_add(1)?..)?);
-    (!name.is_empty()).then_some((if dir.is_empty() { b"/" } else { dir }, name))
 }
 
 /// The kind and the permissions of a mode as Unix has it.

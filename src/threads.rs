@@ -23,8 +23,8 @@ fn fitting(limit: u64, taken: u64) -> usize {
     usize::try_from(more).unwrap_or(usize::MAX).saturating_add(1)
 }
 
-/// The address space in use, where the system says.
-fn taken() -> Option<u64> {
+/// The bytes of address space that this process has, where the system says: proc(5), `statm`.
+pub fn taken() -> Option<u64> {
     let said = std::fs::read_to_string("/proc/self/statm").ok()?;
     let pages: u64 = said.split(' ').next()?.parse().ok()?;
     pages.checked_mul(u64::try_from(rustix::param::page_size()).ok()?)

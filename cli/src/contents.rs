@@ -16,9 +16,10 @@ use crate::args::{InspectArgs, KeyArgs, SourceArgs};
 use crate::key;
 use crate::map;
 use crate::open::Opened;
-use crate::several::{self, write_report};
+use crate::several;
 use crate::signals;
 use crate::source::{self, Disk, Source, is_dash};
+use crate::terminal;
 
 /// How many findings a command names that was asked for something else.
 const FINDINGS_SHOWN: usize = 4;
@@ -136,7 +137,7 @@ pub fn inspect(args: &InspectArgs, source: SourceArgs, is_one_of_several: bool) 
         } else {
             map::render(&map.map, map.bytes, &map.headers)
         };
-        return write_report(&text);
+        return terminal::print(&text);
     }
     let contents = if args.full {
         let progress = Progress::default();
@@ -145,7 +146,7 @@ pub fn inspect(args: &InspectArgs, source: SourceArgs, is_one_of_several: bool) 
     } else {
         Contents::probe(disk)?
     };
-    write_report(&if args.json { several::json(&contents, is_one_of_several)? } else { render(&contents) })
+    terminal::print(&if args.json { several::json(&contents, is_one_of_several)? } else { render(&contents) })
 }
 
 /// What `inspect --map --json` prints.

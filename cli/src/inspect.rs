@@ -14,7 +14,8 @@ use crate::args::{InspectArgs, SourceArgs};
 use crate::cinder;
 use crate::contents;
 use crate::open::Opened;
-use crate::several::{self, each, write_report};
+use crate::several::{self, each};
+use crate::terminal;
 
 /// A report, with the backups of the directory that its image is of.
 #[derive(serde::Serialize)]
@@ -32,7 +33,7 @@ pub fn run(args: &InspectArgs, exit_code: impl Fn(&Error) -> ExitCode) -> Result
     let mut is_first = true;
     each(std::iter::once(&args.source.image).chain(&args.more), exit_code, |image| {
         if !std::mem::take(&mut is_first) && !args.json {
-            write_report("\n")?;
+            terminal::print("\n")?;
         }
         let source = SourceArgs { image: image.to_owned(), ..args.source.clone() };
         if args.inside || args.map { contents::inspect(args, source, several) } else { inspect(args, source, several) }
@@ -43,7 +44,7 @@ fn inspect(args: &InspectArgs, mut asked: SourceArgs, is_one_of_several: bool) -
     let backups = cinder::backups(&asked.image)?;
     if let Some(backups) = backups.as_ref().filter(|_| !args.json) {
         // Before what may go wrong with the one that is opened.
-        write_report(&cinder::list(backups))?;
+        terminal::print(&cinder::list(backups))?;
     }
     let opened = Opened::open(&mut asked)?;
     let Opened { source, image, .. } = &opened;
@@ -55,7 +56,7 @@ fn inspect(args: &InspectArgs, mut asked: SourceArgs, is_one_of_several: bool) -
         source.print_notes(false);
     }
     let report = image.report(&asked.image, asked.header.as_deref());
-    write_report(&if args.json {
+    terminal::print(&if args.json {
         several::json(&Listed { report: &report, backups: backups.as_deref() }, is_one_of_several)?
     } else {
         text::render(&report, picture::Canvas::of_stdout())

@@ -40,6 +40,7 @@ mod sign;
 mod signals;
 mod source;
 mod summary;
+mod terminal;
 mod test_key;
 mod time;
 mod verify;

@@ -4,7 +4,7 @@
 mod page;
 
 use std::ffi::OsString;
-use std::io::{ErrorKind, Read, Write};
+use std::io::Read;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -15,6 +15,7 @@ use unluks::error::shown;
 use unluks::{Error, Result};
 
 use crate::args::Cli;
+use crate::terminal;
 
 /// `unluks IMAGE` inspects it.
 pub fn with_subcommand(mut args: Vec<OsString>) -> Vec<OsString> {
@@ -72,12 +73,9 @@ fn about() -> String {
     )
 }
 
-/// Prints text to the standard output, whose reader may have seen enough.
+/// Prints a text, to its last byte.
 pub fn print(text: &str) -> Result<ExitCode> {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(Error::io("writing to the standard output", e)),
-        _ => Ok(ExitCode::SUCCESS),
-    }
+    terminal::print_script(text).map(|()| ExitCode::SUCCESS)
 }
 
 /// Prints the script of a shell.

@@ -9,6 +9,7 @@ use unluks::{ReadAt, Result};
 
 use crate::signals;
 use crate::source::Disk;
+use crate::terminal;
 
 /// Cells of a line.
 const COLUMNS: usize = 64;
@@ -40,13 +41,6 @@ impl Signs {
     }
 }
 
-/// Whether the terminal shows more than ASCII: as the C library decides it.
-fn is_unicode() -> bool {
-    let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(set).unwrap_or_default().to_lowercase();
-    locale.contains("utf-8") || locale.contains("utf8")
-}
-
 /// Looks at a disk, until somebody stops it.
 pub fn of(disk: &dyn ReadAt) -> Result<Map> {
     let progress = Progress::default();
@@ -64,7 +58,7 @@ pub fn headers(disk: &Disk, name: String) -> Result<Vec<u64>> {
 
 /// The map of `len` bytes for people, with an `L` where a LUKS header is.
 pub fn render(map: &Map, len: u64, headers: &[u64]) -> String {
-    draw(map, len, headers, if is_unicode() { &UNICODE } else { &ASCII })
+    draw(map, len, headers, if terminal::is_unicode() { &UNICODE } else { &ASCII })
 }
 
 fn draw(map: &Map, len: u64, headers: &[u64], signs: &Signs) -> String {

@@ -120,6 +120,17 @@ pub fn flag(flag: &str, value: &str) -> Result<String> {
     if value.starts_with('-') { checked(&format!("{flag}={value}")) } else { Ok(format!("{flag} {}", checked(value)?)) }
 }
 
+/// How the openstack client is called for a cloud of clouds.yaml; without one, for what its variables say.
+///
+/// # Errors
+/// As [`flag`].
+pub fn client(cloud: Option<&str>) -> Result<String> {
+    Ok(match cloud {
+        Some(cloud) => format!("openstack {}", flag("--os-cloud", cloud)?),
+        None => "openstack".into(),
+    })
+}
+
 /// A text as one word, behind all flags.
 ///
 /// # Errors

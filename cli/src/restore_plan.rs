@@ -5,7 +5,6 @@ mod cinder;
 mod restore;
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -16,8 +15,9 @@ use unluks::error::escape;
 use unluks::{Error, Result};
 
 use crate::args::RestorePlanArgs;
-use crate::quote::{comment, flag, operand, path, preamble};
+use crate::quote::{client, comment, flag, operand, path, preamble};
 use crate::source::WithinFile;
+use crate::terminal;
 
 pub fn run(args: &RestorePlanArgs) -> Result<ExitCode> {
     if args.dir.is_dir() && is_tree(&args.dir) {
@@ -38,21 +38,7 @@ pub fn run(args: &RestorePlanArgs) -> Result<ExitCode> {
 }
 
 fn print(script: &str) -> Result<ExitCode> {
-    let mut stdout = std::io::stdout().lock();
-    match stdout.write_all(script.as_bytes()).and_then(|()| stdout.flush()) {
-        // Whoever reads has seen enough.
-        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
-        Err(e) => Err(Error::io("writing to the standard output", e)),
-        Ok(()) => Ok(ExitCode::SUCCESS),
-    }
-}
-
-/// How the client is called.
-fn client(cloud: Option<&str>) -> Result<String> {
-    Ok(match cloud {
-        Some(cloud) => format!("openstack {}", flag("--os-cloud", cloud)?),
-        None => "openstack".into(),
-    })
+    terminal::print_script(script).map(|()| ExitCode::SUCCESS)
 }
 
 /// A command of several parts, each on a line of its own.

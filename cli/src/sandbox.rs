@@ -13,6 +13,7 @@
 use landlock::{ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, Scope};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use unluks::limits::READER_MEMORY_MAX;
+use unluks::threads::taken;
 
 /// Puts all fences up.
 pub fn enter() {
@@ -24,12 +25,9 @@ pub fn enter() {
     }
 }
 
-/// How much address space the process has already (proc(5), `statm`), and so much more.
+/// What address space the process has already, and so much more.
 fn limit_memory() {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages: u64 = statm.split(' ').next().and_then(|pages| pages.parse().ok()).unwrap_or(0);
-    let page = u64::try_from(rustix::param::page_size()).unwrap_or(4096);
-    let most = Some(pages.saturating_mul(page).saturating_add(READER_MEMORY_MAX));
+    let most = Some(taken().unwrap_or(0).saturating_add(READER_MEMORY_MAX));
     let _ = setrlimit(Resource::As, Rlimit { current: most, maximum: most });
     let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(0), maximum: Some(0) });
 }

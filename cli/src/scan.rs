@@ -15,8 +15,9 @@ use unluks::{Error, Result};
 
 use crate::args::scan::ScanArgs;
 use crate::progress::ProgressView;
-use crate::several::{self, each, write_report};
+use crate::several::{self, each};
 use crate::source::{self, Disk, WithinFile};
+use crate::terminal;
 
 /// Scans each disk; `exit_code` is that of an error.
 pub fn run(args: &ScanArgs, exit_code: impl Fn(&Error) -> ExitCode) -> Result<ExitCode> {
@@ -64,7 +65,7 @@ fn scan(args: &ScanArgs, image: &Path) -> Result<()> {
         let headers: Vec<u64> = report.containers.iter().filter_map(|c| c.offset).collect();
         text += &crate::map::render(&map, len, &headers);
     }
-    write_report(&if several && !args.json { format!("{}:\n{text}\n", source::shown(image)) } else { text })?;
+    terminal::print(&if several && !args.json { format!("{}:\n{text}\n", source::shown(image)) } else { text })?;
     if scan.found() || report.containers.iter().any(|c| c.opens) {
         Ok(())
     } else {

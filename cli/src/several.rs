@@ -1,6 +1,6 @@
 //! Several images by one command: one after the other, each by itself, and one exit code.
 
-use std::io::{ErrorKind, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -39,13 +39,4 @@ pub fn each<'p>(
 /// A report as JSON: on lines of its own where there is one, on one line where there are several.
 pub fn json(report: &impl Serialize, is_one_of_several: bool) -> Result<String> {
     Ok(if is_one_of_several { json::compact(report)? } else { json::pretty(report)? } + "\n")
-}
-
-/// Writes to the standard output; whoever reads there may have seen enough.
-pub fn write_report(text: &str) -> Result<()> {
-    let mut stdout = anstream::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(Error::io("writing to the standard output", e)),
-        _ => Ok(()),
-    }
 }

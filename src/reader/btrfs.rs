@@ -7,11 +7,9 @@ use lambutter::{BlockRead, Btrfs, Inode, Path};
 
 use super::disk::Disk;
 use super::known::Known;
-use super::{Entry, FileKind, FileSystem, Metadata, absent, check_path, join, not_a, of_mode};
+use super::{Entry, FileSystem, Metadata, absent, check_link, check_path, join, not_a, of_mode};
 use crate::error::{Error, ErrorKind, Result, escape};
 use crate::io::ReadAt;
-use crate::limits::READER_LINK_MAX;
-use crate::num::to_u64;
 
 /// The top level's number (`BTRFS_FS_TREE_OBJECTID`).
 const TOP: u64 = 5;
@@ -116,14 +114,7 @@ impl FileSystem for BtrfsReader {
     }
 
     fn read_link(&mut self, path: &[u8]) -> Result<Vec<u8>> {
-        let meta = self.metadata(path)?;
-        if meta.kind != FileKind::Link {
-            return Err(not_a("link"));
-        }
-        if meta.size > to_u64(READER_LINK_MAX) {
-            let message = format!("found a link of {} bytes; {READER_LINK_MAX} are allowed", meta.size);
-            return Err(Error::limit("reader.link", message));
-        }
+        check_link(&self.metadata(path)?)?;
         let Self { disk, fs, .. } = self;
         let wanted = Path::new(path).ok_or_else(absent)?;
         disk.operation(|| fs.read_link(wanted).map_err(|e| explain(&e)))

@@ -10,12 +10,11 @@ use std::sync::Arc;
 use ext4_view::{Ext4, Ext4Error, Ext4Read, File, FileType};
 
 use super::disk::Disk;
-use super::{Entry, FileKind, FileSystem, Metadata, absent, check_path, not_a};
+use super::{Entry, FileKind, FileSystem, Metadata, absent, check_link, check_path, not_a};
 use crate::error::{Error, ErrorKind, Result, escape};
 use crate::inside::replayed_ext;
 use crate::io::ReadAt;
-use crate::limits::{READER_LINK_MAX, READER_SEEK_MAX};
-use crate::num::to_u64;
+use crate::limits::READER_SEEK_MAX;
 
 pub(super) struct Ext {
     disk: Disk,
@@ -156,15 +155,7 @@ impl FileSystem for Ext {
     }
 
     fn read_link(&mut self, path: &[u8]) -> Result<Vec<u8>> {
-        let meta = self.metadata(path)?;
-        if meta.kind != FileKind::Link {
-            return Err(not_a("link"));
-        }
-        // The reader makes room for as many bytes as the inode says.
-        if meta.size > to_u64(READER_LINK_MAX) {
-            let message = format!("found a link of {} bytes; {READER_LINK_MAX} are allowed", meta.size);
-            return Err(Error::limit("reader.link", message));
-        }
+        check_link(&self.metadata(path)?)?;
         self.disk.operation(|| self.fs.read_link(path).map(|p| p.as_ref().to_vec()).map_err(explain))
     }
 

@@ -6,11 +6,9 @@ use lamxfs::{BlockRead, Inode, Path, Xfs};
 
 use super::disk::Disk;
 use super::known::Known;
-use super::{Entry, FileKind, FileSystem, Metadata, absent, check_path, join, not_a, of_mode};
+use super::{Entry, FileSystem, Metadata, absent, check_link, check_path, join, not_a, of_mode};
 use crate::error::{Error, ErrorKind, Result, escape};
 use crate::io::ReadAt;
-use crate::limits::READER_LINK_MAX;
-use crate::num::to_u64;
 
 pub(super) struct XfsReader {
     disk: Disk,
@@ -101,14 +99,7 @@ impl FileSystem for XfsReader {
     }
 
     fn read_link(&mut self, path: &[u8]) -> Result<Vec<u8>> {
-        let meta = self.metadata(path)?;
-        if meta.kind != FileKind::Link {
-            return Err(not_a("link"));
-        }
-        if meta.size > to_u64(READER_LINK_MAX) {
-            let message = format!("found a link of {} bytes; {READER_LINK_MAX} are allowed", meta.size);
-            return Err(Error::limit("reader.link", message));
-        }
+        check_link(&self.metadata(path)?)?;
         let Self { disk, fs, .. } = self;
         disk.operation(|| fs.read_link(Path::new(path)).map_err(|e| explain(&e)))
     }

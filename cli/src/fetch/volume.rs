@@ -19,6 +19,7 @@ use unluks_openstack::{Cloud, Options, Service};
 use super::{catch_signals, connect, describe, image, make_dir, write_key};
 use crate::args::fetch::{ImageArgs, VolumeArgs};
 use crate::quote;
+use crate::terminal;
 
 pub fn run(args: &VolumeArgs) -> Result<ExitCode> {
     let image_args = image_args(args);
@@ -76,17 +77,13 @@ fn key_alone(args: &VolumeArgs) -> Result<ExitCode> {
             writeln!(anstream::stderr(), "the key is there; the data becomes an image by --make-image, or by hand:");
     }
     let name = args.cloud.cloud.as_deref();
-    let client = match name {
-        Some(name) => format!("openstack {}", quote::flag("--os-cloud", name)?),
-        None => "openstack".into(),
-    };
+    let client = quote::client(name)?;
     let cloud = match name {
         Some(name) => format!(" {}", quote::flag("--cloud", name)?),
         None => String::new(),
     };
     let steps = found.steps(&client, &format!("unluks fetch image{cloud} --output DIR")).join("\n") + "\n";
-    std::io::stdout().write_all(steps.as_bytes()).map_err(|e| Error::io("printing the steps", e))?;
-    Ok(ExitCode::SUCCESS)
+    terminal::print_script(&steps).map(|()| ExitCode::SUCCESS)
 }
 
 /// All of it: an image is made, fetched, and deleted again with what it was made by.

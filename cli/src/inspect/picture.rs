@@ -5,6 +5,8 @@ use std::io::IsTerminal;
 
 use unluks::luks::report::{File, Kind, Report, State};
 
+use crate::terminal::is_unicode;
+
 /// The narrowest and the widest picture.
 const WIDTHS: std::ops::RangeInclusive<usize> = 30..=160;
 
@@ -76,10 +78,7 @@ impl Canvas {
             return None;
         }
         let columns = rustix::termios::tcgetwinsize(&stdout).map(|size| size.ws_col).ok().filter(|n| *n > 0);
-        let set =
-            ["LC_ALL", "LC_CTYPE", "LANG"].iter().find_map(|name| std::env::var(name).ok().filter(|v| !v.is_empty()));
-        let locale = set.unwrap_or_default().to_ascii_uppercase();
-        Self::new(usize::from(columns.unwrap_or(80)), locale.contains("UTF-8") || locale.contains("UTF8"))
+        Self::new(usize::from(columns.unwrap_or(80)), is_unicode())
     }
 
     fn new(columns: usize, is_unicode: bool) -> Option<Self> {

@@ -8,9 +8,9 @@ use unluks::cinder::Tree;
 use unluks::error::escape;
 use unluks::{Error, Result};
 
-use super::{Command, client};
+use super::Command;
 use crate::args::RestorePlanArgs;
-use crate::quote::{operand, preamble};
+use crate::quote::{client, operand, preamble};
 use crate::source::WithinFile;
 
 const GIB: u64 = 1 << 30;
