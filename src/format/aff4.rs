@@ -9,11 +9,12 @@
 //! | a map's entry, 28 bytes, little-endian | | streams that are nowhere | |
 //! |---|---|---|---|
 //! | 0..8 | place on the disk | Zero, SymbolicStreamXX, FFDevice | one byte, again and again |
-//! | 8..16 | length | UnknownData | `UNKNOWN`, again and again, from the start of each MiB |
-//! | 16..24 | place in the stream | UnreadableData | `UNREADABLEDATA`, likewise |
+//! | 8..16 | length | UnknownData | an error to read: it was not taken into the image |
+//! | 16..24 | place in the stream | UnreadableData | likewise: the medium could not be read there |
 //! | 24..28 | the stream's line in `idx` | | |
 //!
-//! What no entry covers is `mapGapDefaultStream`'s, or zeroes. A thing is a member of the archive by its name: escaped, or
+//! (Other readers give texts, `UNKNOWN` and `UNREADABLEDATA`, for what is lost: decrypted, they would be noise that looks
+//! like data.) What no entry covers is `mapGapDefaultStream`'s, or zeroes. A thing is a member of the archive by its name: escaped, or
 //! without the volume's name where it begins with that. An image in stripes has a stream in each volume; the other volumes
 //! are given besides.
 //!
@@ -32,7 +33,6 @@ use std::sync::Arc;
 use zerocopy::byteorder::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::map::Mapped;
 use super::parent::{Kin, Named};
 use crate::error::{Condition, Error, Hint, Result, escape};
 use crate::io::{Peek, ReadAt};
@@ -111,8 +111,7 @@ pub(super) fn open(file: Arc<dyn ReadAt>, kin: &Kin<'_>, notes: &mut Vec<String>
     let file = Arc::clone(&volume.archive.file);
     let (targets, streams) = Volumes::new(volume, kin).targets(&names)?;
     let disk = Disk::new(file, size, Parts { entries, targets, gap, streams })?;
-    disk.tell(notes);
-    Ok(Aff4 { disk: Arc::new(Mapped::new(disk)), sector_size })
+    Ok(Aff4 { disk: disk.finish(notes), sector_size })
 }
 
 fn gap_unread(name: &str) -> Error {

@@ -1,12 +1,13 @@
 //! The disk that a map makes of streams.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::stream::Stream;
 use super::things::local;
 use crate::error::{Error, Result};
-use crate::format::map::{Layout, Place, Run};
-use crate::io::ReadAt;
+use crate::format::map::{Layout, Mapped, Place, Run};
+use crate::io::{ReadAt, RescueMap, Rescued};
 use crate::num::{from_u32, to_usize};
 
 /// A run of the disk's bytes that lies in a stream.
@@ -20,7 +21,7 @@ pub(super) struct Entry {
     pub target: u32,
 }
 
-/// A stream that is made, and lies nowhere.
+/// A stream that lies nowhere: one byte again and again, or what is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Symbol {
     Byte(u8),
@@ -46,46 +47,25 @@ pub(super) fn symbol(name: &str) -> Option<Symbol> {
 }
 
 impl Symbol {
-    /// The period after which its bytes are the same again.
-    const PERIOD: u64 = 1 << 20;
+    /// What is read at a time of a byte that is always the same.
+    const UNIT: u64 = 64 << 10;
 
     /// Its unit among those of the disk: they are counted from the last number down.
-    fn unit(self) -> u64 {
-        u64::MAX.saturating_sub(match self {
-            Self::Byte(byte) => u64::from(byte),
-            Self::Unknown => 256,
-            Self::Unreadable => 257,
-        })
+    fn unit(byte: u8) -> u64 {
+        u64::MAX.saturating_sub(u64::from(byte))
     }
 
-    fn of_unit(unit: u64) -> Option<Self> {
-        match u64::MAX.checked_sub(unit)? {
-            256 => Some(Self::Unknown),
-            257 => Some(Self::Unreadable),
-            byte => u8::try_from(byte).ok().map(Self::Byte),
-        }
+    fn byte_of(unit: u64) -> Option<u8> {
+        u64::MAX.checked_sub(unit).and_then(|byte| u8::try_from(byte).ok())
     }
 
-    /// The bytes of one period; of a byte that is always the same, some.
-    fn bytes(self) -> Result<Vec<u8>> {
-        let text: &[u8] = match self {
-            Self::Byte(byte) => return Ok(vec![byte; 64 << 10]),
-            Self::Unknown => b"UNKNOWN",
-            Self::Unreadable => b"UNREADABLEDATA",
-        };
-        Ok(text.iter().copied().cycle().take(to_usize(Self::PERIOD)?).collect())
-    }
-
-    /// The run at byte `place` of it.
-    fn run(self, place: u64, rest: u64) -> Run {
-        let skip = place.checked_rem(Self::PERIOD).unwrap_or(0);
+    /// The run of so many bytes of it. What is lost is an error before it comes here.
+    fn run(self, rest: u64) -> Run {
         match self {
-            Self::Byte(0) => Run { len: rest, place: Place::Zero },
-            Self::Byte(_) => Run { len: rest.min(64 << 10), place: Place::Packed { unit: self.unit(), skip: 0 } },
-            Self::Unknown | Self::Unreadable => Run {
-                len: rest.min(Self::PERIOD.saturating_sub(skip)),
-                place: Place::Packed { unit: self.unit(), skip },
-            },
+            Self::Byte(0) | Self::Unknown | Self::Unreadable => Run { len: rest, place: Place::Zero },
+            Self::Byte(byte) => {
+                Run { len: rest.min(Self::UNIT), place: Place::Packed { unit: Self::unit(byte), skip: 0 } }
+            }
         }
     }
 }
@@ -130,21 +110,44 @@ impl Disk {
         Ok(Self { file, size, parts, first_units, unit_size })
     }
 
-    /// Says what the image has in place of data.
-    pub(super) fn tell(&self, notes: &mut Vec<String>) {
-        let count = |symbol: Symbol| {
-            let is_it = |entry: &&Entry| matches!(self.parts.targets.get(from_u32(entry.target)), Some(Target::Made(made)) if *made == symbol);
-            let lens = self.parts.entries.iter().filter(is_it).map(|entry| entry.end.saturating_sub(entry.start));
-            lens.fold(0, u64::saturating_add)
-        };
-        if let bytes @ 1.. = count(Symbol::Unreadable) {
-            notes.push(format!(
-                "aff4: {bytes} bytes could not be read when the image was made; in it, they are the text UNREADABLEDATA"
-            ));
+    /// What the image says of `symbol`: its ranges of the disk, in their order.
+    fn ranges(&self, symbol: Symbol) -> Vec<Range<u64>> {
+        let Parts { entries, targets, gap, .. } = &self.parts;
+        let mut all = Vec::new();
+        let mut at = 0;
+        for entry in entries {
+            if *gap == symbol && entry.start > at {
+                all.push(at..entry.start);
+            }
+            if matches!(targets.get(from_u32(entry.target)), Some(Target::Made(made)) if *made == symbol) {
+                all.push(entry.start..entry.end);
+            }
+            at = entry.end;
         }
-        if let bytes @ 1.. = count(Symbol::Unknown) {
-            notes.push(format!("aff4: {bytes} bytes are not in the image; in it, they are the text UNKNOWN"));
+        if *gap == symbol && self.size > at {
+            all.push(at..self.size);
         }
+        all
+    }
+
+    /// The disk, of which what its image lacks is an error to read; and what that is, one line each.
+    pub(super) fn finish(self, notes: &mut Vec<String>) -> Arc<dyn ReadAt> {
+        let mut lost = Vec::new();
+        for (symbol, what) in [
+            (Symbol::Unreadable, "could not be read when the image was made"),
+            (Symbol::Unknown, "were not taken into the image"),
+        ] {
+            let ranges = self.ranges(symbol);
+            let bytes = ranges.iter().map(|range| range.end.saturating_sub(range.start)).fold(0, u64::saturating_add);
+            if bytes > 0 {
+                notes.push(format!("aff4: {bytes} bytes {what}"));
+            }
+            lost.extend(ranges);
+        }
+        lost.sort_by_key(|range| range.start);
+        let size = self.size;
+        let disk: Arc<dyn ReadAt> = Arc::new(Mapped::new(self));
+        if lost.is_empty() { disk } else { Arc::new(Rescued::new(disk, RescueMap::of_lost(0, size, lost))) }
     }
 }
 
@@ -162,14 +165,14 @@ impl Layout for Disk {
         let n = entries.partition_point(|entry| entry.end <= offset);
         let Some(entry) = entries.get(n).filter(|entry| entry.start <= offset) else {
             let end = entries.get(n).map_or(self.size, |entry| entry.start);
-            return Ok(gap.run(offset, end.saturating_sub(offset)));
+            return Ok(gap.run(end.saturating_sub(offset)));
         };
         let rest = entry.end.saturating_sub(offset);
         let wrong = |what: &str| Error::corrupt("aff4.map", format!("byte {offset} of the disk: {what}"));
         let place = entry.place.checked_add(offset.saturating_sub(entry.start));
         let place = place.ok_or_else(|| wrong("its place in the stream overflows"))?;
         let number = match targets.get(from_u32(entry.target)).ok_or_else(|| wrong("it lies in no stream"))? {
-            Target::Made(symbol) => return Ok(symbol.run(place, rest)),
+            Target::Made(symbol) => return Ok(symbol.run(rest)),
             Target::Stream(number) => *number,
         };
         let (stream, first) =
@@ -185,8 +188,8 @@ impl Layout for Disk {
     }
 
     fn unpack(&self, unit: u64) -> Result<Vec<u8>> {
-        if let Some(symbol) = Symbol::of_unit(unit) {
-            return symbol.bytes();
+        if let Some(byte) = Symbol::byte_of(unit) {
+            return Ok(vec![byte; to_usize(Symbol::UNIT)?]);
         }
         let n = self.first_units.partition_point(|first| *first <= unit).checked_sub(1);
         let found = n.and_then(|n| self.parts.streams.get(n).zip(self.first_units.get(n)));
@@ -221,9 +224,7 @@ mod tests {
         ] {
             assert_eq!(symbol(&name), wanted, "{name}");
         }
-        for symbol in [Symbol::Byte(0), Symbol::Byte(255), Symbol::Unknown, Symbol::Unreadable] {
-            assert_eq!(Symbol::of_unit(symbol.unit()), Some(symbol));
-        }
-        assert_eq!(Symbol::of_unit(u64::MAX >> 1), None);
+        assert!([0, 1, 255].into_iter().all(|byte| Symbol::byte_of(Symbol::unit(byte)) == Some(byte)));
+        assert_eq!(Symbol::byte_of(u64::MAX >> 1), None);
     }
 }
