@@ -21,6 +21,7 @@
 // Numbers of an image reach all of this: sums that cannot be are an error or a bound, never another number.
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 
+mod adler;
 mod aff4;
 mod android;
 mod below;
@@ -30,6 +31,7 @@ mod ewf2;
 mod fields;
 mod foreign;
 mod joined;
+mod lost;
 mod map;
 mod parallels;
 mod parent;

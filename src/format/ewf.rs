@@ -22,22 +22,26 @@
 //! Segment files are named by a fixed rule, E01, E02 …, and not by the image; so a caller who was given the first may
 //! open the others. This module opens none: it names them, and takes them in their order.
 
+pub(super) mod errors;
+
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use adler2::Adler32;
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use super::adler::{adler32, check_adler32};
 use super::cache::Pages;
-use super::fields;
 use super::joined::Joined;
+use super::lost;
 use super::map::{Layout, Mapped, Place, Run};
 use super::unpack::{Packing, unpack};
+use super::{Format, fields};
 use crate::error::{Condition, Error, ErrorKind, Result, counted, escape};
 use crate::io::ReadAt;
 use crate::limits::{CONTAINER_UNIT_MAX, EWF_SECTIONS_MAX};
-use crate::num::{at_most, to_u64, to_usize};
+use crate::num::to_usize;
 
 /// The first bytes of a segment file.
 pub(super) const MAGIC: [u8; 8] = *b"EVF\x09\x0d\x0a\xff\x00";
@@ -90,13 +94,6 @@ struct TableHeader {
     checksum: U32,
 }
 const _: () = assert!(size_of::<TableHeader>() == 24);
-
-/// RFC 1950's checksum.
-pub(super) fn adler32(bytes: &[u8]) -> u32 {
-    let mut sum = Adler32::new();
-    sum.write_slice(bytes);
-    sum.checksum()
-}
 
 /// The names of the files of a set behind `first`, as far as files of these names are there; none where `first` is not
 /// called as the first of a set is.
@@ -167,12 +164,6 @@ pub(super) fn open(segments: Vec<Arc<dyn ReadAt>>, notes: &mut Vec<String>) -> R
             counted(damaged, "table")
         ));
     }
-    if let errors @ 1.. = found.bad_ranges {
-        notes.push(format!(
-            "ewf: zeroes in the image for {} of sectors that could not be read when it was made",
-            counted(errors, "range")
-        ));
-    }
     let volume = match (found.volume.take(), found.unreadable_volume) {
         (Some(volume), None) => volume,
         (Some(volume), Some(e)) => {
@@ -199,7 +190,9 @@ pub(super) fn open(segments: Vec<Arc<dyn ReadAt>>, notes: &mut Vec<String>) -> R
     }
     let file: Arc<dyn ReadAt> = Arc::new(file);
     let chunks = Chunks { pages: Pages::new(file.clone()), file, volume, tables: found.tables };
-    Ok(Ewf { disk: Arc::new(Mapped::new(chunks)), sector_size })
+    let lost = errors::in_bytes(found.unread, sector_size.into());
+    let disk = lost::without(Arc::new(Mapped::new(chunks)), Format::Ewf, [(lost, lost::UNREAD)], notes);
+    Ok(Ewf { disk, sector_size })
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -229,7 +222,8 @@ struct Found {
     sections: usize,
     /// How many tables were read from their second copy.
     second_tables: usize,
-    bad_ranges: u32,
+    /// The sectors that could not be read when the image was made.
+    unread: Vec<Range<u64>>,
 }
 
 impl Found {
@@ -305,10 +299,7 @@ impl Found {
                         self.second_tables = self.second_tables.saturating_add(1);
                     }
                 }
-                b"error2" => {
-                    let ranges: U32 = fields::read(file, body, "ewf.error2", "the list of read errors")?;
-                    self.bad_ranges = self.bad_ranges.saturating_add(ranges.get());
-                }
+                b"error2" => self.unread.extend(errors::read(file, body, end, errors::VERSION_1)?),
                 _ => (),
             }
             at = next;
@@ -384,26 +375,6 @@ impl Found {
 }
 
 /// Compares the Adler-32 of the bytes from `at` to `end` with the one behind them.
-#[expect(clippy::arithmetic_side_effects, reason = "each piece ends before `end`")]
-pub(super) fn check_adler32(file: &Arc<dyn ReadAt>, at: u64, end: u64, rule: &'static str, what: &str) -> Result<()> {
-    let mut sum = Adler32::new();
-    let mut buf = vec![0; 64 << 10];
-    let mut from = at;
-    while from < end {
-        let len = at_most(end - from, buf.len());
-        let part = &mut buf[..len];
-        fields::fill(file, part, from, rule, what)?;
-        sum.write_slice(part);
-        from += to_u64(len);
-    }
-    let stored: U32 = fields::read(file, end, rule, "an Adler-32")?;
-    if stored.get() == sum.checksum() {
-        Ok(())
-    } else {
-        Err(Error::corrupt(rule, format!("the Adler-32 of {what} is wrong")).at(at))
-    }
-}
-
 struct Chunks {
     file: Arc<dyn ReadAt>,
     pages: Pages,

@@ -18,17 +18,20 @@
 //!
 //! Images that EnCase encrypted are refused: how is not published. No crate reads Ex01.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use super::adler::{adler32, check_adler32};
 use super::cache::Pages;
-use super::ewf::{Ewf, adler32, check_adler32};
-use super::fields;
+use super::ewf::{Ewf, errors};
 use super::joined::Joined;
+use super::lost;
 use super::map::{Layout, Mapped, Place, Run};
 use super::unpack::{Packing, unpack};
+use super::{Format, fields};
 use crate::error::{Condition, Error, Result, counted};
 use crate::io::ReadAt;
 use crate::limits::{CONTAINER_UNIT_MAX, EWF_SECTIONS_MAX, EWF2_TEXT_MAX};
@@ -118,7 +121,8 @@ struct Found {
     sectors: Option<u64>,
     sectors_per_chunk: Option<u64>,
     tables: Vec<Table>,
-    bad_ranges: u32,
+    /// The sectors that could not be read when the image was made.
+    unread: Vec<Range<u64>>,
 }
 
 /// Reads all sections of all segment files, which come in their order, and gives the disk.
@@ -141,15 +145,12 @@ pub(super) fn open(segments: Vec<Arc<dyn ReadAt>>, notes: &mut Vec<String>) -> R
             .with_condition(Condition::MissingMember)
             .with_hint("all segment files (Ex01, Ex02 …) have to lie side by side"));
     }
-    if let errors @ 1.. = found.bad_ranges {
-        notes.push(format!(
-            "ewf: zeroes in the image for {} of sectors that could not be read when it was made",
-            counted(errors, "range")
-        ));
-    }
+    let unread = std::mem::take(&mut found.unread);
     let chunks = Chunks::new(found, Arc::new(file))?;
+    let lost = errors::in_bytes(unread, chunks.sector_size);
     let sector_size = u32::try_from(chunks.sector_size).unwrap_or(512);
-    Ok(Ewf { disk: Arc::new(Mapped::new(chunks)), sector_size })
+    let disk = lost::without(Arc::new(Mapped::new(chunks)), Format::Ewf, [(lost, lost::UNREAD)], notes);
+    Ok(Ewf { disk, sector_size })
 }
 
 impl Found {
@@ -189,10 +190,7 @@ impl Found {
             match section.kind {
                 DEVICE | CASE => self.text(file, &section, compression)?,
                 TABLE => self.table(file, start, &section)?,
-                ERRORS => {
-                    let ranges: U32 = fields::read(file, section.at, "ewf.error2", "the list of read errors")?;
-                    self.bad_ranges = self.bad_ranges.saturating_add(ranges.get());
-                }
+                ERRORS => self.unread.extend(errors::read(file, section.at, section.end, errors::VERSION_2)?),
                 _ => (),
             }
         }

@@ -175,7 +175,7 @@ impl ReadAt for Rescued {
         let (run, rescued) = self.map.run_at(offset);
         if !buf.is_empty() && (!rescued || run < to_u64(buf.len())) {
             let at = if rescued { offset.saturating_add(run) } else { offset };
-            return Err(Error::new(ErrorKind::Io, "could not be read from the medium, as its map says").at(at));
+            return Err(Error::new(ErrorKind::Io, "could not be read from the medium when it was copied").at(at));
         }
         self.copy.read_exact_at(buf, offset)
     }

@@ -5,9 +5,10 @@ use std::io::Write;
 use std::sync::Arc;
 
 use unluks::format::{Contents, Format, Options, open};
+use unluks::num::to_u64;
 use unluks::{ErrorKind, Result};
 
-use crate::support::test_disk;
+use crate::support::{disk_of, open_bytes, test_disk};
 
 const CHUNK: usize = 32 << 10;
 
@@ -121,6 +122,50 @@ fn ex01_is_read() {
     let disk = disk();
     for chunks in [1000, 40] {
         assert!(read(&image(&disk, chunks, 0)).unwrap() == disk, "{chunks} chunks a segment file");
+    }
+}
+
+/// The sectors of the list are no data: zeroes stand for them, which would decrypt to noise.
+#[test]
+fn what_could_not_be_read_for_an_ex01_is_an_error() {
+    let disk = disk();
+    let mut bytes = image(&disk, 1000, 0).remove(0);
+    let list = |ranges: &[(usize, usize)]| {
+        let mut list = [int(ranges.len()).to_vec(), vec![0; 12]].concat();
+        list.extend(adler(&list));
+        list.extend([0; 12]);
+        list.extend(
+            ranges.iter().flat_map(|(first, count)| [long(*first).to_vec(), int(*count).to_vec(), vec![0; 4]].concat()),
+        );
+        list
+    };
+    // In front of the last section, which is empty.
+    bytes.truncate(bytes.len() - 64);
+    let previous = bytes.len() - 64;
+    let with = |list: &[u8]| {
+        let mut file = Segment { bytes: bytes.clone(), previous, flags: 0 };
+        file.section(5, list, 0);
+        file.section(15, &[], 0);
+        open_bytes(file.bytes, None)
+    };
+    let opened = with(&list(&[(1000, 3), (64, 1)])).unwrap();
+    assert_eq!(opened.notes, ["ewf: 2048 bytes could not be read when the image was made"]);
+    let image = disk_of(opened);
+    for (sectors, is_there) in
+        [(0..64, true), (64..65, false), (65..1000, true), (1000..1003, false), (1003..6000, true)]
+    {
+        let mut bytes = vec![0; sectors.len() * 512];
+        let read = image.read_exact_at(&mut bytes, to_u64(sectors.start * 512));
+        assert_eq!(read.is_ok(), is_there, "{sectors:?}");
+        assert!(!is_there || bytes == disk[sectors.start * 512..sectors.end * 512], "{sectors:?}");
+    }
+    let mut cut = list(&[(1, 1)]);
+    cut.truncate(40);
+    let mut changed = list(&[(1, 1)]);
+    changed[0] ^= 2;
+    for bad in [cut, changed] {
+        let e = with(&bad).err().unwrap();
+        assert_eq!((e.kind(), e.rule()), (ErrorKind::Corrupt, "ewf.error2"), "{e}");
     }
 }
 

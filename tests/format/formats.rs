@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::support::*;
 use unluks::format::{Contents, Format, Mapping, Options, open};
 use unluks::io::FileSource;
+use unluks::num::to_u64;
 use unluks::{ErrorKind, ReadAt};
 
 #[test]
@@ -263,6 +264,52 @@ fn an_ewf_table_that_is_damaged_is_read_from_its_copy() {
         bytes[first + at] ^= 1;
         assert!(open_bytes(bytes.clone(), None).unwrap().notes.is_empty(), "a good table needs no copy");
         bytes[second + at] ^= 1;
+    }
+}
+
+/// A list of read errors as ewfacquire writes it of a device, which a test has none of: the places are as in one of its.
+#[test]
+fn what_could_not_be_read_for_an_e01_is_an_error() {
+    let bench = Bench::new(test_disk(3 << 20, 18));
+    let bytes = read_all(&acquire(&bench, "encase6", &["-c", "fast"])[0]).unwrap();
+    let adler = |bytes: &[u8]| {
+        let mut sum = adler2::Adler32::new();
+        sum.write_slice(bytes);
+        sum.checksum().to_le_bytes()
+    };
+    // In front of the last section, which points to itself.
+    let (before, done) = bytes.split_at(bytes.len() - 76);
+    assert!(done.starts_with(b"done\0"));
+    let section = |name: &[u8], next: usize, size: usize| {
+        let mut header = name.to_vec();
+        header.resize(16, 0);
+        header.extend([to_u64(next).to_le_bytes(), to_u64(size).to_le_bytes()].concat());
+        header.resize(72, 0);
+        header.extend(adler(&header));
+        header
+    };
+    let ranges = [(960u32, 42u32), (4992, 9)];
+    let mut list = 2u32.to_le_bytes().to_vec();
+    list.resize(516, 0);
+    list.extend(adler(&list));
+    let entries: Vec<u8> = ranges.iter().flat_map(|(at, n)| [at.to_le_bytes(), n.to_le_bytes()].concat()).collect();
+    list.extend([&entries[..], &adler(&entries)].concat());
+    let end = before.len() + 76 + list.len();
+    let image = [before, &section(b"error2", end, 76 + list.len()), &list, &section(b"done", end, 76)].concat();
+    let opened = open_bytes(image, None).unwrap();
+    assert_eq!(opened.notes, ["ewf: 26112 bytes could not be read when the image was made"]);
+    let disk = disk_of(opened);
+    for (sectors, is_there) in [
+        (0..960, true),
+        (960..961, false),
+        (1001..1002, false),
+        (1002..4992, true),
+        (4991..4993, false),
+        (5001..6144, true),
+    ] {
+        let mut bytes = vec![0; sectors.len() * 512];
+        assert_eq!(disk.read_exact_at(&mut bytes, to_u64(sectors.start * 512)).is_ok(), is_there, "{sectors:?}");
+        assert!(!is_there || bytes == bench.disk[sectors.start * 512..sectors.end * 512], "{sectors:?}");
     }
 }
 

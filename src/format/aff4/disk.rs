@@ -7,7 +7,8 @@ use super::stream::Stream;
 use super::things::local;
 use crate::error::{Error, Result};
 use crate::format::map::{Layout, Mapped, Place, Run};
-use crate::io::{ReadAt, RescueMap, Rescued};
+use crate::format::{Format, lost};
+use crate::io::ReadAt;
 use crate::num::{from_u32, to_usize};
 
 /// A run of the disk's bytes that lies in a stream.
@@ -130,24 +131,13 @@ impl Disk {
         all
     }
 
-    /// The disk, of which what its image lacks is an error to read; and what that is, one line each.
+    /// The disk, of which what its image lacks is an error to read.
     pub(super) fn finish(self, notes: &mut Vec<String>) -> Arc<dyn ReadAt> {
-        let mut lost = Vec::new();
-        for (symbol, what) in [
-            (Symbol::Unreadable, "could not be read when the image was made"),
-            (Symbol::Unknown, "were not taken into the image"),
-        ] {
-            let ranges = self.ranges(symbol);
-            let bytes = ranges.iter().map(|range| range.end.saturating_sub(range.start)).fold(0, u64::saturating_add);
-            if bytes > 0 {
-                notes.push(format!("aff4: {bytes} bytes {what}"));
-            }
-            lost.extend(ranges);
-        }
-        lost.sort_by_key(|range| range.start);
-        let size = self.size;
-        let disk: Arc<dyn ReadAt> = Arc::new(Mapped::new(self));
-        if lost.is_empty() { disk } else { Arc::new(Rescued::new(disk, RescueMap::of_lost(0, size, lost))) }
+        let lost = [
+            (self.ranges(Symbol::Unreadable), lost::UNREAD),
+            (self.ranges(Symbol::Unknown), "were not taken into the image"),
+        ];
+        lost::without(Arc::new(Mapped::new(self)), Format::Aff4, lost, notes)
     }
 }
 
