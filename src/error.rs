@@ -67,6 +67,8 @@ pub enum Hint {
     All(Vec<Hint>),
     /// The file is a header backup, which goes with its image.
     HeaderBackup,
+    /// Give the log of an offline reencryption, with the two headers beside it.
+    OfflineLog,
     /// Take what is left of the header, without what breaks the rules.
     Recover,
     /// Take segments that cryptsetup would not activate.
@@ -165,6 +167,7 @@ impl fmt::Display for Hint {
                 }
                 return Ok(());
             }
+            Self::OfflineLog => "its log as a detached header, with the .org and .new beside it, opens both parts",
             Self::HeaderBackup => "get a whole copy; a header backup goes with its image as a detached header",
             Self::Recover => "Rules::Recover takes what is left of it",
             Self::ForeignSegments => "if you trust the header, allow_foreign_segments takes it",

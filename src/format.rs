@@ -64,7 +64,7 @@ pub use set::{FileSet, Set, file_set};
 use crate::error::{Error, Hint, Result, escape};
 use crate::io::{Peek, ReadAt};
 use crate::limits;
-use joined::Joined;
+pub(crate) use joined::Joined;
 use parent::Kin;
 
 /// A container format that is read.

@@ -16,6 +16,7 @@ mod fingerprint;
 mod json;
 pub mod layer;
 pub mod metadata;
+pub mod offline;
 pub mod recover;
 pub mod recovery;
 #[cfg(feature = "unlock")]
@@ -30,7 +31,7 @@ pub mod v1;
 pub mod v2;
 mod validate;
 
-use crate::error::{Condition, Error, ErrorKind, Result, counted};
+use crate::error::{Condition, Error, ErrorKind, Hint, Result, counted};
 use crate::io::ReadAt;
 use metadata::Metadata;
 
@@ -41,12 +42,13 @@ pub const MAGIC_SECONDARY: [u8; 6] = *b"SKUL\xba\xbe";
 
 /// The first bytes of a header that `cryptsetup-reencrypt` made unusable for as long as it works (`NOMAGIC`).
 pub(crate) const MAGIC_OFFLINE: [u8; 6] = *b"LUKS\xde\xad";
-/// How the log of `cryptsetup-reencrypt` starts: `LUKS-UUID.log`, beside the header as it was, `LUKS-UUID.org`, and as
-/// it shall be, `LUKS-UUID.new`.
-const OFFLINE_LOG: &[u8] = b"# LUKS reencryption log";
+/// The UUID of a header that `cryptsetup-reencrypt` made up (`NO_UUID`), and of one that it makes for plaintext.
+pub(crate) const OFFLINE_UUID: &str = "cafecafe-cafe-cafe-cafe-cafecafeeeee";
 
 /// Reads and validates the header at the start of `source`, which may be an image, a detached header or a header
 /// backup.
+///
+/// Of an offline reencryption there are two, which [`offline::join`] makes one of.
 ///
 /// An image whose first bytes are LUKS1 is LUKS1, whatever stale bytes lie further on. One whose first bytes are
 /// anything but a good LUKS2 primary header is searched for a LUKS2 secondary header at its legal offsets. A header that
@@ -81,14 +83,12 @@ pub fn open(source: &(impl ReadAt + ?Sized)) -> Result<Metadata> {
     if start[..6] == MAGIC && version == 1 {
         return v1::read(source);
     }
+    if offline::is_log(source) {
+        return offline::open(source);
+    }
     match v2::read(source) {
         Ok(metadata) => Ok(metadata),
         Err(e) if e.kind() == ErrorKind::Corrupt && start[..6] == MAGIC_OFFLINE => Err(offline_reencryption(source)),
-        Err(e) if e.kind() == ErrorKind::Corrupt && is_reencryption_log(source) => {
-            let message = "this is the log of an offline reencryption by cryptsetup-reencrypt, and no image";
-            Err(Error::unsupported("magic", message)
-                .with_hint("name the image itself, or the header that goes with it"))
-        }
         Err(e) if start[..6] == MAGIC && version != 2 && e.kind() == ErrorKind::Corrupt => {
             let message =
                 format!("found LUKS version {version}; 1 and 2 are known, and no LUKS2 secondary header was found");
@@ -109,15 +109,7 @@ pub(crate) fn offline_reencryption(source: &(impl ReadAt + ?Sized)) -> Error {
         "found LUKS\\xde\\xad: an offline reencryption by cryptsetup-reencrypt was not finished; how far it came is in its \
          log LUKS-{uuid}.log, and it left the old header in LUKS-{uuid}.org and the new one in LUKS-{uuid}.new"
     );
-    Error::unsupported("magic", message).at(0).with_hint(
-        "finish it on a copy with cryptsetup-reencrypt; with one of the two as a detached header, the part that this header \
-         encrypts can be read",
-    )
-}
-
-fn is_reencryption_log(source: &(impl ReadAt + ?Sized)) -> bool {
-    let mut start = [0u8; OFFLINE_LOG.len()];
-    source.read_exact_at(&mut start, 0).is_ok() && start == OFFLINE_LOG
+    Error::unsupported("magic", message).at(0).with_hint(Hint::OfflineLog)
 }
 
 #[cfg(test)]

@@ -56,7 +56,13 @@ pub fn run(args: &mut HeaderArgs) -> Result<ExitCode> {
 
 /// Header and keyslots as they are, in the length that cryptsetup's own backup has.
 fn write_header(opened: &Opened, path: &Path, existing: Existing) -> Result<()> {
-    let len = opened.image.metadata().header_size;
+    let metadata = opened.image.metadata();
+    if metadata.offline.is_some() {
+        let message =
+            "the image has two headers, the .org and the .new of its offline reencryption: these are its backup";
+        return Err(opened.source.named(Error::invalid(message).with_rule("header")));
+    }
+    let len = metadata.header_size;
     if len > HEADER_BACKUP_MAX {
         let message = format!("header and keyslots have {len} bytes; at most {HEADER_BACKUP_MAX} are copied");
         return Err(opened.source.named(Error::limit("header", message)));

@@ -15,6 +15,7 @@ fn words(hint: &Hint) -> String {
         Hint::HeaderBackup => {
             "get a whole copy; a header backup goes with its image as --header; --allow-truncated takes it as it is"
         }
+        Hint::OfflineLog => "with its log as --header, and the .org and .new beside that, both parts are opened",
         Hint::Recover => "--recover takes what is left of it",
         Hint::ForeignSegments => "if you trust the header, take it with --allow-foreign-segments",
         Hint::RaiseKdfMemory => "--max-kdf-memory raises the limit",

@@ -12,6 +12,7 @@ use unluks::format::{self, Contents, Format, Named, Set, Snapshot};
 use unluks::io::{Pipe, RescueMap, Rescued};
 use unluks::limits::RESCUE_MAP_MAX;
 use unluks::locate::{FindOptions, Found, Place, find};
+use unluks::luks::offline;
 use unluks::luks::recover::Rules;
 use unluks::num::to_usize;
 use unluks::{Error, FileSource, Image, ReadAt, Result};
@@ -128,7 +129,7 @@ impl Source {
         };
         let header = match &args.header {
             Some(path) if is_dash(path) => return Err(Error::invalid("--header cannot be the standard input")),
-            Some(path) => Some(open_file(path, Role::Header, &mut inputs)?),
+            Some(path) => Some(open_header(path, &mut inputs)?),
             None => None,
         };
         let mut set = FilesOf::one(&args.image, Arc::clone(&file));
@@ -163,7 +164,14 @@ impl Source {
                 found
             }
         };
-        let header_name = args.header.clone().unwrap_or_else(|| args.image.clone());
+        let (mut found, mut header, mut header_name) = (found, header, args.header.clone());
+        if header.is_none() && !args.headerless {
+            let log = offline_log(args, &found);
+            header = log.as_deref().map(|log| open_header(log, &mut inputs)).transpose()?;
+            found.notes.extend(log.as_deref().map(|log| format!("the headers are those of {}", shown(log))));
+            header_name = log;
+        }
+        let header_name = header_name.unwrap_or_else(|| args.image.clone());
         let whole = set.whole()?;
         let FilesOf { first, file, segments, .. } = set;
         let (name, has_offset) = (args.image.clone(), args.offset.is_some());
@@ -435,6 +443,24 @@ fn allow_many_files() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+}
+
+/// A header, or those of an offline reencryption, which lie beside its log.
+fn open_header(path: &Path, inputs: &mut Inputs) -> Result<Arc<dyn ReadAt>> {
+    let header = open_file(path, Role::Header, inputs)?;
+    if header.pipe().is_some() || !offline::is_log(&*header) {
+        return Ok(header);
+    }
+    let [old, new] = offline::headers_beside(path);
+    let [old, new] = [open_file(&old, Role::Header, inputs)?, open_file(&new, Role::Header, inputs)?];
+    offline::join(&*header, old, new).map_err(|e| e.within_file(path))
+}
+
+/// The log that an offline reencryption left beside the image, where it is there.
+fn offline_log(args: &SourceArgs, found: &Found) -> Option<PathBuf> {
+    let (Place::File(data) | Place::Inside(data)) = &found.place else { return None };
+    let data = Some(data).filter(|data| data.pipe().is_none())?;
+    offline::log_beside(&args.image, &**data).filter(|log| log.exists())
 }
 
 /// A regular file or block device is read at any position, a FIFO as a pipe.

@@ -8,9 +8,17 @@
 //!
 //! diffuse: for each hash-sized block j, hash(j as a big-endian u32, block), cut to the block where the last is short
 //! ```
+//!
+//! libgcrypt before 1.6.1 forgot to count what it was given where that ended within a block that was begun: so it hashed
+//! a last, short block of a key with Whirlpool as if its length were that of `j` alone. What it split opens with
+//! [`Hash::WhirlpoolGcryptBug`], as with `whirlpool_gcryptbug` in cryptsetup (`GCRY_MD_FLAG_BUGEMU1`, libgcrypt's
+//! cipher/whirlpool.c).
 
+use digest::block_api::UpdateCore;
+use digest::common::hazmat::SerializableState;
 use digest::{Digest, Output};
-use zeroize::Zeroize;
+use whirlpool::block_api::WhirlpoolCore;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::crypto::hash::Hash;
 use crate::error::{Error, Result};
@@ -36,17 +44,20 @@ pub fn merge(hash: Hash, material: &[u8], stripes: u32, key: &mut SecretBytes) -
             material.len()
         )));
     }
-    with_hash!(hash, D => merge_with::<D>(material, key.expose_mut()));
+    match hash {
+        Hash::WhirlpoolGcryptBug => merge_with(material, key.expose_mut(), diffuse_uncounted),
+        _ => with_hash!(hash, D => merge_with(material, key.expose_mut(), diffuse::<D>)),
+    }
     Ok(())
 }
 
 /// As [`merge`], with the lengths known to agree. The diffused block grows in `key` itself, so that no copy is left.
-fn merge_with<D: Digest>(material: &[u8], key: &mut [u8]) {
+fn merge_with(material: &[u8], key: &mut [u8], diffuse: impl Fn(&mut [u8])) {
     key.fill(0);
     for (n, stripe) in material.chunks_exact(key.len()).enumerate() {
         // The last stripe is not diffused; so the diffusion comes before each stripe but the first.
         if n > 0 {
-            diffuse::<D>(key);
+            diffuse(key);
         }
         for (k, s) in key.iter_mut().zip(stripe) {
             *k ^= s;
@@ -62,6 +73,39 @@ fn diffuse<D: Digest>(key: &mut [u8]) {
         block.copy_from_slice(&digest[..block.len()]);
     }
     digest.as_mut_slice().zeroize();
+}
+
+/// The same as the wrong Whirlpool does it.
+fn diffuse_uncounted(key: &mut [u8]) {
+    const BLOCK: usize = 64;
+    const COUNTER: usize = 4;
+    let (whole, last) = key.split_at_mut(key.len() / BLOCK * BLOCK);
+    diffuse::<whirlpool::Whirlpool>(whole);
+    let counter = u32::try_from(whole.len() / BLOCK).unwrap_or(u32::MAX).to_be_bytes();
+    if last.is_empty() {
+        return;
+    }
+    if last.len() > BLOCK - COUNTER {
+        // It goes on in another block, and what begins that one is counted.
+        let digest = Zeroizing::new(whirlpool::Whirlpool::new().chain_update(counter).chain_update(&*last).finalize());
+        last.copy_from_slice(&digest[..last.len()]);
+        return;
+    }
+    // One block of counter and key, 0x80, zeroes up to 32 bytes before a block's end, and the length in bits.
+    let mut message = Zeroizing::new([0u8; 2 * BLOCK]);
+    let end = COUNTER + last.len();
+    message[..COUNTER].copy_from_slice(&counter);
+    message[COUNTER..end].copy_from_slice(last);
+    message[end] = 0x80;
+    let blocks = if end < BLOCK / 2 { 1 } else { 2 };
+    message[blocks * BLOCK - 1] = 8 * 4;
+    let mut core = WhirlpoolCore::default();
+    for block in message.chunks_exact(BLOCK).take(blocks) {
+        core.update_blocks(&[digest::block_api::Block::<WhirlpoolCore>::try_from(block).unwrap_or_default()]);
+    }
+    let mut state = core.serialize();
+    last.copy_from_slice(&state[..last.len()]);
+    state.as_mut_slice().zeroize();
 }
 
 #[cfg(test)]
@@ -82,6 +126,7 @@ mod tests {
         ("sha512", "8f348b808c8692f63298fdc2899ab4f1d64467776b1123987135697816f0e7243b356acf8527423bd2e06995feb6dd87"),
         ("ripemd160", "a7fee4021a86beb9eb5b32dd49929fd6419ce4b6459a45a092e4291f9fca99f88698d37803fa2d6da43d18f534ab23cd"),
         ("whirlpool", "6a3b53b88f909d7916bfc26f225b45b9cd005ac8cc49ff4a0e033b51cde1f4452f46c92e6ca4e31f6eed7915b49f3419"),
+        ("whirlpool_gcryptbug", "9e680cbe9affb4ede2a7c3a3681afa392afdaebe41bad76b576eeb3b390a99e801c871ce2136ea765bcc78fc27a6cee2"),
         ("sha3-224", "c892bec9ecd9873cee78d880c594fbdedb79b117ec006e701880f0e9710ff6f9b3592bbeb03081afdc0d7b0196705b89"),
         ("sha3-256", "5ac11302a1e03310c9c5508feff8f2b21df7711b89dc7da3bf562e39bbafc136b80d9f6a5ab8e36105820c0c5f3167d9"),
         ("sha3-384", "22a911949737ea9526cec9d1f5ecf4b65f99df90d2e167730f1c0510dcacb035969ef97294e2181edaa2092d7a10d30a"),
@@ -112,6 +157,10 @@ mod tests {
         let mut last = vec![0; key.len()];
         for stripe in random.chunks_exact(key.len()) {
             last.iter_mut().zip(stripe).for_each(|(l, s)| *l ^= s);
+            if hash == Hash::WhirlpoolGcryptBug {
+                diffuse_uncounted(&mut last);
+                continue;
+            }
             for (n, block) in last.chunks_mut(hash.output_len()).enumerate() {
                 let counter = u32::try_from(n).unwrap().to_be_bytes();
                 let digest = hash.digest(&[&counter, block]);
@@ -121,6 +170,25 @@ mod tests {
         last.iter_mut().zip(key).for_each(|(l, k)| *l ^= k);
         random.extend(last);
         random
+    }
+
+    /// By libgcrypt 1.10 itself, with GCRY_MD_FLAG_BUGEMU1.
+    #[test]
+    fn the_wrong_whirlpool_is_libgcrypts() {
+        #[rustfmt::skip]
+        let keys = [
+            (16, "49d32db0342e1d7871370723fbf8fd0d"),
+            (32, "0948371ca554ceb0a19aaba58ff93ce5dd024d43350b9338559ff16e88a6f6ec"),
+            (60, "3ca6758f0cd92c31ea1ef2b32934b232177d5caec26cd2198e95b79346a87ca044344978c8432c8fb3fdab350f58a7da921643a079e740a89663d35d"),
+            (61, "d9dc519207223a66fc78702e9c643e5a1ed7429b83aefbf71f5625268944fa3e5852bd20a5ffea37905540c81a2ed3b91c13eaded68e34d0e55fb26662"),
+            (64, "fc169a9609070f928ddb5830b04a2d45339729abdf52d51cac71d1ca5862b960e03448c7aa9f2a1a86653568440221f07a0f49480290a3601f7b29f91979a595"),
+            (96, "2be0f07bc59139a5e53a4668d94814a6ea509f6df92d5cf267d1e3fe910997f2c4f11244087b67900a17d4758f669a6d079da86549024b102794dff9e12286683d586a229e14bb9a1099198d84b27fc8421332ddaa68c56aa460ab4e71fc8e5a"),
+        ];
+        for (len, key) in keys {
+            assert_eq!(merged(Hash::WhirlpoolGcryptBug, &material(4 * len), 4, len), key, "{len}");
+            let is_right = merged(Hash::Whirlpool, &material(4 * len), 4, len) == key;
+            assert_eq!(is_right, matches!(len, 61 | 64), "{len}");
+        }
     }
 
     #[test]

@@ -16,6 +16,19 @@ pub enum Hash {
     Sha512,
     Ripemd160,
     Whirlpool,
+    /// Whirlpool, and what libgcrypt before 1.6.1 made of it in the anti-forensic splitter: see
+    /// [`af`](crate::crypto::af).
+    WhirlpoolGcryptBug,
+    /// Whirlpool, cut to 256 bits: for ESSIV alone.
+    Wp256,
+    /// Whirlpool, cut to 384 bits: for ESSIV alone.
+    Wp384,
+    /// Tiger, cut to 128 bits: for ESSIV alone.
+    Tgr128,
+    /// Tiger, cut to 160 bits: for ESSIV alone.
+    Tgr160,
+    /// Tiger: for ESSIV alone.
+    Tgr192,
     Sha3_224,
     Sha3_256,
     Sha3_384,
@@ -39,6 +52,7 @@ const NAMES: &[(&str, Hash, usize)] = &[
     ("sha512", Hash::Sha512, 64),
     ("ripemd160", Hash::Ripemd160, 20),
     ("whirlpool", Hash::Whirlpool, 64),
+    ("whirlpool_gcryptbug", Hash::WhirlpoolGcryptBug, 64),
     ("sha3-224", Hash::Sha3_224, 28),
     ("sha3-256", Hash::Sha3_256, 32),
     ("sha3-384", Hash::Sha3_384, 48),
@@ -53,6 +67,16 @@ const NAMES: &[(&str, Hash, usize)] = &[
     ("blake2s-256", Hash::Blake2s256, 32),
 ];
 
+/// The same for hashes that the kernel alone knows: a header names them as an option of ESSIV, and nowhere else. The
+/// kernel makes the shorter ones by cutting the long one (crypto/wp512.c, and crypto/tgr192.c up to Linux 5.11).
+const KERNEL_NAMES: &[(&str, Hash, usize)] = &[
+    ("wp256", Hash::Wp256, 32),
+    ("wp384", Hash::Wp384, 48),
+    ("tgr128", Hash::Tgr128, 16),
+    ("tgr160", Hash::Tgr160, 20),
+    ("tgr192", Hash::Tgr192, 24),
+];
+
 type Blake2b160 = blake2::Blake2b<digest::consts::U20>;
 type Blake2b256 = blake2::Blake2b<digest::consts::U32>;
 type Blake2b384 = blake2::Blake2b<digest::consts::U48>;
@@ -60,7 +84,8 @@ type Blake2s128 = blake2::Blake2s<digest::consts::U16>;
 type Blake2s160 = blake2::Blake2s<digest::consts::U20>;
 type Blake2s224 = blake2::Blake2s<digest::consts::U28>;
 
-/// Calls the macro or function `$f` with the type that implements a [`Hash`]: the one place that knows them all.
+/// Calls the macro or function `$f` with the type that implements a [`Hash`]: the one place that knows them all. The type
+/// of a hash that is a longer one cut short is the longer one's.
 #[macro_export]
 #[doc(hidden)]
 macro_rules! with_hash {
@@ -79,7 +104,8 @@ macro_rules! with_hash {
             Hash::Sha384 => go!(types::Sha384),
             Hash::Sha512 => go!(types::Sha512),
             Hash::Ripemd160 => go!(types::Ripemd160),
-            Hash::Whirlpool => go!(types::Whirlpool),
+            Hash::Whirlpool | Hash::WhirlpoolGcryptBug | Hash::Wp256 | Hash::Wp384 => go!(types::Whirlpool),
+            Hash::Tgr128 | Hash::Tgr160 | Hash::Tgr192 => go!(types::Tiger),
             Hash::Sha3_224 => go!(types::Sha3_224),
             Hash::Sha3_256 => go!(types::Sha3_256),
             Hash::Sha3_384 => go!(types::Sha3_384),
@@ -106,6 +132,7 @@ pub mod types {
     pub type Sha512 = sha2::Sha512;
     pub type Ripemd160 = ripemd::Ripemd160;
     pub type Whirlpool = whirlpool::Whirlpool;
+    pub type Tiger = tiger::Tiger;
     pub type Sha3_224 = sha3::Sha3_224;
     pub type Sha3_256 = sha3::Sha3_256;
     pub type Sha3_384 = sha3::Sha3_384;
@@ -127,13 +154,6 @@ impl Hash {
     /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) for a name that is not known here.
     pub fn from_name(name: &str) -> Result<Self> {
         let lower = name.to_ascii_lowercase();
-        if lower == "whirlpool_gcryptbug" {
-            return Err(Error::unsupported(
-                "hash",
-                "whirlpool_gcryptbug, the wrong Whirlpool of libgcrypt before 1.6.1, is not supported",
-            )
-            .with_hint("convert the header on a copy with cryptsetup-reencrypt, keeping the key"));
-        }
         let known = NAMES.iter().find(|(n, ..)| *n == lower);
         known.map(|(_, h, _)| *h).ok_or_else(|| {
             let names: Vec<_> = NAMES.iter().map(|(n, ..)| *n).collect();
@@ -141,25 +161,36 @@ impl Hash {
         })
     }
 
+    /// The hash that the kernel alone knows by `name`, for ESSIV.
+    pub(crate) fn from_kernel_name(name: &str) -> Option<Self> {
+        KERNEL_NAMES.iter().find(|(n, ..)| *n == name).map(|(_, h, _)| *h)
+    }
+
+    fn row(self) -> Option<&'static (&'static str, Self, usize)> {
+        NAMES.iter().chain(KERNEL_NAMES).find(|(_, h, _)| *h == self)
+    }
+
     /// The name in headers.
     pub fn name(self) -> &'static str {
-        NAMES.iter().find(|(_, h, _)| *h == self).map_or("", |(n, ..)| n)
+        self.row().map_or("", |(n, ..)| n)
     }
 
     /// How many bytes it gives.
     pub fn output_len(self) -> usize {
-        NAMES.iter().find(|(_, h, _)| *h == self).map_or(0, |(_, _, len)| *len)
+        self.row().map_or(0, |(_, _, len)| *len)
     }
 
     /// The hash of `parts`, one after the other.
     pub fn digest(self, parts: &[&[u8]]) -> Vec<u8> {
-        with_hash!(self, D => {
+        let mut digest = with_hash!(self, D => {
             let mut d = <D as Digest>::new();
             for p in parts {
                 Digest::update(&mut d, p);
             }
             Digest::finalize(d).to_vec()
-        })
+        });
+        digest.truncate(self.output_len());
+        digest
     }
 }
 
@@ -177,5 +208,17 @@ mod tests {
         }
         assert_eq!(Hash::from_name("SHA1").unwrap(), Hash::Sha1);
         assert!(Hash::from_name("crc32").is_err());
+        // The vectors of the kernel's crypto/testmgr.h.
+        for (name, digest) in [
+            ("tgr192", "2aab1484e8c158f2bfb8c5ff41b57a525129131c957b5f93"),
+            ("tgr160", "2aab1484e8c158f2bfb8c5ff41b57a525129131c"),
+            ("tgr128", "2aab1484e8c158f2bfb8c5ff41b57a52"),
+            ("wp256", "4e2448a4c6f486bb16b6562c73b4020bf3043e3a731bce721ae1b303d97e6d4c"),
+        ] {
+            let hash = Hash::from_kernel_name(name).unwrap();
+            assert_eq!(hex::encode(hash.digest(&[b"abc"])), digest, "{name}");
+            assert_eq!((hash.name(), hash.output_len()), (name, digest.len() / 2));
+            assert!(Hash::from_name(name).is_err());
+        }
     }
 }

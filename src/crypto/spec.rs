@@ -300,7 +300,7 @@ fn cipher_name(name: &str) -> CipherName {
 }
 
 fn hash_name(name: &str) -> Option<Hash> {
-    find(KERNEL_HASHES, name).or_else(|| Hash::from_name(name).ok())
+    find(KERNEL_HASHES, name).or_else(|| Hash::from_kernel_name(name)).or_else(|| Hash::from_name(name).ok())
 }
 
 fn parse_iv(mode: &Mode, iv: Option<&str>) -> std::result::Result<IvMode, &'static str> {
@@ -379,6 +379,8 @@ mod tests {
             ("aes-cbc-essiv:sha3-256", "aes-cbc-essiv:sha3-256"),
             ("serpent-cbc-essiv:whirlpool", "serpent-cbc-essiv:wp512"),
             ("serpent-cbc-essiv:wp512", "serpent-cbc-essiv:wp512"),
+            ("aes-cbc-essiv:wp256", "aes-cbc-essiv:wp256"),
+            ("capi:essiv(cbc(twofish),tgr192)-plain64", "twofish-cbc-essiv:tgr192"),
             ("aes", "aes-cbc-plain"),
             ("aes-plain", "aes-cbc-plain"),
             ("aes-cbc-plain", "aes-cbc-plain"),

@@ -7,14 +7,14 @@ use crate::io::{Extent, ReadAt, check_range};
 use crate::num::to_u64;
 
 /// Sources that lie behind each other as one.
-pub(super) struct Joined {
+pub(crate) struct Joined {
     /// Where each starts, and what it is; none is empty.
     pub parts: Vec<(u64, Arc<dyn ReadAt>)>,
     len: u64,
 }
 
 impl Joined {
-    pub(super) fn new(sources: impl IntoIterator<Item = Arc<dyn ReadAt>>) -> Result<Self> {
+    pub(crate) fn new(sources: impl IntoIterator<Item = Arc<dyn ReadAt>>) -> Result<Self> {
         let mut joined = Self { parts: Vec::new(), len: 0 };
         for source in sources {
             let len = source.len();

@@ -8,12 +8,14 @@ use crate::error::{Condition, Error, Hint, Result, shown};
 use crate::format::{self, Foreign, Format};
 use crate::io::{FileSource, ReadAt};
 use crate::locate::{FindOptions, Found, Place, find, with_snapshots, within};
+use crate::luks::offline;
 use crate::luks::recover::Rules;
 
 /// What is known of an image before it is opened. All of it can be left out.
 #[derive(Clone, Debug, Default)]
 pub struct OpenOptions {
-    /// The file with the header: a detached header, or a header backup in place of a damaged one.
+    /// The file with the header: a detached header, a header backup in place of a damaged one, or the log of an offline
+    /// reencryption, with the two headers beside it.
     pub header: Option<PathBuf>,
     /// Takes a header that does not belong to the data, by all that can be seen: see [`Image::foreign_header`].
     pub foreign_header: bool,
@@ -42,7 +44,8 @@ pub struct OpenOptions {
 
 impl Image {
     /// Opens a file: detects its format, looks for a partition, and finds the LUKS header. The other files of its set are
-    /// opened, too, as [`file_set`](crate::format::file_set) tells them; no other file is, but those that were named.
+    /// opened, too, as [`file_set`](crate::format::file_set) tells them, and what an offline reencryption left beside it; no
+    /// other file is, but those that were named.
     ///
     /// ```
     /// use unluks::{Image, Key, OpenOptions, SecretBytes};
@@ -66,7 +69,7 @@ impl Image {
     pub fn open_path(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
         let path = path.as_ref();
         let image = path;
-        let header = options.header.as_deref().map(source).transpose()?;
+        let header = options.header.as_deref().map(header_at).transpose()?;
         let apart: Vec<&Path> = options.header.iter().chain(&options.with).map(PathBuf::as_path).collect();
         let (named, _) = format::open_named(path, options.format, &apart)?;
         let mut with = Vec::new();
@@ -93,7 +96,10 @@ impl Image {
             detached: header.is_some(),
             allow_truncated: options.allow_truncated,
         };
-        let image = find(named.file, find_options).and_then(|found| Self::open_found_by(&found, header, options.rules));
+        let image = find(named.file, find_options).and_then(|found| {
+            let header = header.map_or_else(|| offline_header(image, &found), |header| Ok(Some(header)))?;
+            Self::open_found_by(&found, header, options.rules)
+        });
         let image = image.map_err(|e| e.within(shown(path)))?;
         match image.foreign_header() {
             Some(e) if !options.foreign_header => Err(e.within(shown(path))),
@@ -166,4 +172,25 @@ fn no_header(foreign: &Foreign) -> Error {
 
 fn source(path: &Path) -> Result<Arc<dyn ReadAt>> {
     Ok(Arc::new(FileSource::open(path)?))
+}
+
+/// The header in a file, or those beside the log that it is.
+fn header_at(path: &Path) -> Result<Arc<dyn ReadAt>> {
+    let header = source(path)?;
+    if !offline::is_log(&*header) {
+        return Ok(header);
+    }
+    let [old, new] = offline::headers_beside(path);
+    offline::join(&*header, source(&old)?, source(&new)?)
+}
+
+/// What an offline reencryption left beside the image that it stopped in.
+fn offline_header(image: &Path, found: &Found) -> Result<Option<Arc<dyn ReadAt>>> {
+    match &found.place {
+        Place::File(data) | Place::Inside(data) => {
+            let log = offline::log_beside(image, &**data).filter(|log| log.exists());
+            log.map(|log| header_at(&log).map_err(|e| e.within(shown(&log)))).transpose()
+        }
+        Place::Qcow2Luks(_) => Ok(None),
+    }
 }

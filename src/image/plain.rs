@@ -57,6 +57,7 @@ impl Image {
             flags: Vec::new(),
             requirements: Vec::new(),
             json: None,
+            offline: None,
             recovery: None,
         };
         // There is none, and the data may start with its first byte, as behind a detached one.

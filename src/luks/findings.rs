@@ -1,5 +1,6 @@
 //! Weak points and oddities of a header, each with a severity, for reports.
 
+use super::OFFLINE_UUID;
 use super::data::{self, Data, DataFile, State};
 use super::metadata::*;
 use super::recovery::Recovery;
@@ -47,9 +48,6 @@ pub struct Finding {
     /// One sentence. Text of the image in it is escaped.
     pub message: String,
 }
-
-/// The UUID that `cryptsetup-reencrypt` gives the new header until it is done (`NO_UUID`).
-const OFFLINE_UUID: &str = "cafecafe-cafe-cafe-cafe-cafecafeeeee";
 
 /// The codes of all findings, those of [`area`](super::area) and of dm-integrity's superblock among them.
 pub const CODES: &[&str] = &[
@@ -199,6 +197,12 @@ impl Findings {
         if !is_uuid(&metadata.uuid) {
             let message = format!("found \"{}\", which is no UUID", escape(&metadata.uuid));
             self.add(Severity::Note, "malformed-uuid", "uuid", message);
+        } else if let Some(offline) = &metadata.offline {
+            let message = format!(
+                "{}; that is exact where it was stopped, and where it crashed, more may be new than its log says",
+                offline.describe()
+            );
+            self.add(Severity::Critical, "reencryption", "segments", message);
         } else if metadata.uuid == OFFLINE_UUID {
             let message = "this is the new header of an offline reencryption by cryptsetup-reencrypt that was not \
                            finished: it encrypts only the part that was reached";
@@ -264,6 +268,8 @@ impl Findings {
         let about = format!("segments.{id}");
         match &segment.kind {
             SegmentKind::Crypt(c) => self.crypt(metadata, id, c),
+            // An encryption or a decryption that stopped, which is told of as such.
+            SegmentKind::Linear if metadata.offline.is_some() => {}
             SegmentKind::Linear => {
                 let message = "this part of the data is not encrypted";
                 self.add(Severity::Critical, "plaintext-segment", about, message);

@@ -64,8 +64,57 @@ pub struct Metadata {
     pub requirements: Vec<String>,
     /// The JSON area of the copy in use, as it is; `None` in LUKS1.
     pub json: Option<serde_json::Value>,
+    /// How far an offline reencryption came, whose two headers this one was made of.
+    pub offline: Option<Offline>,
     /// What was damaged and how it was read all the same: see [`recover::open`](super::recover::open).
     pub recovery: Option<Box<super::recovery::Recovery>>,
+}
+
+/// How far an offline reencryption came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Offline {
+    /// What it does.
+    pub mode: OfflineMode,
+    /// From the start of the volume to its end, or the other way.
+    pub is_forward: bool,
+    /// Where in the plaintext old and new data meet, in bytes; `None` where nothing was done yet.
+    pub offset: Option<u64>,
+}
+
+/// What an offline reencryption does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OfflineMode {
+    /// Another volume key.
+    Reencrypt,
+    /// Plaintext is encrypted.
+    Encrypt,
+    /// A volume is decrypted.
+    Decrypt,
+}
+
+impl Offline {
+    /// What it is, in a sentence of a report.
+    pub fn describe(&self) -> String {
+        let what = match self.mode {
+            OfflineMode::Reencrypt => "reencryption",
+            OfflineMode::Encrypt => "encryption",
+            OfflineMode::Decrypt => "decryption",
+        };
+        match (self.offset, self.is_forward) {
+            (None, _) => format!("an offline {what} by cryptsetup-reencrypt, which had not begun"),
+            (Some(at), true) => {
+                format!(
+                    "an offline {what} by cryptsetup-reencrypt was not finished: it goes forward, and came to byte {at}"
+                )
+            }
+            (Some(at), false) => {
+                format!(
+                    "an offline {what} by cryptsetup-reencrypt was not finished: it goes backward, and came to byte {at}"
+                )
+            }
+        }
+    }
 }
 
 /// Which of the two places of a LUKS2 header a copy is in.

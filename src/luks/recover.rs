@@ -20,11 +20,11 @@ mod there;
 
 use zerocopy::{FromZeros, IntoBytes};
 
-use super::metadata::{KeyslotKind, Metadata, Role};
+use super::metadata::{KeyslotKind, Metadata, Role, SegmentKind, Version};
 use super::recovery::{Patch, Recovery};
 use super::v2::{BinaryHeader, HDR_BIN_LEN};
-use super::{MAGIC, MAGIC_OFFLINE, MAGIC_SECONDARY, area, json, v1, v2, validate};
-use crate::error::{ErrorKind, Hint, Result};
+use super::{MAGIC, MAGIC_OFFLINE, MAGIC_SECONDARY, area, json, offline, v1, v2, validate};
+use crate::error::{Error, ErrorKind, Hint, Result};
 use crate::io::ReadAt;
 use crate::limits::{LUKS2_HDR_SIZE_MAX, LUKS2_HDR_SIZE_MIN};
 use crate::num::{to_u64, to_usize};
@@ -78,7 +78,7 @@ pub fn open(source: &(impl ReadAt + ?Sized)) -> Result<Metadata> {
 /// As [`open`].
 pub fn open_by(source: &(impl ReadAt + ?Sized), rules: Rules) -> Result<Metadata> {
     match open(source) {
-        Err(e) if rules == Rules::Recover && e.kind() == ErrorKind::Corrupt => {
+        Err(e) if rules == Rules::Recover && e.kind() == ErrorKind::Corrupt && !offline::is_log(source) => {
             let Some((mut metadata, mut recovery)) = salvage::open(source) else { return Err(e) };
             recovery.error = Some(e);
             recovery.lies_there = there::name(source);
@@ -92,6 +92,13 @@ pub fn open_by(source: &(impl ReadAt + ?Sized), rules: Rules) -> Result<Metadata
 /// The same, with the cipher number `nth` of those that there may be: [`Recovery::ciphers`].
 pub(crate) fn open_as(source: &(impl ReadAt + ?Sized), nth: usize) -> Result<Metadata> {
     let error = match super::open(source) {
+        // The names are damaged, and the rest of a LUKS1 header tells of itself.
+        Ok(metadata) if metadata.version == Version::V1 && lost_names(&metadata) => {
+            let Some((mut recovered, mut recovery)) = v1(source, nth) else { return Ok(metadata) };
+            recovery.error = Some(Error::corrupt("cipher-name", "the name of the cipher, or its mode, is no name"));
+            recovered.recovery = Some(Box::new(recovery));
+            return Ok(recovered);
+        }
         Ok(mut metadata) => {
             metadata.recovery = accident(source, &metadata).map(Box::new);
             return Ok(metadata);
@@ -103,6 +110,10 @@ pub(crate) fn open_as(source: &(impl ReadAt + ?Sized), nth: usize) -> Result<Met
     let mut start = [0u8; 8];
     let known = source.read_exact_at(&mut start, 0).is_ok();
     if known && (start.starts_with(&MAGIC_OFFLINE) || CLONES.iter().any(|clone| start.starts_with(clone))) {
+        return Err(error);
+    }
+    // What an offline reencryption left has two headers, and no place of a third.
+    if offline::is_log(source) {
         return Err(error);
     }
     // LUKS2 has a second copy for what cannot be read, which was looked at.
@@ -152,17 +163,23 @@ fn v1(source: &(impl ReadAt + ?Sized), nth: usize) -> Option<(Metadata, Recovery
         missing.push(format!("bytes {SECTOR} to {} of the header cannot be read", v1::HEADER_LEN.saturating_sub(1)));
     }
     let (mut ciphers, mut patches) = (1, Vec::new());
-    if !(bytes.starts_with(&MAGIC) && bytes[6..8] == [0, 1]) {
+    let has_magic = bytes.starts_with(&MAGIC) && bytes[6..8] == [0, 1];
+    let lost = match v1::parse_slots(&bytes, source.len()) {
+        Ok(metadata) => lost_names(&metadata),
+        Err(e) => matches!(e.rule(), "cipher-name" | "cipher-mode"),
+    };
+    if !has_magic || lost {
         let found = body::recognise(&bytes)?;
         ciphers = found.len();
         let start = found.into_iter().nth(nth)?;
-        missing.push(match ciphers {
-            1 => "the magic of the LUKS1 header is gone; what is behind it tells that it is one".to_owned(),
-            _ => {
+        let what = match (ciphers, has_magic) {
+            (1, _) => "the magic of the LUKS1 header is gone; what is behind it tells that it is one",
+            (_, false) => {
                 "the magic of the LUKS1 header and the name of its cipher are gone; the key's digest tells which it was"
-                    .to_owned()
             }
-        });
+            (_, true) => "the name of the LUKS1 header's cipher is gone; the key's digest tells which it was",
+        };
+        missing.push(what.to_owned());
         bytes[..start.len()].copy_from_slice(&start);
         patches.push(Patch { at: 0, bytes: start.to_vec() });
     }
@@ -177,6 +194,13 @@ fn v1(source: &(impl ReadAt + ?Sized), nth: usize) -> Option<(Metadata, Recovery
         several => missing.push(format!("keyslots {} are damaged, and not used", several.join(", "))),
     }
     (good > 0 && !missing.is_empty()).then(|| (metadata, recovery(missing.join("; "), ciphers, patches)))
+}
+
+/// Whether the cipher of a LUKS1 header has no name at all, or bytes that no name has.
+fn lost_names(metadata: &Metadata) -> bool {
+    let Some(SegmentKind::Crypt(crypt)) = metadata.segments.first().map(|segment| &segment.kind) else { return false };
+    let is_lost = |name: &str| name.is_empty() || !name.bytes().all(|b| b.is_ascii_graphic());
+    crypt.encryption.split_once('-').is_none_or(|(cipher, mode)| is_lost(cipher) || is_lost(mode))
 }
 
 /// The places of LUKS2's copies.

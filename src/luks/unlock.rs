@@ -329,8 +329,16 @@ impl Plan {
         cipher.decrypt(material.expose_mut(), 0)?;
         let mut key = SecretBytes::zeroed(self.key_size)?;
         let stripes = from_u32(STRIPES);
-        af::merge(self.af_hash, &material.expose()[..self.key_size.saturating_mul(stripes)], STRIPES, &mut key)?;
-        if self.digest.matches(key.expose())? { Ok(Some(VolumeKey(key))) } else { Ok(None) }
+        let material = &material.expose()[..self.key_size.saturating_mul(stripes)];
+        // Headers do not say which Whirlpool it was; the digest does.
+        let wrong = (self.af_hash == Hash::Whirlpool).then_some(Hash::WhirlpoolGcryptBug);
+        for hash in std::iter::once(self.af_hash).chain(wrong) {
+            af::merge(hash, material, STRIPES, &mut key)?;
+            if self.digest.matches(key.expose())? {
+                return Ok(Some(VolumeKey(key)));
+            }
+        }
+        Ok(None)
     }
 }
 

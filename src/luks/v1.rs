@@ -316,6 +316,7 @@ fn metadata(header: &Header, damaged: &Damaged, hash: &str, encryption: String, 
         flags: Vec::new(),
         requirements: Vec::new(),
         json: None,
+        offline: None,
         recovery: None,
     }
 }

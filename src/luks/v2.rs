@@ -345,6 +345,7 @@ fn metadata(
         flags: json.flags,
         requirements: json.requirements,
         json: Some(value),
+        offline: None,
         recovery: None,
     })
 }

@@ -10,6 +10,7 @@ use unluks::luks::data::{Data, State as DataState};
 use unluks::luks::findings::{Finding, Severity};
 use unluks::luks::metadata::{Priority, Token};
 use unluks::luks::report::*;
+use unluks::luks::token;
 
 use super::picture::{self, Canvas};
 
@@ -263,6 +264,9 @@ impl Text {
         for t in &r.tokens {
             let Numbered { id, item: Token { kind, keyslots, json: content, .. } } = t;
             writeln!(self.out, "  {HEAD}{id}{HEAD:#}  {}, for {}", escape(kind), list("keyslot", keyslots))?;
+            if let Some(pins) = token::pins(t.item) {
+                self.sub("given out by", pins)?;
+            }
             self.members(Some(content), &["type", "keyslots"])?;
         }
         Ok(())

@@ -1,5 +1,6 @@
 //! Containers over which something was written by accident, through the program.
 
+mod offline;
 mod salvage;
 
 use std::fs;
@@ -162,10 +163,12 @@ fn luks1_opens_with_a_keyslot_that_is_whole() {
 
 #[test]
 fn luks1_without_the_name_of_its_cipher_opens() {
-    let case = Case::new("luks1", |image| image[..45].fill(0x24));
-    let run = case.decrypt(&[]);
-    assert_eq!(run.code, Some(0), "{}", run.stderr);
-    assert_eq!(case.output(), plaintext("luks1"));
+    for lost in [0..45, 8..40] {
+        let case = Case::new("luks1", |image| image[lost].fill(0x24));
+        let run = case.decrypt(&[]);
+        assert_eq!(run.code, Some(0), "{}", run.stderr);
+        assert_eq!(case.output(), plaintext("luks1"));
+    }
 }
 
 #[test]

@@ -32,7 +32,10 @@ pub(super) fn derive(
         Hash::Sha384 => fill::<Hmac<types::Sha384>>,
         Hash::Sha512 => fill::<Hmac<types::Sha512>>,
         Hash::Ripemd160 => fill::<Hmac<types::Ripemd160>>,
-        Hash::Whirlpool => fill::<Hmac<types::Whirlpool>>,
+        Hash::Whirlpool | Hash::WhirlpoolGcryptBug => fill::<Hmac<types::Whirlpool>>,
+        Hash::Wp256 | Hash::Wp384 | Hash::Tgr128 | Hash::Tgr160 | Hash::Tgr192 => {
+            return Err(Error::invalid(format!("{} is a hash for ESSIV, and for no key derivation", hash.name())));
+        }
         Hash::Sha3_224 => fill::<SimpleHmac<types::Sha3_224>>,
         Hash::Sha3_256 => fill::<SimpleHmac<types::Sha3_256>>,
         Hash::Sha3_384 => fill::<SimpleHmac<types::Sha3_384>>,

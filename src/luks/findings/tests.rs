@@ -71,6 +71,7 @@ pub(crate) fn good() -> Metadata {
         flags: Vec::new(),
         requirements: Vec::new(),
         json: None,
+        offline: None,
         recovery: None,
     }
 }

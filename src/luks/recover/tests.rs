@@ -108,6 +108,23 @@ fn a_changed_json_area_is_not_believed() {
 }
 
 #[test]
+fn luks1_without_the_names_of_its_cipher_has_several() {
+    for damage in [0, 0x9c] {
+        let mut image = image("luks1");
+        image[8..40].fill(damage);
+        let m = open(&image).unwrap();
+        let recovery = m.recovery.as_ref().unwrap();
+        assert!(recovery.ciphers > 1 && recovery.error.is_some());
+        assert!(recovery.missing.starts_with("the name of the LUKS1 header's cipher is gone"), "{recovery}");
+    }
+    // A name that is not known is a name.
+    let mut image = image("luks1");
+    image[8..40].fill(0);
+    image[8..12].copy_from_slice(b"idea");
+    assert!(open(&image).unwrap().recovery.is_none());
+}
+
+#[test]
 fn luks1_without_its_first_bytes_has_several_ciphers() {
     let mut image = image("luks1");
     image[..50].fill(0x24);

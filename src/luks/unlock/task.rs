@@ -43,7 +43,8 @@ fn check_segments(metadata: &Metadata, options: &UnlockOptions) -> Result<()> {
         let message = "found in-reencryption, but no reencrypt keyslot holds the state of a reencryption";
         return Err(Error::corrupt(format!("segments.{id}.flags"), message));
     }
-    if options.allow_foreign_segments {
+    // The log is the owner's word, and lies in no header.
+    if options.allow_foreign_segments || metadata.offline.is_some() {
         return Ok(());
     }
     let is_linear = |s: &Segment| matches!(s.kind, SegmentKind::Linear);
@@ -65,7 +66,10 @@ fn check_segments(metadata: &Metadata, options: &UnlockOptions) -> Result<()> {
 fn check_requirements(metadata: &Metadata) -> Result<()> {
     for r in &metadata.requirements {
         let why = match r.as_str() {
-            "offline-reencrypt" => "an old offline reencryption was not finished",
+            "offline-reencrypt" => {
+                let message = "the header demands \"offline-reencrypt\": an offline reencryption was not finished";
+                return Err(Error::unsupported("config.requirements", message).with_hint(Hint::OfflineLog));
+            }
             "opal" => "the data is encrypted by the drive itself (OPAL)",
             "inline-hw-tags" => "the integrity tags are kept by the drive itself",
             r if is_online_reencrypt(r) => continue,
