@@ -7,13 +7,13 @@
 //!                                              in a process of its own       with whoever has the key
 //! ```
 //!
-//! The parsers are kept crates, each behind a feature and pinned, and none of them is trusted: what they read is metered
+//! The parsers are kept crates but for ext, each behind a feature and pinned, and none of them is trusted: what they read is metered
 //! (`disk`), they run in a process that has nothing but positioned reads ([`wire`]), and what they say is
 //! checked again where it arrives ([`walk`]). A journal is replayed in memory, as far as its crate does it.
 //!
 //! | file system | crate | what it does not tell |
 //! |---|---|---|
-//! | ext2, ext3, ext4 | `ext4-view`: replays the journal; its goal is no panic and no endless loop | inode numbers, links |
+//! | ext2, ext3, ext4 | none, but what [`inside`](crate::inside) knows: see `ext` | |
 //! | XFS | `lamxfs`: version 5's log is replayed | owners and times |
 //! | btrfs | `lambutter`: from the top level, subvolumes are directories | times; data checksums are not verified |
 //! | FAT12, FAT16, FAT32 | `lamfat` | owners, modes |
@@ -87,16 +87,14 @@ pub struct Metadata {
     pub modified: Option<(i64, u32)>,
     /// How many names it has.
     pub links: Option<u32>,
-    /// What no other directory has: a number of it. Or, where `is_likely` says so, what another one has by chance only.
+    /// A number that no other directory of the file system has.
     pub id: Option<u64>,
-    /// The number was made of what the file system says of the directory, for want of its own.
-    pub is_likely: bool,
 }
 
 impl Metadata {
     fn new(kind: FileKind, size: u64) -> Self {
         let (mode, uid, gid, modified, links, id) = (None, None, None, None, None, None);
-        Self { kind, size, mode, uid, gid, modified, links, id, is_likely: false }
+        Self { kind, size, mode, uid, gid, modified, links, id }
     }
 
     /// Whether it is a directory.
@@ -272,7 +270,7 @@ fn check_path(path: &[u8]) -> Result<()> {
 }
 
 /// The kind and the permissions of a mode as Unix has it.
-#[cfg(any(feature = "read-btrfs", feature = "read-xfs"))]
+#[cfg(any(feature = "read-btrfs", feature = "read-ext", feature = "read-xfs"))]
 fn of_mode(mode: u32) -> (FileKind, u32) {
     let kind = match mode & 0o170_000 {
         0o100_000 => FileKind::File,

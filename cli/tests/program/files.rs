@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use crate::common::{Golden, Run, sha256, text, unluks, unluks_with_stdin};
 
 #[cfg(feature = "peer-tests")]
+mod golden;
+#[cfg(feature = "peer-tests")]
 mod peers;
 
 /// An ext4 of one MiB with `hello.txt` and `lost+found`, in LUKS2.
