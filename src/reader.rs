@@ -17,16 +17,22 @@
 //! | XFS | `lamxfs`: version 5's log is replayed | owners and times |
 //! | btrfs | `lambutter`: from the top level, subvolumes are directories | times; data checksums are not verified |
 //! | FAT12, FAT16, FAT32 | `lamfat` | owners, modes |
+//! | exFAT | `lamexfat` | times, owners, modes |
 //! | NTFS | `ntfs-core`: compressed files, too | owners, modes, links |
 //!
 //! None of them gives extended attributes, so the trait has none. Of all others a name is known
-//! ([`inside`](crate::inside)), and their files are not read.
+//! ([`inside`](crate::inside)), and their files are not read. For two of them no crate was good enough: of SquashFS `backhand`
+//! reads all tables into memory as it opens, and brings the C libraries of xz and zstd into the process that is to hold hostile
+//! bytes; of ISO 9660 `iso9660` and `cdfs` have no Rock Ridge or bring a program's dependencies, and `hadris-iso` has no
+//! release that is not a candidate.
 
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 
 #[cfg(feature = "read-btrfs")]
 mod btrfs;
 mod disk;
+#[cfg(feature = "read-exfat")]
+mod exfat;
 #[cfg(feature = "read-ext")]
 mod ext;
 #[cfg(feature = "read-fat")]
@@ -157,6 +163,7 @@ pub fn is_read(kind: Kind) -> bool {
         Kind::Xfs => cfg!(feature = "read-xfs"),
         Kind::Btrfs => cfg!(feature = "read-btrfs"),
         Kind::Fat12 | Kind::Fat16 | Kind::Fat32 => cfg!(feature = "read-fat"),
+        Kind::Exfat => cfg!(feature = "read-exfat"),
         Kind::Ntfs => cfg!(feature = "read-ntfs"),
         _ => false,
     }
@@ -177,6 +184,8 @@ pub fn open(kind: Kind, disk: Arc<dyn ReadAt>) -> Result<Box<dyn FileSystem>> {
         Kind::Btrfs => Ok(Box::new(btrfs::BtrfsReader::open(disk)?)),
         #[cfg(feature = "read-fat")]
         Kind::Fat12 | Kind::Fat16 | Kind::Fat32 => Ok(Box::new(fat::Fat::open(disk)?)),
+        #[cfg(feature = "read-exfat")]
+        Kind::Exfat => Ok(Box::new(exfat::ExfatReader::open(disk)?)),
         #[cfg(feature = "read-ntfs")]
         Kind::Ntfs => Ok(Box::new(ntfs::Ntfs::open(disk)?)),
         _ => Err(not_read(kind)),

@@ -26,6 +26,8 @@ mod luks2_validation;
 #[cfg(feature = "nbd")]
 mod manual;
 mod messages;
+#[cfg(all(feature = "mount", feature = "peer-tests"))]
+mod mount;
 mod mutations;
 #[cfg(all(feature = "nbd", feature = "peer-tests"))]
 #[path = "../../../tests/nbd/support.rs"]

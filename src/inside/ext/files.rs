@@ -24,7 +24,8 @@ use crate::num::{at_most, to_u64, to_usize};
 /// What does not change where files lie, or is seen to here: file types, groups of descriptors, extents, 64 bits, protection
 /// against mounting twice, flexible groups, attributes in inodes, a seed of checksums, large directories, data in inodes,
 /// encrypted directories (which are refused one by one), and names that are folded.
-const INCOMPAT_KNOWN: u32 = 0x2 | 0x10 | 0x40 | 0x80 | 0x100 | 0x200 | 0x400 | 0x2000 | 0x4000 | 0x8000 | 0x1_0000 | 0x2_0000;
+const INCOMPAT_KNOWN: u32 =
+    0x2 | 0x10 | 0x40 | 0x80 | 0x100 | 0x200 | 0x400 | 0x2000 | 0x4000 | 0x8000 | 0x1_0000 | 0x2_0000;
 const ENCRYPTED: u32 = 0x800;
 const INDEXED: u32 = 0x1000;
 const XATTR_MAGIC: u32 = 0xea02_0000;
@@ -172,7 +173,8 @@ impl Files {
             if fs.has_csum {
                 let (stored, right) = node.inode().checksums(fs);
                 if stored != right {
-                    let message = format!("found the checksum {stored:#010x} of inode {number}; {right:#010x} is right");
+                    let message =
+                        format!("found the checksum {stored:#010x} of inode {number}; {right:#010x} is right");
                     return Err(corrupt(message).at(place));
                 }
             }

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
 
-use crate::common::{chain, check_all, peer, read_stored, sha256, sha256_file, text, unluks};
+use crate::common::{chain, check_all, peer, read_stored, root, sha256_file, text, unluks};
 
 /// How files get into an image.
 #[derive(Clone, Copy, PartialEq)]
@@ -239,4 +239,123 @@ fn all_files_of_every_file_system_come_out_as_they_went_in() {
             copied(&image, dir.path(), &wanted)
         },
     );
+}
+
+/// Its kernel wrote this one: compressed by zlib and zstd, with subvolumes in each other, a snapshot, and shared extents.
+#[test]
+fn subvolumes_and_compressed_files_of_btrfs_come_out_as_the_kernel_reads_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let (image, out) = (dir.path().join("image"), dir.path().join("out"));
+    fs::write(&image, read_stored("files/btrfs.img.gz")).unwrap();
+    let run = unluks(&["cp", "-r", &text(&image), "/", &text(&out)]);
+    // A link is left out, and that is all that is said.
+    assert_eq!((run.code, run.stderr.lines().count()), (Some(0), 1), "{}", run.stderr);
+    let sums_file = root().join("testdata/files/btrfs.sha256");
+    let lines = fs::read_to_string(&sums_file).unwrap();
+    let wanted: BTreeMap<PathBuf, String> = lines
+        .lines()
+        .map(|line| line.split_once("  ./").unwrap())
+        .map(|(sum, path)| (path.into(), sum.into()))
+        .collect();
+    let mut found = sums(&out);
+    found.retain(|_, what| what != "is a directory");
+    assert!(wanted.len() > 80, "{}", wanted.len());
+    assert_eq!(difference(&wanted, &found), None);
+}
+
+/// A volume group of one device with these volumes, each as it is, of extents of 4 KiB: the label and the text are all that
+/// is needed of LVM (`lib/format_text` of LVM2).
+fn group(volumes: &[(&str, &[u8])]) -> Vec<u8> {
+    const EXTENT: usize = 4096;
+    const START: usize = 1 << 20;
+    let long = |number: usize| u64::try_from(number).unwrap().to_le_bytes();
+    let crc = |bytes: &[u8]| {
+        let step = |crc: u32| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 };
+        let crc = bytes.iter().fold(0xf597_a6cf, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| step(crc)));
+        crc.to_le_bytes()
+    };
+    let (mut disk, mut said) = (vec![0; START], String::new());
+    for (name, bytes) in volumes {
+        let (at, count) = ((disk.len() - START) / EXTENT, bytes.len() / EXTENT);
+        assert_eq!(bytes.len() % EXTENT, 0);
+        disk.extend_from_slice(bytes);
+        said += &format!(
+            "{name} {{\nid = \"{name}\"\nstatus = [\"READ\", \"VISIBLE\"]\nsegment_count = 1\nsegment1 {{\n\
+             start_extent = 0\nextent_count = {count}\ntype = \"striped\"\nstripe_count = 1\n\
+             stripes = [\"pv0\", {at}]\n}}\n}}\n"
+        );
+    }
+    let id = "vgroup-0000-0000-0000-0000-0000-vgroup";
+    let (size, count) = (disk.len() / 512, (disk.len() - START) / EXTENT);
+    let text = format!(
+        "vg {{\nid = \"vg\"\nseqno = 1\nformat = \"lvm2\"\nstatus = [\"READ\"]\nextent_size = 8\nphysical_volumes {{\n\
+         pv0 {{\nid = \"{id}\"\ndev_size = {size}\npe_start = {}\npe_count = {count}\nstatus = [\"ALLOCATABLE\"]\n}}\n\
+         }}\nlogical_volumes {{\n{said}}}\n}}\ncontents = \"Text Format Volume Group\"\nversion = 1\n\
+         description = \"\"\ncreation_time = 1\n\0",
+        START / 512
+    );
+    let mut put = |at: usize, bytes: &[u8]| disk[at..at + bytes.len()].copy_from_slice(bytes);
+    put(512, b"LABELONE");
+    put(520, &long(1));
+    put(532, &32u32.to_le_bytes());
+    put(536, b"LVM2 001");
+    put(544, id.replace('-', "").as_bytes());
+    put(576, &long(size * 512));
+    put(584, &long(START));
+    put(616, &long(4096));
+    put(624, &long(START - 4096));
+    put(4096 + 4, b" LVM2 x[5A%r0N*>");
+    put(4096 + 20, &1u32.to_le_bytes());
+    put(4096 + 24, &long(4096));
+    put(4096 + 32, &long(START - 4096));
+    put(4096 + 40, &long(512));
+    put(4096 + 48, &long(text.len()));
+    put(4096 + 56, &crc(text.as_bytes()));
+    put(4096 + 512, text.as_bytes());
+    let sums = [(528, crc(&disk[532..1024])), (4096, crc(&disk[4096 + 4..4096 + 512]))];
+    sums.iter().for_each(|(at, sum)| disk[*at..at + 4].copy_from_slice(sum));
+    disk
+}
+
+#[test]
+fn two_file_systems_in_lvm_in_luks_are_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let tree = at("tree");
+    fs::create_dir_all(tree.join("etc")).unwrap();
+    fs::write(tree.join("etc/fstab"), "/dev/vg/root / ext4\n").unwrap();
+    fs::write(tree.join("noise"), chain("noise", 300_000)).unwrap();
+    for name in ["root", "boot"] {
+        fs::File::create(at(name)).unwrap().set_len(4 << 20).unwrap();
+    }
+    done("mkfs.ext4", "e2fsprogs", &["-q", "-b", "1024", "-L", "system", "-d", &text(&tree), &text(&at("root"))]);
+    done("mkfs.ext2", "e2fsprogs", &["-q", "-d", &text(&tree.join("etc")), &text(&at("boot"))]);
+    let (root, boot) = (fs::read(at("root")).unwrap(), fs::read(at("boot")).unwrap());
+    fs::write(at("plain"), group(&[("root", &root), ("boot", &boot)])).unwrap();
+    fs::write(at("key"), "words").unwrap();
+    let secret = format!("secret,id=s,file={}", text(&at("key")));
+    let (plain, image) = (text(&at("plain")), text(&at("image")));
+    let options = "key-secret=s,iter-time=10";
+    done(
+        "qemu-img",
+        "qemu-utils",
+        &["convert", "--object", &secret, "-f", "raw", "-O", "luks", "-o", options, &plain, &image],
+    );
+    let key = text(&at("key"));
+    let ask = |command: &str, args: &[&str]| {
+        let run = unluks(&[&[command, "--quiet", "--key-file", &key, &image], args].concat());
+        assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{command} {args:?}");
+        String::from_utf8(run.stdout).unwrap()
+    };
+    let listed = ask("ls", &[]);
+    assert!(
+        listed.contains("/vg/root  ext4 \"system\", 4194304 bytes\n") && listed.contains("/vg/boot  ext2,"),
+        "{listed}"
+    );
+    assert_eq!(ask("ls", &["/vg/root"]), "etc\nlost+found\nnoise\n");
+    assert_eq!(ask("cat", &["/vg/root/etc/fstab", "/vg/boot/fstab"]), "/dev/vg/root / ext4\n".repeat(2));
+    let out = at("out");
+    assert_eq!(ask("cp", &["-r", "/", &text(&out)]), "");
+    assert_eq!(sha256_file(&out.join("vg/root/noise")), sha256_file(&tree.join("noise")));
+    assert_eq!(fs::read(out.join("vg/boot/fstab")).unwrap(), b"/dev/vg/root / ext4\n");
 }
