@@ -517,9 +517,12 @@ const FORMATS: &[Format] = &[
 /// The formats that are believed only where none of the others is there: the backups.
 const BACKUPS: usize = 5;
 
-/// An ext as it is once its journal is replayed; see there.
+/// The checksums of a btrfs; see there.
+#[cfg(feature = "read-btrfs")]
+pub(crate) use btrfs::OtherSums as BtrfsSums;
+/// The files of an ext; see there.
 #[cfg(feature = "read-ext")]
-pub(crate) use ext::replayed as replayed_ext;
+pub(crate) use ext::{Data as ExtData, Files as ExtFiles, Node as ExtNode};
 
 fn probe(disk: Arc<Metered>, depth: usize) -> Result<Contents> {
     let look = Look::new(&disk);

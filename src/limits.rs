@@ -185,8 +185,6 @@ pub const READER_DIRECTORIES_MAX: u64 = 16 << 20;
 /// Reader: the longest file that is read. One with holes may be longer than its disk, and one that is not all there has any
 /// length.
 pub const READER_FILE_MAX: u64 = 16 << 40;
-/// Reader: how many blocks of 1 KiB of an ext4 are passed over to get to a place in a file.
-pub const READER_SEEK_MAX: u64 = 1 << 30;
 /// Reader: the longest file that is read as a whole, where its reader knows no other way: one that NTFS compresses.
 pub const READER_WHOLE_MAX: u64 = 64 << 20;
 /// Reader: in how many pieces a file may lie.

@@ -7,26 +7,32 @@
 //!                                              in a process of its own       with whoever has the key
 //! ```
 //!
-//! The parsers are kept crates, each behind a feature and pinned, and none of them is trusted: what they read is metered
+//! The parsers are kept crates but for ext, each behind a feature and pinned, and none of them is trusted: what they read is metered
 //! (`disk`), they run in a process that has nothing but positioned reads ([`wire`]), and what they say is
 //! checked again where it arrives ([`walk`]). A journal is replayed in memory, as far as its crate does it.
 //!
 //! | file system | crate | what it does not tell |
 //! |---|---|---|
-//! | ext2, ext3, ext4 | `ext4-view`: replays the journal; its goal is no panic and no endless loop | inode numbers, links |
+//! | ext2, ext3, ext4 | none, but what [`inside`](crate::inside) knows: see `ext` | |
 //! | XFS | `lamxfs`: version 5's log is replayed | owners and times |
 //! | btrfs | `lambutter`: from the top level, subvolumes are directories | times; data checksums are not verified |
 //! | FAT12, FAT16, FAT32 | `lamfat` | owners, modes |
+//! | exFAT | `lamexfat` | times, owners, modes |
 //! | NTFS | `ntfs-core`: compressed files, too | owners, modes, links |
 //!
 //! None of them gives extended attributes, so the trait has none. Of all others a name is known
-//! ([`inside`](crate::inside)), and their files are not read.
+//! ([`inside`](crate::inside)), and their files are not read. For two of them no crate was good enough: of SquashFS `backhand`
+//! reads all tables into memory as it opens, and brings the C libraries of xz and zstd into the process that is to hold hostile
+//! bytes; of ISO 9660 `iso9660` and `cdfs` have no Rock Ridge or bring a program's dependencies, and `hadris-iso` has no
+//! release that is not a candidate.
 
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 
 #[cfg(feature = "read-btrfs")]
 mod btrfs;
 mod disk;
+#[cfg(feature = "read-exfat")]
+mod exfat;
 #[cfg(feature = "read-ext")]
 mod ext;
 #[cfg(feature = "read-fat")]
@@ -87,16 +93,14 @@ pub struct Metadata {
     pub modified: Option<(i64, u32)>,
     /// How many names it has.
     pub links: Option<u32>,
-    /// What no other directory has: a number of it. Or, where `is_likely` says so, what another one has by chance only.
+    /// A number that no other directory of the file system has.
     pub id: Option<u64>,
-    /// The number was made of what the file system says of the directory, for want of its own.
-    pub is_likely: bool,
 }
 
 impl Metadata {
     fn new(kind: FileKind, size: u64) -> Self {
         let (mode, uid, gid, modified, links, id) = (None, None, None, None, None, None);
-        Self { kind, size, mode, uid, gid, modified, links, id, is_likely: false }
+        Self { kind, size, mode, uid, gid, modified, links, id }
     }
 
     /// Whether it is a directory.
@@ -159,6 +163,7 @@ pub fn is_read(kind: Kind) -> bool {
         Kind::Xfs => cfg!(feature = "read-xfs"),
         Kind::Btrfs => cfg!(feature = "read-btrfs"),
         Kind::Fat12 | Kind::Fat16 | Kind::Fat32 => cfg!(feature = "read-fat"),
+        Kind::Exfat => cfg!(feature = "read-exfat"),
         Kind::Ntfs => cfg!(feature = "read-ntfs"),
         _ => false,
     }
@@ -179,6 +184,8 @@ pub fn open(kind: Kind, disk: Arc<dyn ReadAt>) -> Result<Box<dyn FileSystem>> {
         Kind::Btrfs => Ok(Box::new(btrfs::BtrfsReader::open(disk)?)),
         #[cfg(feature = "read-fat")]
         Kind::Fat12 | Kind::Fat16 | Kind::Fat32 => Ok(Box::new(fat::Fat::open(disk)?)),
+        #[cfg(feature = "read-exfat")]
+        Kind::Exfat => Ok(Box::new(exfat::ExfatReader::open(disk)?)),
         #[cfg(feature = "read-ntfs")]
         Kind::Ntfs => Ok(Box::new(ntfs::Ntfs::open(disk)?)),
         _ => Err(not_read(kind)),
@@ -272,7 +279,7 @@ fn check_path(path: &[u8]) -> Result<()> {
 }
 
 /// The kind and the permissions of a mode as Unix has it.
-#[cfg(any(feature = "read-btrfs", feature = "read-xfs"))]
+#[cfg(any(feature = "read-btrfs", feature = "read-ext", feature = "read-xfs"))]
 fn of_mode(mode: u32) -> (FileKind, u32) {
     let kind = match mode & 0o170_000 {
         0o100_000 => FileKind::File,

@@ -78,12 +78,15 @@ pub enum Command {
     Fetch(FetchCommand),
     Completions(manual::CompletionsArgs),
     Man(manual::ManArgs),
+    #[cfg(feature = "mount")]
+    Mount(files::MountArgs),
     /// The process that parses a file system, for the commands that read files: it talks to them alone.
     #[cfg(feature = "files")]
     #[command(hide = true)]
     Reader,
     /// For those who know it from cryptsetup.
-    #[command(hide = true, aliases = ["luksOpen", "mount", "map"])]
+    #[command(hide = true, aliases = ["luksOpen", "map"])]
+    #[cfg_attr(not(feature = "mount"), command(alias = "mount"))]
     Open(manual::OpenArgs),
 }
 

@@ -54,17 +54,7 @@ pub struct Named {
 impl Files {
     /// Opens the image: the plaintext of one that is encrypted, any other as it is.
     pub fn open(source: &mut SourceArgs, inside: &InsideArgs) -> Result<Self> {
-        key::check(&inside.key, is_dash(&source.image))?;
-        if is_dash(&source.image) {
-            return Err(no_pipe());
-        }
-        let (disk, inputs) = match Opened::open_as(source, &inside.plain, &inside.key, inside.quiet) {
-            Ok(opened) => plaintext(opened, inside)?,
-            Err(e) if e.is(Condition::NoHeader) && !is_key_given(&inside.key) && source.header.is_none() => {
-                as_it_is(source, inside)?
-            }
-            Err(e) => return Err(e),
-        };
+        let (disk, inputs) = disk(source, inside)?;
         let volumes = Volumes::list(disk)?;
         for note in volumes.notes.iter().filter(|_| !inside.quiet) {
             let _ = writeln!(anstream::stderr(), "note: {note}");
@@ -126,6 +116,21 @@ impl Files {
             self.reader = Some((number, reader));
         }
         self.reader.as_mut().map(|(_, reader)| reader).ok_or_else(|| not_read(Kind::Unknown))
+    }
+}
+
+/// The plaintext of an image that is encrypted, any other as it is.
+pub fn disk(source: &mut SourceArgs, inside: &InsideArgs) -> Result<(Arc<dyn ReadAt>, Inputs)> {
+    key::check(&inside.key, is_dash(&source.image))?;
+    if is_dash(&source.image) {
+        return Err(no_pipe());
+    }
+    match Opened::open_as(source, &inside.plain, &inside.key, inside.quiet) {
+        Ok(opened) => plaintext(opened, inside),
+        Err(e) if e.is(Condition::NoHeader) && !is_key_given(&inside.key) && source.header.is_none() => {
+            as_it_is(source, inside)
+        }
+        Err(e) => Err(e),
     }
 }
 

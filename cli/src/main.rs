@@ -21,6 +21,8 @@ mod inspect;
 mod key;
 mod manual;
 mod map;
+#[cfg(feature = "mount")]
+mod mount;
 mod open;
 mod plain;
 mod progress;
@@ -95,6 +97,8 @@ fn run(args: Vec<std::ffi::OsString>) -> unluks::Result<ExitCode> {
         Command::Find(args) => files::find::run(args, code),
         #[cfg(feature = "files")]
         Command::Hash(args) => files::hash::run(args, code),
+        #[cfg(feature = "mount")]
+        Command::Mount(args) => mount::run(args),
         #[cfg(feature = "files")]
         Command::Reader => reader::child(),
         Command::Completions(args) => manual::completions(args.shell),

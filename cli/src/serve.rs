@@ -14,7 +14,7 @@ use unluks::nbd::{Export, Listener, Server, Service, Stopper, Tls};
 use unluks::{Error, ReadAt, Result};
 
 use crate::args::serve::ServeArgs;
-use crate::signals::{failed, stopping};
+use crate::signals::{end_with_parent, failed, stopping};
 
 /// Serves `source` until a signal comes or the captive command ends, and says what to exit with.
 ///
@@ -88,7 +88,7 @@ impl ServeArgs {
     pub fn check(&self) -> Result<()> {
         // A parent that ends while keys are derived must not be missed.
         if self.exit_with_parent {
-            exit_with_parent()?;
+            end_with_parent("--exit-with-parent")?;
         }
         for address in self.addresses()? {
             self.check_exposure(!address.ip().to_canonical().is_loopback(), &address.to_string())?;
@@ -297,18 +297,4 @@ impl Drop for PidFile {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.0);
     }
-}
-
-#[cfg(target_os = "linux")]
-fn exit_with_parent() -> Result<()> {
-    use rustix::process::{Signal, getppid, set_parent_process_death_signal};
-    let parent = getppid();
-    set_parent_process_death_signal(Some(Signal::TERM)).map_err(|e| Error::io("--exit-with-parent", e.into()))?;
-    // It may have ended while it was asked for.
-    if getppid() == parent { Ok(()) } else { Err(Error::invalid("--exit-with-parent: the parent process has ended")) }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn exit_with_parent() -> Result<()> {
-    Err(Error::unsupported("serve.exit_with_parent", "--exit-with-parent works on Linux only"))
 }

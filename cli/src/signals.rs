@@ -39,3 +39,13 @@ pub fn outlive_file_size_limit() -> Result<()> {
 pub fn failed(e: std::io::Error) -> Error {
     Error::io("catching signals", e)
 }
+
+/// SIGTERM comes when the parent process ends. `who` wants it.
+#[cfg_attr(not(any(feature = "mount", feature = "nbd")), allow(dead_code))]
+pub fn end_with_parent(who: &str) -> Result<()> {
+    use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+    let parent = getppid();
+    set_parent_process_death_signal(Some(Signal::TERM)).map_err(|e| Error::io(who, e.into()))?;
+    // It may have ended while it was asked for.
+    if getppid() == parent { Ok(()) } else { Err(Error::invalid(format!("{who}: the parent process has ended"))) }
+}

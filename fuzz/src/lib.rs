@@ -31,6 +31,7 @@ mod inside;
 mod integrity;
 mod lvm;
 mod md;
+mod reader;
 mod server;
 
 /// A body, which says whether its input was accepted.
@@ -66,6 +67,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("lvm", lvm::lvm),
     ("inside", inside::inside),
     ("nbd", server::nbd),
+    ("reader", reader::reader),
     ("rescue_map", rescue_map),
     ("backup", backup),
 ];

@@ -156,6 +156,40 @@ fn is_proved(bytes: &[u8], csum_type: u16) -> Option<bool> {
     Some(stored.starts_with(&right))
 }
 
+/// For a reader that knows CRC-32C alone: superblocks and nodes whose checksum of another kind is right get that one.
+#[cfg(feature = "read-btrfs")]
+pub(crate) struct OtherSums {
+    csum_type: u16,
+    node_len: usize,
+    uuid: [u8; 16],
+}
+
+#[cfg(feature = "read-btrfs")]
+impl OtherSums {
+    /// Of the first superblock, where that has other checksums.
+    pub(crate) fn of(superblock: &[u8]) -> Option<Self> {
+        let superblock = Superblock { bytes: superblock.to_vec(), place: PLACES[0] };
+        let (csum_type, node_len) = (superblock.csum_type(), usize::try_from(superblock.node_size()).ok()?);
+        let is_other = csum_type != 0 && superblock.is_sane() && superblock.is_proved();
+        is_other.then(|| Self { csum_type, node_len, uuid: superblock.node_uuid() })
+    }
+
+    /// Changes what was read, if it is a superblock or a node, and whole.
+    pub(crate) fn restate(&self, read: &mut [u8]) {
+        let is_superblock = read.len() == 4096 && read.get(0x40..0x48) == Some(MAGIC);
+        let is_node = read.len() == self.node_len && field::<16>(read, 0x20) == self.uuid;
+        if !(is_superblock || is_node) || is_proved(read, self.csum_type) != Some(true) {
+            return;
+        }
+        if is_superblock {
+            read[0xc4..0xc6].fill(0);
+        }
+        let Some((sum, covered)) = read.split_at_mut_checked(CSUM_LEN) else { return };
+        sum.fill(0);
+        sum[..4].copy_from_slice(&crc32c::crc32c(covered).to_le_bytes());
+    }
+}
+
 /// A run of logical bytes, and where it lies.
 struct Chunk {
     start: u64,

@@ -15,6 +15,8 @@
 //! `lib/ext2fs/csum.c`. What is rejected as no superblock is what Linux refuses to mount.
 
 mod dirs;
+#[cfg(feature = "read-ext")]
+mod files;
 mod full;
 mod gather;
 mod journal;
@@ -41,6 +43,9 @@ use crate::limits::{INSIDE_COPIES_MAX, INSIDE_TABLE_MAX};
 #[cfg(feature = "read-ext")]
 use crate::num::to_usize;
 use crate::num::{at_most, to_u64};
+
+#[cfg(feature = "read-ext")]
+pub(crate) use files::{Data, Files, Node};
 
 const SUPERBLOCK_AT: u64 = 1024;
 const MAGIC: u16 = 0xef53;
@@ -372,9 +377,9 @@ impl ReadAt for Replayed {
     }
 }
 
-/// The disk as it is once its journal is replayed, for a reader that does not know journals of this sort.
+/// The disk as it is once its journal is replayed, for the reader of its files.
 #[cfg(feature = "read-ext")]
-pub(crate) fn replayed(disk: Arc<dyn ReadAt>) -> Result<Arc<dyn ReadAt>> {
+fn replayed(disk: Arc<dyn ReadAt>) -> Result<Arc<dyn ReadAt>> {
     let disk = Metered::unmetered(disk);
     let look = Look::new(&disk);
     let no_superblock = || Error::corrupt("reader.ext", "found no sane superblock");

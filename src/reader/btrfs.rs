@@ -1,5 +1,6 @@
 //! btrfs, through `lambutter`, from its top level: subvolumes and snapshots are directories, as a mount with `subvolid=5`
-//! shows them. It verifies the checksums of nodes, and not those of data: [`inside`](crate::inside) does.
+//! shows them. It verifies the checksums of nodes, and not those of data: [`inside`](crate::inside) does, and verifies nodes
+//! with other checksums than CRC-32C, which the crate does not know.
 
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use super::disk::Disk;
 use super::known::Known;
 use super::{Entry, FileSystem, Metadata, absent, check_link, check_path, join, not_a, of_mode};
 use crate::error::{Error, ErrorKind, Result, escape};
+use crate::inside::BtrfsSums;
 use crate::io::ReadAt;
 
 /// The top level's number (`BTRFS_FS_TREE_OBJECTID`).
@@ -20,13 +22,17 @@ pub(super) struct BtrfsReader {
     known: Known<Inode>,
 }
 
-struct Source(Disk);
+struct Source(Disk, Option<BtrfsSums>);
 
 impl BlockRead for Source {
     type Error = Error;
 
     fn read_at(&mut self, offset_bytes: u64, buf: &mut [u8]) -> Result<()> {
-        self.0.read(offset_bytes, buf)
+        self.0.read(offset_bytes, buf)?;
+        if let Some(sums) = &self.1 {
+            sums.restate(buf);
+        }
+        Ok(())
     }
 }
 
@@ -47,8 +53,11 @@ impl BtrfsReader {
     pub(super) fn open(disk: Arc<dyn ReadAt>) -> Result<Self> {
         let disk = Disk::new(disk);
         let len = disk.len();
+        let mut superblock = vec![0; 4096];
+        disk.read(65536, &mut superblock)?;
+        let source = Source(disk.clone(), BtrfsSums::of(&superblock));
         let fs = disk.operation(|| {
-            let opened = Btrfs::open_subvol_id(Source(disk.clone()), len, TOP);
+            let opened = Btrfs::open_subvol_id(source, len, TOP);
             opened.map_err(|e| explain(&e).within("opening the file system"))
         })?;
         Ok(Self { disk, fs, known: Known::new() })

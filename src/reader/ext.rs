@@ -1,165 +1,182 @@
-//! ext2, ext3 and ext4, through `ext4-view`, which replays the journal in memory; one that it does not know is replayed by
-//! [`inside`](crate::inside).
+//! ext2, ext3 and ext4, by what [`inside`](crate::inside) knows of them, journal and checksums among it.
 //!
-//! It goes by paths, and keeps numbers of inodes to itself. What stands for one is a hash of all that it says of a
-//! directory, its own times to the nanosecond among it.
+//! `ext4-view` would be the kept crate, and read them until it was found to refuse files of ext2 and ext3 with a hole where a
+//! block of pointers would be, file systems with data in inodes, large directories or folded names, and to keep the numbers of
+//! inodes to itself, without which deep trees look like circles; nor does it read from the middle of a file without counting
+//! blocks from its start. It is what the tests compare with.
 
+use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use ext4_view::{Ext4, Ext4Error, Ext4Read, File, FileType};
-
 use super::disk::Disk;
-use super::{Entry, FileKind, FileSystem, Metadata, absent, check_link, check_path, not_a};
-use crate::error::{Error, ErrorKind, Result, escape};
-use crate::inside::replayed_ext;
+use super::{Entry, FileKind, FileSystem, Metadata, absent, check_link, check_path, not_a, of_mode};
+use crate::error::{Error, Result};
+use crate::inside::{ExtData, ExtFiles, ExtNode};
 use crate::io::ReadAt;
-use crate::limits::READER_SEEK_MAX;
+use crate::limits::READER_ENTRIES_MAX;
+
+/// So many directories are kept.
+const KEPT: usize = 64;
 
 pub(super) struct Ext {
     disk: Disk,
-    fs: Ext4,
-    /// The file that was read last: reading on does not look for its blocks again.
-    file: Option<(Vec<u8>, File)>,
-    inodes: u32,
+    files: ExtFiles,
+    dirs: Dirs,
+    /// The file that was read last.
+    file: Option<(u32, ExtNode, ExtData)>,
+}
+
+/// Names in the directories that were gone through last, by their hashes.
+#[derive(Default)]
+struct Dirs {
+    kept: VecDeque<(u32, HashMap<u64, u32>)>,
+    names: usize,
+}
+
+impl Dirs {
+    fn add(&mut self, number: u32, names: HashMap<u64, u32>) {
+        self.names = self.names.saturating_add(names.len());
+        self.kept.push_back((number, names));
+        while self.kept.len() > KEPT || self.names > READER_ENTRIES_MAX && self.kept.len() > 1 {
+            let gone = self.kept.pop_front().map_or(0, |(_, names)| names.len());
+            self.names = self.names.saturating_sub(gone);
+        }
+    }
 }
 
 struct Source(Disk);
 
-impl Ext4Read for Source {
-    fn read(
-        &mut self,
-        start_byte: u64,
-        dst: &mut [u8],
-    ) -> std::result::Result<(), Box<dyn std::error::Error + Send + Sync + 'static>> {
-        self.0.read(start_byte, dst).map_err(|e| e.to_string().into())
+impl ReadAt for Source {
+    fn len(&self) -> u64 {
+        self.0.len()
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        self.0.read(offset, buf)
     }
 }
 
-fn explain(e: Ext4Error) -> Error {
-    match e {
-        Ext4Error::NotFound => absent(),
-        Ext4Error::NotADirectory => not_a("directory"),
-        Ext4Error::IsADirectory | Ext4Error::IsASpecialFile => not_a("regular file"),
-        Ext4Error::NotASymlink => not_a("link"),
-        Ext4Error::Encrypted => Error::unsupported("reader.ext", "found a directory that the file system encrypts"),
-        Ext4Error::Incompatible(what) => Error::unsupported("reader.ext", escape(&what.to_string())),
-        e => Error::corrupt("reader.ext", escape(&e.to_string())),
+fn hash_of(name: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    hasher.finish()
+}
+
+fn metadata(node: &ExtNode) -> Metadata {
+    let (kind, mode) = of_mode(node.mode());
+    let (uid, gid) = node.owner();
+    Metadata {
+        mode: Some(mode),
+        uid: Some(uid),
+        gid: Some(gid),
+        modified: Some(node.modified()),
+        links: Some(node.links()),
+        id: Some(u64::from(node.number)),
+        ..Metadata::new(kind, node.size())
     }
 }
 
 impl Ext {
     pub(super) fn open(disk: Arc<dyn ReadAt>) -> Result<Self> {
-        let load = |disk: &Disk| {
-            disk.operation(|| {
-                let loaded = Ext4::load(Box::new(Source(disk.clone())));
-                loaded.map_err(|e| explain(e).within("opening the file system"))
-            })
-        };
-        let first = Disk::new(Arc::clone(&disk));
-        let (disk, fs) = match load(&first) {
-            Ok(fs) => (first, fs),
-            // It replays journals with checksums of their third version alone: not those of ext3 and of older ext4.
-            Err(e) if e.kind() == ErrorKind::Unsupported && is_to_be_replayed(&first) => {
-                let replayed = Disk::new(replayed_ext(disk)?);
-                let fs = load(&replayed)?;
-                (replayed, fs)
-            }
-            Err(e) => return Err(e),
-        };
-        let mut inodes = [0; 4];
-        // `s_inodes_count` is the superblock's first field.
-        disk.read(1024, &mut inodes)?;
-        Ok(Self { disk, fs, file: None, inodes: u32::from_le_bytes(inodes) })
+        let disk = Disk::new(disk);
+        let files = disk.operation(|| {
+            ExtFiles::open(Arc::new(Source(disk.clone()))).map_err(|e| e.within("opening the file system"))
+        })?;
+        Ok(Self { disk, files, dirs: Dirs::default(), file: None })
     }
 }
 
-/// Whether the superblock has the mark (`EXT4_FEATURE_INCOMPAT_RECOVER`).
-fn is_to_be_replayed(disk: &Disk) -> bool {
-    let mut incompat = [0; 4];
-    disk.read(1024 + 0x60, &mut incompat).is_ok() && u32::from_le_bytes(incompat) & 0x4 != 0
+/// The inode of a path.
+fn node(files: &ExtFiles, dirs: &mut Dirs, path: &[u8]) -> Result<ExtNode> {
+    let mut number = files.root();
+    for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
+        let wanted = hash_of(name);
+        let kept = dirs.kept.iter().find(|(there, _)| *there == number);
+        number = if let Some((_, names)) = kept {
+            names.get(&wanted).copied().ok_or_else(absent)?
+        } else {
+            let mut names = HashMap::new();
+            list(files, number, &mut |name, number| {
+                names.entry(hash_of(name)).or_insert(number);
+                Ok(())
+            })?;
+            let found = names.get(&wanted).copied();
+            dirs.add(number, names);
+            found.ok_or_else(absent)?
+        };
+    }
+    files.node(number)
 }
 
-fn metadata(meta: &ext4_view::Metadata) -> Metadata {
-    let kind = match meta.file_type() {
-        FileType::Regular => FileKind::File,
-        FileType::Directory => FileKind::Directory,
-        FileType::Symlink => FileKind::Link,
-        _ => FileKind::Special,
-    };
-    let id = meta.is_dir().then(|| {
-        let mut hasher = DefaultHasher::new();
-        meta.hash(&mut hasher);
-        hasher.finish()
-    });
-    let modified = meta.modified();
-    Metadata {
-        mode: Some(u32::from(meta.mode())),
-        uid: Some(meta.uid()),
-        gid: Some(meta.gid()),
-        modified: Some((modified.seconds(), modified.nanoseconds())),
-        id,
-        is_likely: true,
-        ..Metadata::new(kind, meta.len())
+/// Goes through the names of a directory, of which no more are taken than a directory may have.
+fn list(files: &ExtFiles, number: u32, take: &mut dyn FnMut(&[u8], u32) -> Result<()>) -> Result<()> {
+    let dir = files.node(number)?;
+    if of_mode(dir.mode()).0 != FileKind::Directory {
+        return Err(not_a("directory"));
     }
+    let mut count = 0usize;
+    files.entries(&dir, &mut |name, number| {
+        count = count.saturating_add(1);
+        if count > READER_ENTRIES_MAX {
+            let message = format!("found a directory of more than {READER_ENTRIES_MAX} entries");
+            return Err(Error::limit("reader.entries", message));
+        }
+        take(name, number)
+    })
 }
 
 impl FileSystem for Ext {
     fn metadata(&mut self, path: &[u8]) -> Result<Metadata> {
         check_path(path)?;
-        self.disk.operation(|| self.fs.symlink_metadata(path).map(|m| metadata(&m)).map_err(explain))
+        let Self { disk, files, dirs, .. } = self;
+        disk.operation(|| node(files, dirs, path).map(|node| metadata(&node)))
     }
 
     fn read_dir(&mut self, path: &[u8], take: &mut dyn FnMut(Entry) -> Result<()>) -> Result<()> {
         check_path(path)?;
-        self.disk.operation(|| {
-            for entry in self.fs.read_dir(path).map_err(explain)? {
-                let entry = entry.map_err(explain)?;
-                let name = entry.file_name().as_ref().to_vec();
-                if name == b"." || name == b".." {
-                    continue;
-                }
-                let metadata = entry.metadata().map(|m| metadata(&m));
-                take(Entry { name, metadata: metadata.map_err(|e| escape(&e.to_string())) })?;
-            }
+        let Self { disk, files, dirs, .. } = self;
+        disk.operation(|| {
+            let number = node(files, dirs, path)?.number;
+            let mut names = HashMap::new();
+            list(files, number, &mut |name, number| {
+                names.entry(hash_of(name)).or_insert(number);
+                let metadata = files.node(number).map(|node| metadata(&node)).map_err(|e| e.to_string());
+                take(Entry { name: name.to_vec(), metadata })
+            })?;
+            dirs.kept.retain(|(there, _)| *there != number);
+            dirs.add(number, names);
             Ok(())
         })
     }
 
     fn read_at(&mut self, path: &[u8], offset: u64, buf: &mut [u8]) -> Result<usize> {
         check_path(path)?;
-        let Self { disk, fs, file, .. } = self;
+        let Self { disk, files, dirs, file } = self;
         disk.operation(|| {
-            let mut open = match file.take() {
-                Some((there, open)) if there == path => open,
-                _ => fs.open(path).map_err(explain)?,
-            };
-            if open.position() != offset {
-                // It goes from block to block to get there.
-                if offset / 1024 > READER_SEEK_MAX {
-                    let message = "the file is too long to be read from its middle on".to_owned();
-                    return Err(Error::limit("reader.seek", message));
+            let node = node(files, dirs, path)?;
+            if file.as_ref().is_none_or(|(there, ..)| *there != node.number) {
+                if of_mode(node.mode()).0 != FileKind::File {
+                    return Err(not_a("regular file"));
                 }
-                open.seek_to(offset).map_err(explain)?;
+                let data = files.data(&node)?;
+                *file = Some((node.number, node, data));
             }
-            let mut done = 0;
-            while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
-                match open.read_bytes(rest).map_err(explain)? {
-                    0 => break,
-                    n => done = done.saturating_add(n),
-                }
-            }
-            *file = Some((path.to_vec(), open));
-            Ok(done)
+            file.as_ref().map_or(Ok(0), |(_, node, data)| files.read(node, data, offset, buf))
         })
     }
 
     fn read_link(&mut self, path: &[u8]) -> Result<Vec<u8>> {
-        check_link(&self.metadata(path)?)?;
-        self.disk.operation(|| self.fs.read_link(path).map(|p| p.as_ref().to_vec()).map_err(explain))
+        check_path(path)?;
+        let Self { disk, files, dirs, .. } = self;
+        disk.operation(|| {
+            let node = node(files, dirs, path)?;
+            check_link(&metadata(&node))?;
+            files.link(&node)
+        })
     }
 
     fn directories_max(&mut self) -> Option<u64> {
-        Some(u64::from(self.inodes))
+        Some(u64::from(self.files.inodes()))
     }
 }

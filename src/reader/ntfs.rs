@@ -6,7 +6,10 @@
 use std::sync::Arc;
 
 use ntfs_core::standard_information::StandardInformation;
-use ntfs_core::{AttributeBody, MftRecordHeader, NtfsError, NtfsFs, Run, parse_attributes};
+use ntfs_core::{
+    Attribute, AttributeBody, MftRecordHeader, NtfsError, NtfsFs, Run, parse_attribute_list, parse_attributes,
+    read_attribute_value,
+};
 
 use super::disk::{Disk, DiskCursor};
 use super::known::Known;
@@ -20,6 +23,7 @@ const ROOT: u64 = 5;
 /// The records of the file system's own files, which no directory shows.
 const OWN: u64 = 16;
 const STANDARD_INFORMATION: u32 = 0x10;
+const ATTRIBUTE_LIST: u32 = 0x20;
 const DATA: u32 = 0x80;
 /// `FILE_ATTRIBUTE_REPARSE_POINT`: a link, a junction, or a file whose contents another driver makes.
 const REPARSE_POINT: u32 = 0x400;
@@ -104,12 +108,10 @@ impl Ntfs {
             let standard = standard.and_then(|a| a.resident_content(&bytes));
             let standard = standard.and_then(|bytes| StandardInformation::parse(bytes).ok());
             let is_reparse = standard.as_ref().is_some_and(|s| s.file_attributes & REPARSE_POINT != 0);
-            let data = attributes.iter().find(|a| a.type_code == DATA && a.name.is_none());
-            let size = match data.map(|data| &data.body) {
-                Some(AttributeBody::Resident { content_length, .. }) => u64::from(*content_length),
-                Some(AttributeBody::NonResident { real_size, .. }) => *real_size,
-                // In another record of the file.
-                None if !header.is_directory() => to_u64(self.len_elsewhere(record)),
+            let data = if header.is_directory() { None } else { self.data_attribute(&bytes, attributes)? };
+            let size = match data.map(|data| data.body) {
+                Some(AttributeBody::Resident { content_length, .. }) => u64::from(content_length),
+                Some(AttributeBody::NonResident { real_size, .. }) => real_size,
                 None => 0,
             };
             let kind = if is_reparse {
@@ -128,11 +130,19 @@ impl Ntfs {
         })
     }
 
-    /// The length of a file whose data is described in another record than its own, as far as it is allocated.
-    fn len_elsewhere(&self, record: u64) -> usize {
-        let runs = self.fs.runs_by_record(record, None).unwrap_or_default();
-        let clusters = runs.iter().fold(0u64, |sum, run| sum.saturating_add(run.length));
-        to_usize(clusters.saturating_mul(self.fs.boot().cluster_size())).unwrap_or(usize::MAX)
+    /// What describes a file's data: in its own record, or in the one that its list of attributes names.
+    fn data_attribute(&self, bytes: &[u8], attributes: Vec<Attribute>) -> Result<Option<Attribute>> {
+        let list = attributes.iter().find(|a| a.type_code == ATTRIBUTE_LIST).cloned();
+        let own = attributes.into_iter().find(|a| a.type_code == DATA && a.name.is_none());
+        let Some(list) = list.filter(|_| own.is_none()) else { return Ok(own) };
+        let value = read_attribute_value(&mut self.disk.cursor(), bytes, &list, self.fs.boot().cluster_size());
+        let entries = parse_attribute_list(&value.map_err(|e| explain(&e))?).map_err(|e| explain(&e))?;
+        let first = entries.iter().find(|e| e.type_code == DATA && e.name.is_none() && e.start_vcn == 0);
+        let Some(first) = first else { return Ok(None) };
+        let bytes = self.fs.read_record(first.base_reference.record_number).map_err(|e| explain(&e))?;
+        let header = MftRecordHeader::parse(&bytes).map_err(|e| explain(&e))?;
+        let attributes = parse_attributes(&bytes, header.first_attribute_offset.into()).map_err(|e| explain(&e))?;
+        Ok(attributes.into_iter().find(|a| a.type_code == DATA && a.name.is_none()))
     }
 
     fn data(&self, record: u64) -> Result<Data> {
@@ -143,8 +153,8 @@ impl Ntfs {
         }
         let attributes = parse_attributes(&bytes, header.first_attribute_offset.into());
         let attributes = attributes.map_err(|e| explain(&e))?;
-        let data = attributes.iter().find(|a| a.type_code == DATA && a.name.is_none());
-        if data.is_some_and(|data| data.is_encrypted()) {
+        let data = self.data_attribute(&bytes, attributes)?;
+        if data.as_ref().is_some_and(Attribute::is_encrypted) {
             return Err(Error::unsupported("reader.ntfs", "found a file that the file system encrypts"));
         }
         let whole = |len: u64| {
@@ -155,17 +165,14 @@ impl Ntfs {
             let read = self.fs.read_data_by_record(record, None, READER_WHOLE_MAX);
             read.map(Data::Here).map_err(|e| explain(&e))
         };
-        match data.map(|data| (&data.body, data.is_compressed())) {
+        match data.as_ref().map(|data| (&data.body, data.is_compressed())) {
             Some((AttributeBody::Resident { content_length, .. }, _)) => whole(u64::from(*content_length)),
             Some((AttributeBody::NonResident { real_size, .. }, true)) => whole(*real_size),
             Some((AttributeBody::NonResident { real_size, initialized_size, .. }, false)) => {
                 let runs = self.fs.runs_by_record(record, None).map_err(|e| explain(&e))?;
                 Ok(Data::There { runs, len: *real_size, valid: *initialized_size })
             }
-            None => {
-                // In other records, whose lengths the crate keeps to itself: it reads them whole.
-                whole(to_u64(self.len_elsewhere(record)))
-            }
+            None => Ok(Data::Here(Vec::new())),
         }
     }
 }

@@ -1,8 +1,7 @@
 //! Paths that people type, and walks through directories, over any [`FileSystem`]: nothing that it says is believed.
 //!
 //! A link is followed here and not by the readers, and never leads out of its file system. A walk ends whatever leads back:
-//! each directory is gone into once, by its number; where there are only likely numbers, one that is found above itself
-//! several times is a circle, and there are no more directories than inodes.
+//! each directory is gone into once, by its number, and there are no more directories than inodes.
 
 use std::collections::HashSet;
 
@@ -12,9 +11,6 @@ use crate::limits::{
     READER_DEPTH_MAX, READER_DIRECTORIES_MAX, READER_FILE_MAX, READER_HELD_MAX, READER_LINKS_MAX, READER_PIECE,
 };
 use crate::num::{at_most, to_u64};
-
-/// So often a likely number is above itself before that is a circle.
-const LIKELY: usize = 4;
 
 /// Whether a link at the end of a path is followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,7 +146,6 @@ pub trait Visitor {
 
 struct Level {
     path: Vec<u8>,
-    id: Option<u64>,
     entries: std::vec::IntoIter<Entry>,
 }
 
@@ -169,12 +164,7 @@ pub fn walk(fs: &mut dyn FileSystem, path: &[u8], metadata: &Metadata, visitor: 
             && visitor.visit(fs, &path, &metadata)? == Descend::Into
             && metadata.is_dir()
         {
-            let likely = || levels.iter().filter(|level| level.id.is_some() && level.id == metadata.id).count();
-            let is_circle = match metadata.id {
-                Some(_) if metadata.is_likely => likely() >= LIKELY,
-                Some(id) => !seen.insert(id),
-                None => false,
-            };
+            let is_circle = metadata.id.is_some_and(|id| !seen.insert(id));
             directories = directories.saturating_add(1);
             let fault = if is_circle {
                 let message = "it is a directory that was gone into already, by another path".to_owned();
@@ -200,7 +190,7 @@ pub fn walk(fs: &mut dyn FileSystem, path: &[u8], metadata: &Metadata, visitor: 
                         let message = format!("found more than {READER_HELD_MAX} names in directories in each other");
                         return Err(Error::limit("reader.held", message));
                     }
-                    levels.push(Level { path, id: metadata.id, entries: entries.into_iter() });
+                    levels.push(Level { path, entries: entries.into_iter() });
                 }
                 Err(e) => {
                     visitor.fault(&path, e)?;

@@ -189,7 +189,7 @@ pub fn serve(input: impl Read + Send + 'static, output: impl Write + Send + 'sta
 }
 
 fn named(name: &str) -> Result<Kind> {
-    let all = [Kind::Ext4, Kind::Xfs, Kind::Btrfs, Kind::Fat32, Kind::Ntfs];
+    let all = [Kind::Ext4, Kind::Xfs, Kind::Btrfs, Kind::Fat32, Kind::Exfat, Kind::Ntfs];
     let all = all.into_iter().chain([Kind::Ext2, Kind::Ext3, Kind::Fat12, Kind::Fat16]);
     let mut all = all.filter(|kind| kind.name() == name);
     all.next().ok_or_else(|| super::not_read(Kind::Unknown))

@@ -351,6 +351,8 @@ fn plant_exfat(path: &Path) {
         file.write_all_at(&next.to_le_bytes()[..4], table + n * 4).unwrap();
     }
     file.write_all_at(&vec![0; cluster as usize], heap + (first + 6) * cluster).unwrap();
+    file.write_all_at(&noise(3 * cluster as usize, 21), heap + (first - 2) * cluster).unwrap();
+    file.write_all_at(&noise(2 * cluster as usize, 22), heap + (first + 3) * cluster).unwrap();
     // The bitmap is in cluster 2, the first of the heap.
     let mut bits = vec![0; 64];
     file.read_exact_at(&mut bits, heap).unwrap();

@@ -106,6 +106,12 @@ pub const HASH: &str = "\
 Examples:
   unluks hash disk.img /etc > sums; unluks cp -r disk.img / out; (cd out && sha256sum --check ../sums)";
 
+#[cfg(feature = "mount")]
+pub const MOUNT: &str = "\
+Examples:
+  mkdir at; unluks mount disk.img at --key-file key
+  sha256sum at/plain; ls -l at/files/etc; umount at  # meanwhile, elsewhere";
+
 pub const COMPLETIONS: &str = "\
 Examples:
   unluks completions bash >/etc/bash_completion.d/unluks

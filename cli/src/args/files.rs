@@ -1,4 +1,4 @@
-//! The command line of `unluks ls`, `cat`, `cp`, `find` and `hash`.
+//! The command line of `unluks ls`, `cat`, `cp`, `find`, `hash` and `mount`.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -129,6 +129,26 @@ pub struct HashArgs {
     /// The files and directories
     #[arg(value_name = "PATH", required = true)]
     pub paths: Vec<OsString>,
+    #[command(flatten)]
+    pub inside: InsideArgs,
+}
+
+/// Shows the plaintext as a file, and the files in it, in a directory, read-only, for as long as this program runs
+///
+/// DIR gets the file `plain`, and the directory `files` with what `unluks ls` lists. Ctrl-C, SIGTERM, the end of the parent
+/// process, and `umount` or `fusermount3 -u` of DIR end it. Nobody else may enter.
+#[cfg(feature = "mount")]
+#[derive(Args)]
+#[command(after_long_help = examples::MOUNT)]
+pub struct MountArgs {
+    #[command(flatten)]
+    pub source: SourceArgs,
+    /// An empty directory
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Stay in the foreground, as is always done
+    #[arg(short, long, hide = true)]
+    pub foreground: bool,
     #[command(flatten)]
     pub inside: InsideArgs,
 }

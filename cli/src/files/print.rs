@@ -171,7 +171,6 @@ mod tests {
             modified: Some((1_000_000_000, 0)),
             links: None,
             id: None,
-            is_likely: false,
         };
         assert_eq!(mode(&metadata(Some(0o4755))), "-rwsr-xr-x");
         assert_eq!(mode(&metadata(Some(0o1644))), "-rw-r--r-T");

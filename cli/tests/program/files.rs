@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use crate::common::{Golden, Run, sha256, text, unluks, unluks_with_stdin};
 
 #[cfg(feature = "peer-tests")]
+mod golden;
+#[cfg(feature = "peer-tests")]
 mod peers;
 
 /// An ext4 of one MiB with `hello.txt` and `lost+found`, in LUKS2.
@@ -34,7 +36,7 @@ fn plain(golden: &Golden) -> Vec<u8> {
 }
 
 /// A disk with an MBR: the ext4 in partition 1, and zeroes in partition 2.
-fn disk(golden: &Golden) -> PathBuf {
+pub fn disk(golden: &Golden) -> PathBuf {
     let (ext4, path) = (plain(golden), golden.path("disk"));
     let file = fs::File::create(&path).unwrap();
     file.set_len(8 << 20).unwrap();

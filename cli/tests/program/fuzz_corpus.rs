@@ -56,7 +56,7 @@ macro_rules! targets {
     };
 }
 
-targets! { luks1 luks2_header json metadata af cipher_spec key_guess unlock integrity backup qcow2 vhd vhdx vmdk ewf vdi parallels qed qcow android rbd aff4 sets cinder partitions md lvm inside nbd rescue_map }
+targets! { luks1 luks2_header json metadata af cipher_spec key_guess unlock integrity backup qcow2 vhd vhdx vmdk ewf vdi parallels qed qcow android rbd aff4 sets cinder partitions md lvm inside nbd reader rescue_map }
 
 #[test]
 fn every_target_is_tested_built_and_has_a_corpus() {

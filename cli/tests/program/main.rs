@@ -12,20 +12,22 @@ mod docs;
 #[cfg(feature = "files")]
 mod files;
 mod fleet;
-#[cfg(feature = "nbd")]
+#[cfg(all(feature = "files", feature = "nbd"))]
 mod fuzz_corpus;
 mod golden;
 mod header;
 mod inspect;
 mod integrity;
 mod keyslot_area;
-#[cfg(feature = "nbd")]
+#[cfg(all(feature = "files", feature = "nbd"))]
 mod limits;
 mod luks1_validation;
 mod luks2_validation;
 #[cfg(feature = "nbd")]
 mod manual;
 mod messages;
+#[cfg(all(feature = "mount", feature = "peer-tests"))]
+mod mount;
 mod mutations;
 #[cfg(all(feature = "nbd", feature = "peer-tests"))]
 #[path = "../../../tests/nbd/support.rs"]
@@ -47,7 +49,7 @@ mod secrets;
 mod serve;
 mod sets;
 mod stack;
-#[cfg(feature = "nbd")]
+#[cfg(all(feature = "files", feature = "nbd"))]
 #[path = "../../../fuzz/src/lib.rs"]
 #[allow(dead_code)]
 mod targets;

@@ -19,7 +19,7 @@ use zerocopy::IntoBytes;
 
 /// The inode of the root directory.
 pub(super) const ROOT: u32 = 2;
-const EXTENTS: u32 = 0x8_0000;
+pub(super) const EXTENTS: u32 = 0x8_0000;
 pub(super) const INLINE_DATA: u32 = 0x1000_0000;
 pub(super) const EA_INODE: u32 = 0x20_0000;
 const EXTENT_MAGIC: u16 = 0xf30a;
