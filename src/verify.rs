@@ -16,9 +16,18 @@
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 
 mod container;
+mod counts;
 pub mod fleet;
+#[cfg(feature = "reader")]
+mod hashing;
 mod judge;
+#[cfg(feature = "reader")]
+mod listed;
+#[cfg(feature = "reader")]
+mod manifest;
 mod must_be;
+#[cfg(feature = "reader")]
+mod packages;
 mod pass;
 mod patient;
 mod policy;
@@ -49,6 +58,10 @@ use pass::{Pass, Passed};
 use patient::Patient;
 use refusal::Clock;
 
+#[cfg(feature = "reader")]
+pub use listed::{FileProof, OpenFiles};
+#[cfg(feature = "reader")]
+pub use manifest::{Listed, Manifest};
 pub use must_be::MustBe;
 pub use pass::Compare;
 pub use policy::{Policy, Rule};
@@ -90,6 +103,9 @@ pub struct Options {
     pub policy: Option<Policy>,
     /// When the backup was fetched, for the policy: RFC 3339, UTC.
     pub fetched_at: Option<String>,
+    /// Which files in the contents are held against which hashes.
+    #[cfg(feature = "reader")]
+    pub files: Option<FileProof>,
     /// Where the leaves of the tree go.
     pub tree: Option<TreeFile>,
     /// How many threads decrypt; as many as the machine has cores where it is `None`.
@@ -125,6 +141,10 @@ pub fn verify(subject: &Subject<'_>, mut options: Options, progress: &Progress) 
         Some(volume) => work.look(volume, options.level, progress)?,
         None => None,
     };
+    #[cfg(feature = "reader")]
+    if let (Some(volume), Some(wanted)) = (&volume, &options.files) {
+        work.prove_files(volume, wanted, progress)?;
+    }
     let passed = match &volume {
         Some(volume) => work.pass(volume, tree, &options.compare, progress)?,
         None => None,
@@ -149,6 +169,8 @@ struct Work<'a> {
     findings: Findings,
     coverage: Coverage,
     hashes: Hashes,
+    files_used: Option<FilesUsed>,
+    packages_used: Option<PackagesUsed>,
 }
 
 /// What went through the pass, and how many bytes it had.
@@ -187,6 +209,8 @@ impl<'a> Work<'a> {
             findings: Findings::default(),
             coverage: Coverage { contents: "none".into(), ..Coverage::default() },
             hashes: Hashes::default(),
+            files_used: None,
+            packages_used: None,
         }
     }
 
@@ -273,6 +297,19 @@ impl<'a> Work<'a> {
             self.findings.add(Finding::new(severity, code, "contents", message).says(contents.kind, wanted));
         }
         Ok(Some(contents))
+    }
+
+    /// Files in the contents, and the hashes that they must have.
+    #[cfg(feature = "reader")]
+    fn prove_files(&mut self, volume: &Arc<Volume>, wanted: &FileProof, progress: &Progress) -> Result<()> {
+        let disk: Arc<dyn ReadAt> = Arc::<Volume>::clone(volume);
+        let proven = listed::prove(wanted, disk, &mut self.findings, progress)?;
+        self.coverage.listed_bytes = proven.files.as_ref().map(|used| used.matched_bytes);
+        let of_packages =
+            |used: &PackagesUsed| used.databases.iter().map(|d| d.matched_bytes).fold(0, u64::saturating_add);
+        self.coverage.package_bytes = proven.packages.as_ref().map(of_packages);
+        (self.files_used, self.packages_used) = (proven.files, proven.packages);
+        Ok(())
     }
 
     /// The one pass over all of it; `None` where it broke off.
@@ -457,9 +494,14 @@ impl<'a> Work<'a> {
         let all = |bytes: u64| whole && bytes >= self.coverage.read_bytes;
         let c = &self.coverage;
         let by_contents = whole && c.unchecked_bytes == Some(0) && c.checksummed_bytes.is_some_and(|bytes| bytes > 0);
-        self.coverage.file_data_proven =
-            all(c.authenticated_bytes) || all(c.compared_bytes) || (whole && c.hashed_bytes > 0) || by_contents;
-        self.coverage.statements = words::statements(&self.coverage);
+        let by_manifest = self.files_used.as_ref().is_some_and(FilesUsed::is_all);
+        self.coverage.file_data_proven = all(c.authenticated_bytes)
+            || all(c.compared_bytes)
+            || (whole && c.hashed_bytes > 0)
+            || by_contents
+            || by_manifest;
+        self.coverage.statements =
+            words::statements(&self.coverage, self.files_used.as_ref(), self.packages_used.as_ref());
         let size = self.files.iter().fold(0, |sum: u64, file| sum.saturating_add(file.len()));
         let policy = self.policy.map(|(policy, _)| policy.used(&self.findings.list));
         let key = KeyUsed {
@@ -501,6 +543,8 @@ impl<'a> Work<'a> {
             policy,
             stages,
             key: Some(key),
+            files: self.files_used,
+            packages: self.packages_used,
             findings: self.findings.list,
             more_findings: self.findings.more,
             coverage: self.coverage,

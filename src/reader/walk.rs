@@ -2,9 +2,11 @@
 //!
 //! A link is followed here and not by the readers, and never leads out of its file system. A walk ends whatever leads back:
 //! each directory is gone into once, by its number; where there are only likely numbers, one that is found above itself
-//! several times is a circle, and there are no more directories than inodes.
+//! several times, with the same names in it, is a circle, and there are no more directories than inodes. In an image that was
+//! made all at once many directories have the same owner, size and time, and so one number.
 
 use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::{Entry, FileKind, FileSystem, Metadata, fault_of_name, join, not_a};
 use crate::error::{Error, Result, escape};
@@ -150,8 +152,22 @@ pub trait Visitor {
 
 struct Level {
     path: Vec<u8>,
-    id: Option<u64>,
+    /// What stands for the directory and all that is in it, where its number is likely only.
+    likeness: Option<u64>,
     entries: std::vec::IntoIter<Entry>,
+}
+
+/// A number for a directory and what is in it.
+fn likeness(id: u64, entries: &[Entry]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    id.hash(&mut hasher);
+    for entry in entries {
+        entry.name.hash(&mut hasher);
+        if let Ok(metadata) = &entry.metadata {
+            (metadata.is_dir(), metadata.size, metadata.modified, metadata.id).hash(&mut hasher);
+        }
+    }
+    hasher.finish()
 }
 
 /// Goes through all that is at and under a path, in the order of names.
@@ -169,16 +185,14 @@ pub fn walk(fs: &mut dyn FileSystem, path: &[u8], metadata: &Metadata, visitor: 
             && visitor.visit(fs, &path, &metadata)? == Descend::Into
             && metadata.is_dir()
         {
-            let likely = || levels.iter().filter(|level| level.id.is_some() && level.id == metadata.id).count();
-            let is_circle = match metadata.id {
-                Some(_) if metadata.is_likely => likely() >= LIKELY,
-                Some(id) => !seen.insert(id),
-                None => false,
-            };
+            let is_circle = metadata.id.filter(|_| !metadata.is_likely).is_some_and(|id| !seen.insert(id));
             directories = directories.saturating_add(1);
-            let fault = if is_circle {
+            let circle = || {
                 let message = "it is a directory that was gone into already, by another path".to_owned();
-                Some(Error::corrupt("reader.circle", message))
+                Error::corrupt("reader.circle", message)
+            };
+            let fault = if is_circle {
+                Some(circle())
             } else if levels.len() >= READER_DEPTH_MAX {
                 let message = format!("it lies deeper than the {READER_DEPTH_MAX} directories that are allowed");
                 Some(Error::limit("reader.depth", message))
@@ -189,9 +203,13 @@ pub fn walk(fs: &mut dyn FileSystem, path: &[u8], metadata: &Metadata, visitor: 
                 let message = format!("found more than {most} directories, which is more than there can be");
                 return Err(Error::corrupt("reader.circle", message));
             }
-            let listed = fault.map_or_else(|| list(fs, &path), Err);
+            let listed = fault.map_or_else(|| list(fs, &path), Err).and_then(|(entries, faults)| {
+                let likeness = metadata.id.filter(|_| metadata.is_likely).map(|id| likeness(id, &entries));
+                let above = levels.iter().filter(|level| likeness.is_some() && level.likeness == likeness).count();
+                if above >= LIKELY { Err(circle()) } else { Ok((entries, faults, likeness)) }
+            });
             match listed {
-                Ok((entries, faults)) => {
+                Ok((entries, faults, likeness)) => {
                     for e in faults {
                         visitor.fault(&path, e)?;
                     }
@@ -200,7 +218,7 @@ pub fn walk(fs: &mut dyn FileSystem, path: &[u8], metadata: &Metadata, visitor: 
                         let message = format!("found more than {READER_HELD_MAX} names in directories in each other");
                         return Err(Error::limit("reader.held", message));
                     }
-                    levels.push(Level { path, id: metadata.id, entries: entries.into_iter() });
+                    levels.push(Level { path, likeness, entries: entries.into_iter() });
                 }
                 Err(e) => {
                     visitor.fault(&path, e)?;

@@ -43,6 +43,15 @@ impl Findings {
         }
     }
 
+    /// Adds one of a sort that comes one by one.
+    pub fn add_one_of_many(&mut self, finding: Finding) {
+        if self.list.iter().filter(|f| f.code == finding.code).count() < VERIFY_FINDINGS_MAX {
+            self.list.push(finding);
+        } else {
+            self.more = self.more.saturating_add(1);
+        }
+    }
+
     pub fn has_error(&self) -> bool {
         self.list.iter().any(|f| f.severity == Severity::Error)
     }

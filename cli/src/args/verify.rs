@@ -84,6 +84,8 @@ pub struct VerifyArgs {
     #[arg(long, value_enum, default_value = "auto", value_name = "HOW", hide_short_help = true)]
     pub progress: ProgressKind,
     #[command(flatten)]
+    pub proof: ProofArgs,
+    #[command(flatten)]
     pub record: RecordArgs,
     #[command(flatten)]
     pub fleet: FleetArgs,
@@ -91,6 +93,40 @@ pub struct VerifyArgs {
     pub key: KeyArgs,
     #[command(flatten)]
     pub limits: LimitArgs,
+}
+
+/// Files in the image, and the hashes that they must have.
+#[derive(Args, Clone, Default)]
+#[command(next_help_heading = "Files in the image")]
+pub struct ProofArgs {
+    /// Hold files in the image against the hashes of this file, as sha256sum and its relatives print them, over paths as
+    /// unluks hash prints them; one that differs or is missing is an error
+    #[cfg(feature = "files")]
+    #[arg(long, value_name = "MANIFEST")]
+    pub files: Option<PathBuf>,
+    /// Hold files in the image against the package databases in it: of dpkg, apk and pacman; one that differs is a warning, and
+    /// a changed file of configuration a note
+    #[cfg(feature = "files")]
+    #[arg(long)]
+    pub packages: bool,
+}
+
+impl ProofArgs {
+    /// The manifest.
+    pub fn manifest(&self) -> Option<&Path> {
+        #[cfg(feature = "files")]
+        return self.files.as_deref();
+        #[cfg(not(feature = "files"))]
+        None
+    }
+
+    /// Whether package databases are read.
+    pub fn is_by_packages(&self) -> bool {
+        #[cfg(feature = "files")]
+        return self.packages;
+        #[cfg(not(feature = "files"))]
+        false
+    }
 }
 
 /// The record for people.

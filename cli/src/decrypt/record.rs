@@ -8,7 +8,7 @@ use unluks::{Error, Result};
 use crate::args::DecryptArgs;
 use crate::args::out::BadSectors;
 use crate::args::plain::Kind;
-use crate::args::verify::{FleetArgs, VerifyArgs};
+use crate::args::verify::{FleetArgs, ProofArgs, VerifyArgs};
 use crate::key;
 use crate::source::{is_dash, shown};
 use crate::verify;
@@ -68,6 +68,7 @@ pub fn wanted(args: &DecryptArgs) -> Result<Option<VerifyArgs>> {
         threads: args.out.threads,
         quiet: args.out.quiet,
         progress: args.out.progress,
+        proof: ProofArgs::default(),
         record: record.clone(),
         fleet: FleetArgs::default(),
         key: args.key.clone(),

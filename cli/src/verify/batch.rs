@@ -144,7 +144,7 @@ fn unchanged(wishes: &Wishes<'_>, path: &Path, file: &Path) -> Option<Report> {
         && !inputs.is_empty()
         && report.key.is_some()
         && report.image.path == path.to_string_lossy()
-        && report.run.asked == Some(facts::asked(wishes.args, wishes.policy.as_ref()));
+        && report.run.asked == Some(facts::asked(wishes.args, &wishes.asked()));
     is_same.then_some(report)
 }
 

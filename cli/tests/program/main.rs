@@ -34,6 +34,8 @@ mod nbd_support;
 mod no_threads;
 mod opening;
 mod plain;
+#[cfg(feature = "files")]
+mod proof;
 mod readme;
 mod recipes;
 mod record;
