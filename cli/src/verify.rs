@@ -1,10 +1,10 @@
 //! `unluks verify`: whether images restore, in words, as JSON, as a page and as an exit code.
 
-mod attestation;
+pub mod attestation;
 pub mod batch;
 pub mod codes;
-mod dfxml;
-mod dsse;
+pub mod dfxml;
+pub mod dsse;
 mod facts;
 pub mod list;
 mod memory;
@@ -17,7 +17,7 @@ mod policy;
 mod proof;
 mod shard;
 mod text;
-mod timestamp;
+pub mod timestamp;
 
 use std::io::Write;
 use std::path::PathBuf;

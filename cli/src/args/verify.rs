@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use unluks::format::Format;
 use unluks::verify::MustBe;
+use unluks::volume::BadSectorPolicy;
 
 use super::{KeyArgs, LimitArgs, ProgressKind, SourceArgs, size};
 
@@ -93,6 +94,18 @@ pub struct VerifyArgs {
     pub key: KeyArgs,
     #[command(flatten)]
     pub limits: LimitArgs,
+    /// What a decryption was allowed, whose record it is.
+    #[arg(skip)]
+    pub decrypted: Decrypted,
+}
+
+/// How an image was decrypted, where that is not as verify would do it.
+#[derive(Clone, Default)]
+pub struct Decrypted {
+    pub snapshot: Option<String>,
+    pub image_map: Option<PathBuf>,
+    pub recover: bool,
+    pub bad_sectors: BadSectorPolicy,
 }
 
 /// Files in the image, and the hashes that they must have.
@@ -174,7 +187,7 @@ pub struct RecordArgs {
 #[command(next_help_heading = "Many images")]
 pub struct FleetArgs {
     /// Verify all images of lists (a path each line) and folders, several at once, the largest first; go on after failures,
-    /// and end with a summary: text, or JSON with --json
+    /// and end with a summary: text, or JSON, CSV or HTML with --json, --csv or --html
     #[arg(long, requires = "reports")]
     pub batch: bool,
     /// Where --batch writes a report of each image; what has an unchanged one there is passed over
@@ -186,6 +199,9 @@ pub struct FleetArgs {
     /// Print the summary as CSV
     #[arg(long, requires = "batch", conflicts_with = "json", hide_short_help = true)]
     pub csv: bool,
+    /// Print the summary as a page of HTML, with the age of each proof
+    #[arg(long, requires = "batch", conflicts_with_all = ["json", "csv"], hide_short_help = true)]
+    pub html: bool,
     /// How many images at once [default: as many as the machine has cores]
     #[arg(long, value_name = "N", requires = "batch", hide_short_help = true)]
     pub jobs: Option<NonZeroUsize>,
@@ -249,6 +265,9 @@ impl VerifyArgs {
             volume: self.volume.clone(),
             backup: self.backup.clone(),
             offset: self.offset,
+            snapshot: self.decrypted.snapshot.clone(),
+            image_map: self.decrypted.image_map.clone(),
+            recover: self.decrypted.recover,
             ..SourceArgs::default()
         }
     }

@@ -92,7 +92,8 @@ pub fn run(
     let done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
     let worst = done.iter().fold(0, |worst, ended| codes::worse(worst, ended.code));
     let fleet = Fleet::new(done.into_iter().map(|ended| ended.proof).collect());
-    summary::print(&fleet, Form::of(args.json.is_some(), args.fleet.csv))?;
+    let form = [(Form::Json, args.json.is_some()), (Form::Csv, args.fleet.csv), (Form::Html, args.fleet.html)];
+    summary::print(&fleet, Form::of(form))?;
     Ok(ExitCode::from(worst))
 }
 

@@ -90,6 +90,7 @@ impl Wishes<'_> {
             .chain(&args.compare)
             .map(PathBuf::as_path)
             .chain(args.proof.manifest());
+        let named = named.chain(args.decrypted.image_map.as_deref());
         let named: Vec<&Path> = named.chain([path, &description].into_iter().filter(|path| path.is_file())).collect();
         let mut source = args.source(path);
         let mut opened = match Opened::open(&mut source) {
@@ -151,6 +152,7 @@ impl Wishes<'_> {
             files: self.proof.clone(),
             tree: None,
             threads: self.threads,
+            bad_sectors: args.decrypted.bad_sectors,
         })
     }
 

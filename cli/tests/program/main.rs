@@ -23,6 +23,7 @@ mod keyslot_area;
 mod limits;
 mod luks1_validation;
 mod luks2_validation;
+mod malformed;
 #[cfg(feature = "nbd")]
 mod manual;
 mod messages;
