@@ -217,6 +217,14 @@ pub const VERIFY_REPORT_MAX: u64 = 16 << 20;
 pub const VERIFY_POLICY_MAX: u64 = 1 << 20;
 /// Verify: the largest list of images: a million paths of 64 bytes.
 pub const VERIFY_LIST_MAX: u64 = 64 << 20;
+/// Verify: the largest manifest of hashes: half a million files.
+pub const VERIFY_MANIFEST_MAX: u64 = 64 << 20;
+/// Verify: the longest text of a package database that is read, and what one of its texts may be unpacked to. The status of
+/// dpkg has some megabytes on the largest systems.
+pub const VERIFY_PACKAGES_TEXT_MAX: u64 = 64 << 20;
+/// Verify: how often as many bytes as the plaintext has may be read of files in it: files with holes, or that btrfs compresses,
+/// have more than there is room for, and databases may name one file again and again.
+pub const VERIFY_FILES_TIMES: u64 = 64;
 /// dm-integrity: the largest journal that is looked through. The kernel makes at most 64 MiB unless it is told
 /// otherwise (`DEFAULT_MAX_JOURNAL_SECTORS`), and cryptsetup has no option for LUKS2. One of this size has at most a
 /// million entries, of which tens of bytes are kept.

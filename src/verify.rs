@@ -16,11 +16,21 @@
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 
 mod container;
+mod counts;
 pub mod fleet;
+#[cfg(feature = "reader")]
+mod hashing;
 mod judge;
+#[cfg(feature = "reader")]
+mod listed;
+#[cfg(feature = "reader")]
+mod manifest;
 mod must_be;
+#[cfg(feature = "reader")]
+mod packages;
 mod pass;
 mod patient;
+mod places;
 mod policy;
 mod ranges;
 mod record;
@@ -31,7 +41,6 @@ mod tree;
 mod words;
 
 use std::num::NonZeroUsize;
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -43,12 +52,16 @@ use crate::inside::{Contents, Level};
 use crate::io::ReadAt;
 use crate::luks::metadata::{Metadata, SegmentKind};
 use crate::progress::Progress;
-use crate::volume::{BadSectorPolicy, Volume, VolumeOptions};
+use crate::volume::{BadSectorPolicy, Cause, Volume, VolumeOptions};
 use judge::Findings;
 use pass::{Pass, Passed};
 use patient::Patient;
 use refusal::Clock;
 
+#[cfg(feature = "reader")]
+pub use listed::{FileProof, OpenFiles};
+#[cfg(feature = "reader")]
+pub use manifest::{Listed, Manifest};
 pub use must_be::MustBe;
 pub use pass::Compare;
 pub use policy::{Policy, Rule};
@@ -90,8 +103,14 @@ pub struct Options {
     pub policy: Option<Policy>,
     /// When the backup was fetched, for the policy: RFC 3339, UTC.
     pub fetched_at: Option<String>,
+    /// Which files in the contents are held against which hashes.
+    #[cfg(feature = "reader")]
+    pub files: Option<FileProof>,
     /// Where the leaves of the tree go.
     pub tree: Option<TreeFile>,
+    /// What is read of sectors that are bad. All are listed: with [`Zero`](BadSectorPolicy::Zero) they are zeroes, as in an
+    /// output that was made so; with all others they are decrypted all the same.
+    pub bad_sectors: BadSectorPolicy,
     /// How many threads decrypt; as many as the machine has cores where it is `None`.
     pub threads: Option<NonZeroUsize>,
 }
@@ -125,6 +144,10 @@ pub fn verify(subject: &Subject<'_>, mut options: Options, progress: &Progress) 
         Some(volume) => work.look(volume, options.level, progress)?,
         None => None,
     };
+    #[cfg(feature = "reader")]
+    if let (Some(volume), Some(wanted)) = (&volume, &options.files) {
+        work.prove_files(volume, wanted, progress)?;
+    }
     let passed = match &volume {
         Some(volume) => work.pass(volume, tree, &options.compare, progress)?,
         None => None,
@@ -143,12 +166,15 @@ struct Work<'a> {
     must_be: Option<MustBe>,
     policy: Option<(&'a Policy, Option<&'a str>)>,
     threads: Option<NonZeroUsize>,
+    bad_sectors: BadSectorPolicy,
     /// The data, and all files, each read patiently. Where the file is the data, they are one.
     data: Arc<Patient>,
     files: Vec<Arc<Patient>>,
     findings: Findings,
     coverage: Coverage,
     hashes: Hashes,
+    files_used: Option<FilesUsed>,
+    packages_used: Option<PackagesUsed>,
 }
 
 /// What went through the pass, and how many bytes it had.
@@ -182,11 +208,14 @@ impl<'a> Work<'a> {
             must_be: options.must_be.or(options.policy.as_ref().and_then(Policy::must_be)),
             policy: options.policy.as_ref().map(|policy| (policy, options.fetched_at.as_deref())),
             threads: options.threads,
+            bad_sectors: options.bad_sectors,
             data,
             files,
             findings: Findings::default(),
             coverage: Coverage { contents: "none".into(), ..Coverage::default() },
             hashes: Hashes::default(),
+            files_used: None,
+            packages_used: None,
         }
     }
 
@@ -203,8 +232,12 @@ impl<'a> Work<'a> {
         self.findings.add_all(self.subject.unlocked.passed_over().iter().map(|e| {
             Finding::new(Severity::Warning, "keyslot.passed-over", "keyslots", e.message().to_owned()).at(e.offset())
         }));
-        let options = VolumeOptions { allow_truncated: true, bad_sectors: BadSectorPolicy::Report };
-        let data: Arc<dyn ReadAt> = Arc::<Patient>::clone(&self.data);
+        // The volume itself makes zeroes of what cannot be read: sectors, and not the ciphertext of some.
+        let (data, bad_sectors): (Arc<dyn ReadAt>, _) = match self.bad_sectors {
+            BadSectorPolicy::Zero => (Arc::clone(self.image.data()), BadSectorPolicy::Zero),
+            _ => (Arc::<Patient>::clone(&self.data), BadSectorPolicy::Report),
+        };
+        let options = VolumeOptions { allow_truncated: true, bad_sectors };
         let volume = match self.subject.unlocked.volume_over(data, options) {
             Ok(volume) => volume,
             Err(e) => {
@@ -275,6 +308,19 @@ impl<'a> Work<'a> {
         Ok(Some(contents))
     }
 
+    /// Files in the contents, and the hashes that they must have.
+    #[cfg(feature = "reader")]
+    fn prove_files(&mut self, volume: &Arc<Volume>, wanted: &FileProof, progress: &Progress) -> Result<()> {
+        let disk: Arc<dyn ReadAt> = Arc::<Volume>::clone(volume);
+        let proven = listed::prove(wanted, disk, &mut self.findings, progress)?;
+        self.coverage.listed_bytes = proven.files.as_ref().map(|used| used.matched_bytes);
+        let of_packages =
+            |used: &PackagesUsed| used.databases.iter().map(|d| d.matched_bytes).fold(0, u64::saturating_add);
+        self.coverage.package_bytes = proven.packages.as_ref().map(of_packages);
+        (self.files_used, self.packages_used) = (proven.files, proven.packages);
+        Ok(())
+    }
+
     /// The one pass over all of it; `None` where it broke off.
     fn pass(
         &mut self,
@@ -300,7 +346,7 @@ impl<'a> Work<'a> {
         let ran = decrypt::run(&job, 0, &pass, &hashers, options, progress);
         let bytes = match ran.and_then(|bytes| hashers.results().map(|hashed| (bytes, hashed))) {
             Ok((bytes, hashed)) => {
-                self.take_hashes(hashed);
+                self.take_hashes(hashed, volume);
                 bytes
             }
             Err(e) if !e.is(Condition::Output) && matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::Io) => {
@@ -324,8 +370,9 @@ impl<'a> Work<'a> {
         Ok(Some(Through { bytes, passed }))
     }
 
-    fn take_hashes(&mut self, hashed: Vec<Hashed>) {
-        let is_whole = self.data.unread().is_none();
+    fn take_hashes(&mut self, hashed: Vec<Hashed>, volume: &Volume) {
+        let is_whole = self.data.unread().is_none()
+            && !volume.bad_sectors().runs().iter().any(|run| run.cause == Cause::Unreadable);
         let files_are_whole = self.files.iter().all(|file| file.unread().is_none());
         for Hashed { of, algorithm, hex } in hashed {
             match of {
@@ -343,12 +390,14 @@ impl<'a> Work<'a> {
         let bad = volume.bad_sectors();
         let runs = bad.runs();
         let bytes = runs.iter().fold(0u64, |sum, run| sum.saturating_add(run.len));
-        let own_place = self.subject.passes_by;
-        self.findings.add_all(runs.iter().map(|run| {
-            let message = format!("the tags of {} bytes of plaintext from byte {} on are wrong", run.len, run.start);
-            let finding = Finding::new(Severity::Error, "integrity.tag", "sectors", message);
-            finding.at(Some(run.stored_at).filter(|_| own_place)).at_plaintext(Some(run.start))
-        }));
+        let place = if self.subject.passes_by { judge::Place::Own } else { judge::Place::Within };
+        // What cannot be read is said where it is read as it lies.
+        let is_said = self.data.unread().is_some();
+        let to_say = runs.iter().filter(|run| !(is_said && run.cause == Cause::Unreadable));
+        self.findings.add_all(to_say.clone().map(|run| judge::of_bad(run, place)));
+        let lost =
+            to_say.filter(|run| run.cause == Cause::Unreadable).fold(0u64, |sum, run| sum.saturating_add(run.len));
+        self.coverage.unreadable_bytes = self.coverage.unreadable_bytes.max(lost);
         self.findings.more = self.findings.more.saturating_add(bad.unlisted());
         if let Some(damage) = bad.journal_damage() {
             let message = format!("the journal is damaged, and the newest data of some sectors may be lost: {damage}");
@@ -373,7 +422,7 @@ impl<'a> Work<'a> {
                 let len = range.end.saturating_sub(range.start);
                 let message =
                     format!("{len} bytes from byte {} on cannot be read: {}", range.start, escape(&unread.error));
-                let plaintext = if of_data { in_plaintext(volume, range) } else { None };
+                let plaintext = if of_data { places::in_plaintext(volume, range) } else { None };
                 Finding::new(Severity::Error, code, structure.as_str(), message)
                     .at(Some(range.start))
                     .at_plaintext(plaintext)
@@ -451,15 +500,21 @@ impl<'a> Work<'a> {
         clock: &Clock,
     ) -> Report {
         let metadata = self.image.metadata();
-        self.hashes.tree = through.as_ref().map(|t| t.passed.tree.clone()).filter(|_| self.data.unread().is_none());
+        self.hashes.tree =
+            through.as_ref().map(|t| t.passed.tree.clone()).filter(|_| !self.hashes.plaintext.is_empty());
         let (verdict, reason) = self.findings.verdict();
         let whole = self.coverage.plaintext_bytes == Some(self.coverage.read_bytes) && self.coverage.read_bytes > 0;
         let all = |bytes: u64| whole && bytes >= self.coverage.read_bytes;
         let c = &self.coverage;
         let by_contents = whole && c.unchecked_bytes == Some(0) && c.checksummed_bytes.is_some_and(|bytes| bytes > 0);
-        self.coverage.file_data_proven =
-            all(c.authenticated_bytes) || all(c.compared_bytes) || (whole && c.hashed_bytes > 0) || by_contents;
-        self.coverage.statements = words::statements(&self.coverage);
+        let by_manifest = self.files_used.as_ref().is_some_and(FilesUsed::is_all);
+        self.coverage.file_data_proven = all(c.authenticated_bytes)
+            || all(c.compared_bytes)
+            || (whole && c.hashed_bytes > 0)
+            || by_contents
+            || by_manifest;
+        self.coverage.statements =
+            words::statements(&self.coverage, self.files_used.as_ref(), self.packages_used.as_ref());
         let size = self.files.iter().fold(0, |sum: u64, file| sum.saturating_add(file.len()));
         let policy = self.policy.map(|(policy, _)| policy.used(&self.findings.list));
         let key = KeyUsed {
@@ -501,6 +556,8 @@ impl<'a> Work<'a> {
             policy,
             stages,
             key: Some(key),
+            files: self.files_used,
+            packages: self.packages_used,
             findings: self.findings.list,
             more_findings: self.findings.more,
             coverage: self.coverage,
@@ -518,24 +575,4 @@ fn is_authenticated(metadata: &Metadata) -> bool {
         SegmentKind::Crypt(crypt) => crypt.integrity.as_ref().is_some_and(|i| i.kind != "none"),
         _ => false,
     })
-}
-
-/// How many segments are gone through.
-const SEGMENTS_MAX: usize = 1024;
-
-/// The plaintext's first byte that comes of a range of the data.
-fn in_plaintext(volume: &Volume, range: &Range<u64>) -> Option<u64> {
-    let mut offset = 0;
-    for _ in 0..SEGMENTS_MAX {
-        if offset >= volume.len() {
-            return None;
-        }
-        let (at, run) = volume.locate(offset).ok()??;
-        let first = range.start.max(at);
-        if first < range.end && first < at.saturating_add(run) {
-            return first.checked_sub(at)?.checked_add(offset);
-        }
-        offset = offset.checked_add(run.max(1))?;
-    }
-    None
 }

@@ -95,12 +95,13 @@ pub fn run(args: &mut DecryptArgs, code: impl Fn(&Error) -> u8 + Sync) -> Result
     let hashes: Vec<_> = hashes.into_iter().filter(asked_for).collect();
     hashes::report(&hashes, args, source)?;
     side_file::write("--map", args.out.map.as_deref(), map_text.as_bytes(), args)?;
-    report_bad_sectors(&volume, "the output is kept, with bad sectors").map_err(|e| source.named(e))?;
-    match record {
-        // What was written is read back.
-        Some(record) => verify::run(&record, code),
-        None => Ok(ExitCode::SUCCESS),
-    }
+    let bad = report_bad_sectors(&volume, "the output is kept, with bad sectors").map_err(|e| source.named(e));
+    let ended = match record {
+        // What was written is read back. The record is also of an output with bad sectors: it says where they are.
+        Some(record) => verify::run(&record, code)?,
+        None => ExitCode::SUCCESS,
+    };
+    bad.map(|()| ended)
 }
 
 fn destination(path: &std::path::Path) -> Destination<'_> {

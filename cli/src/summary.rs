@@ -1,10 +1,13 @@
-//! What many images come to: in words, as JSON, and as CSV.
+//! What many images come to: in words, as JSON, as CSV, and as a page.
 //!
 //! CSV is that of RFC 4180. No crate is taken: writing it is a quote at each end, and what matters here is what a spreadsheet
 //! must not take for a formula.
 
+mod page;
+
 use std::io::Write;
 use std::path::Path;
+use std::time::SystemTime;
 
 use unluks::error::{counted, visible};
 use unluks::verify::Verdict;
@@ -19,17 +22,13 @@ pub enum Form {
     Text,
     Json,
     Csv,
+    Html,
 }
 
 impl Form {
-    pub fn of(json: bool, csv: bool) -> Self {
-        if json {
-            Self::Json
-        } else if csv {
-            Self::Csv
-        } else {
-            Self::Text
-        }
+    /// The first that is asked for; words where none is.
+    pub fn of(asked: [(Self, bool); 3]) -> Self {
+        asked.into_iter().find(|(_, is_asked)| *is_asked).map_or(Self::Text, |(form, _)| form)
     }
 }
 
@@ -39,6 +38,7 @@ pub fn print(fleet: &Fleet, form: Form) -> Result<()> {
         Form::Text => text(fleet),
         Form::Json => json::compact(fleet)? + "\n",
         Form::Csv => csv(fleet),
+        Form::Html => page::render(fleet, SystemTime::now())?,
     };
     let mut out = anstream::stdout().lock();
     out.write_all(text.as_bytes())

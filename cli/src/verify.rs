@@ -1,10 +1,10 @@
 //! `unluks verify`: whether images restore, in words, as JSON, as a page and as an exit code.
 
-mod attestation;
+pub mod attestation;
 pub mod batch;
 pub mod codes;
-mod dfxml;
-mod dsse;
+pub mod dfxml;
+pub mod dsse;
 mod facts;
 pub mod list;
 mod memory;
@@ -13,9 +13,11 @@ mod outputs;
 pub mod page;
 mod plan;
 mod policy;
+#[cfg(feature = "files")]
+mod proof;
 mod shard;
 mod text;
-mod timestamp;
+pub mod timestamp;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -50,6 +52,8 @@ pub fn run(args: &VerifyArgs, code: impl Fn(&Error) -> u8 + Sync) -> Result<Exit
     let wishes = Wishes {
         args,
         policy: args.policy.as_deref().map(policy::load).transpose()?,
+        #[cfg(feature = "files")]
+        proof: proof::load(&args.proof)?,
         signer: signer.transpose()?,
         envelope: record.attestation_key.as_deref().map(dsse::Key::open).transpose()?,
         threads: if args.fleet.batch { Some(share.threads) } else { args.threads },
@@ -114,6 +118,7 @@ fn check(args: &VerifyArgs) -> Result<()> {
         ("--compare", args.compare.is_some()),
         ("--expect", !args.expect.is_empty()),
         ("--header", args.header.is_some()),
+        ("--files", args.proof.manifest().is_some()),
         ("--report", record.report.is_some()),
         ("--attestation", record.attestation.is_some()),
         ("--dfxml", record.dfxml.is_some()),

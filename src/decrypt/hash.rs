@@ -76,7 +76,7 @@ impl Algorithm {
         }
     }
 
-    fn hasher(self) -> Hasher {
+    pub(crate) fn hasher(self) -> Hasher {
         match self {
             Self::Md5 => Hasher::of::<md5::Md5>(),
             Self::Sha1 => Hasher::of::<sha1::Sha1>(),
@@ -106,7 +106,8 @@ impl FromStr for Algorithm {
     }
 }
 
-enum Hasher {
+/// A hash that is being made.
+pub(crate) enum Hasher {
     Other(Box<dyn DynDigest + Send>),
     Blake3(Box<blake3::Hasher>),
 }
@@ -116,7 +117,7 @@ impl Hasher {
         Self::Other(Box::new(D::default()))
     }
 
-    fn update(&mut self, data: &[u8]) {
+    pub(crate) fn update(&mut self, data: &[u8]) {
         match self {
             Self::Other(d) => d.update(data),
             Self::Blake3(h) => {
@@ -125,7 +126,7 @@ impl Hasher {
         }
     }
 
-    fn finish(self) -> String {
+    pub(crate) fn finish(self) -> String {
         match self {
             Self::Other(d) => hex::encode(d.finalize()),
             Self::Blake3(h) => hex::encode(h.finalize().as_bytes()),

@@ -25,6 +25,8 @@ pub enum Role {
     Map,
     /// What an image must be like.
     Policy,
+    /// The hashes that files of an image must have.
+    Manifest,
 }
 
 impl Role {
@@ -37,6 +39,7 @@ impl Role {
             Self::Compared => "what is compared with",
             Self::Map => "the map of the image",
             Self::Policy => "the policy",
+            Self::Manifest => "the manifest",
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::inside::{self, Contents};
 use crate::limits::VERIFY_FINDINGS_MAX;
 use crate::luks::findings as luks;
 use crate::luks::metadata::{KeyslotKind, Metadata};
+use crate::volume::{BadRun, Cause};
 
 /// The code of contents that nothing is known of.
 pub const UNRECOGNISED: &str = "contents.unrecognised";
@@ -40,6 +41,15 @@ impl Findings {
             } else {
                 self.more = self.more.saturating_add(1);
             }
+        }
+    }
+
+    /// Adds one of a sort that comes one by one.
+    pub fn add_one_of_many(&mut self, finding: Finding) {
+        if self.list.iter().filter(|f| f.code == finding.code).count() < VERIFY_FINDINGS_MAX {
+            self.list.push(finding);
+        } else {
+            self.more = self.more.saturating_add(1);
         }
     }
 
@@ -82,15 +92,16 @@ pub fn of_error(e: &Error) -> Option<Finding> {
     let layer = match rule.split('.').next().unwrap_or_default() {
         "split" | "backup" | "data" | "image" | "cinder" => "file",
         "md" | "lvm" | "gpt" | "mbr" | "partition" | "volume" | "layers" => "storage",
-        "qcow" | "qcow2" | "vhd" | "vhdx" | "vmdk" | "ewf" | "vdi" | "qed" | "parallels" | "android" | "rbd" => {
-            "format"
-        }
-        "truncated" => "length",
+        "qcow" | "qcow2" | "vhd" | "vhdx" | "vmdk" | "ewf" | "vdi" | "qed" | "parallels" | "android" | "rbd" | "aff4"
+        | "container" => "format",
+        "truncated" | "length" => "length",
         "keyslots" => "keyslot",
         "integrity" => "integrity",
         "contents" => "contents",
         _ => "header",
     };
+    // The header and its keyslots are longer than the file.
+    let rule = if rule == "length" { "length.header" } else { rule };
     let rest = rule.strip_prefix(layer).and_then(|rest| rest.strip_prefix('.')).unwrap_or(rule);
     let structure = rule.to_owned();
     Some(
@@ -113,7 +124,7 @@ pub fn of_note(note: &str) -> Option<Finding> {
     let (layer, _) = note.split_once(": ").unwrap_or(("", ""));
     let code = match layer {
         "md" | "lvm" | "gpt" | "mbr" => format!("storage.{layer}"),
-        "qcow2" | "qcow" | "vhd" | "vhdx" | "vmdk" | "ewf" | "vdi" | "qed" | "parallels" | "rbd" => {
+        "qcow2" | "qcow" | "vhd" | "vhdx" | "vmdk" | "ewf" | "vdi" | "qed" | "parallels" | "rbd" | "aff4" => {
             format!("format.{layer}")
         }
         _ if note.contains("cannot be read") => "storage.unreadable".into(),
@@ -175,6 +186,32 @@ pub fn of_contents(contents: &Contents) -> Vec<Finding> {
         finding.at_plaintext(f.offset).says(&f.found, &f.expected)
     };
     contents.all_findings().iter().map(of).collect()
+}
+
+/// Whether the data's own places are those of the image's file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// They are.
+    Own,
+    /// They are of a container within.
+    Within,
+}
+
+/// Sectors that are bad. Their place in the file is told where the file is what holds the data.
+pub fn of_bad(run: &BadRun, place: Place) -> Finding {
+    let BadRun { start, len, .. } = run;
+    let (code, message) = match run.cause {
+        Cause::Unreadable => {
+            ("file.unreadable", format!("{len} bytes of plaintext from byte {start} on cannot be read"))
+        }
+        Cause::Overwritten => (
+            "header.overwritten",
+            format!("{len} bytes of plaintext from byte {start} on were overwritten with the header"),
+        ),
+        Cause::Tag => ("integrity.tag", format!("the tags of {len} bytes of plaintext from byte {start} on are wrong")),
+    };
+    let finding = Finding::new(Severity::Error, code, "sectors", message);
+    finding.at(Some(run.stored_at).filter(|_| place == Place::Own)).at_plaintext(Some(run.start))
 }
 
 /// Where ranges are, for a message: the first of them, how many, and their bytes.

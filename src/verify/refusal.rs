@@ -80,6 +80,8 @@ impl Report {
             container: image.map(|image| Container::of(image.metadata())),
             policy: None,
             key: None,
+            files: None,
+            packages: None,
             findings: findings.list,
             more_findings: findings.more,
             coverage: Coverage { contents: "none".into(), statements, ..Coverage::default() },

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use super::counts::{Database, FilesUsed, PackagesUsed};
 use super::record::Run;
 use crate::luks::layer::Layer;
 pub use crate::map::Map;
@@ -249,6 +250,11 @@ pub struct Coverage {
     pub unchecked_bytes: Option<u64>,
     /// Bytes of plaintext that are free, by the contents.
     pub free_bytes: Option<u64>,
+    /// Bytes of files in the contents that are as a manifest says; `None` where there was none. Like the next one, it is a number
+    /// of its own: a file's length, whatever room it takes.
+    pub listed_bytes: Option<u64>,
+    /// Bytes of files that are as the image's own package databases say; `None` where that was not asked.
+    pub package_bytes: Option<u64>,
     /// Whether the bytes of files in the contents are under a checksum that was verified.
     pub file_data_proven: bool,
     /// The same for people, and what was not checked, a sentence each.
@@ -340,6 +346,10 @@ pub struct Report {
     pub stages: Vec<Stage>,
     /// What opened it; `None` where nothing did.
     pub key: Option<KeyUsed>,
+    /// What a manifest of files came to, where there is one.
+    pub files: Option<FilesUsed>,
+    /// What the image's own package databases came to, where that was asked.
+    pub packages: Option<PackagesUsed>,
     /// What is not as it should be, in the order of the stages.
     pub findings: Vec<Finding>,
     /// How many findings were left out of the list.

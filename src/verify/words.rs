@@ -1,7 +1,7 @@
 //! What a report says in words.
 
-use super::report::{Coverage, KeyUsed};
-use crate::error::escape;
+use super::report::{Coverage, FilesUsed, KeyUsed, PackagesUsed};
+use crate::error::{counted, escape};
 use crate::image::Image;
 use crate::luks::metadata::{Metadata, Role};
 
@@ -34,7 +34,7 @@ pub fn keyslots(key: &KeyUsed) -> String {
 }
 
 /// What was proven, and what was not.
-pub fn statements(coverage: &Coverage) -> Vec<String> {
+pub fn statements(coverage: &Coverage, files: Option<&FilesUsed>, packages: Option<&PackagesUsed>) -> Vec<String> {
     let mut all = Vec::new();
     let read = coverage.read_bytes;
     match coverage.authenticated_bytes {
@@ -74,10 +74,65 @@ pub fn statements(coverage: &Coverage) -> Vec<String> {
     } else if coverage.contents == "full" {
         all.push("Of the contents, not all structures were checked: what kind they are has no full check.".into());
     }
-    if !coverage.file_data_proven {
+    all.extend(files.map(of_files));
+    all.extend(packages.map(of_packages));
+    let proven = [coverage.listed_bytes, coverage.package_bytes].into_iter().flatten().any(|bytes| bytes > 0);
+    if !coverage.file_data_proven && proven {
+        all.push(
+            "The data of other files is under no checksum that was verified: a changed bit there would not show."
+                .into(),
+        );
+    } else if !coverage.file_data_proven {
         all.push(
             "The data of files is under no checksum that was verified: a changed bit in a file would not show.".into(),
         );
     }
     all
+}
+
+/// What a manifest came to.
+fn of_files(used: &FilesUsed) -> String {
+    let beside = match (used.not_listed, used.not_listed_bytes) {
+        (Some(files), Some(bytes)) => {
+            format!("it says nothing of {}, of {bytes} bytes", counted(files, "regular file"))
+        }
+        _ => "how many files it says nothing of is not known".to_owned(),
+    };
+    format!(
+        "Of the {} of the manifest (SHA-256 {}), as it says: {}, of {} bytes; that differ: {}, are missing: {}, could not be \
+         read: {}; {beside}.",
+        counted(used.lines, "line"),
+        used.sha256,
+        used.matched,
+        used.matched_bytes,
+        used.differing,
+        used.missing,
+        used.unread
+    )
+}
+
+/// What package databases came to.
+fn of_packages(used: &PackagesUsed) -> String {
+    let all = |of: fn(&super::report::Database) -> u64| used.databases.iter().map(of).fold(0, u64::saturating_add);
+    let kinds: Vec<&str> = used.databases.iter().filter(|d| d.is_read).map(|d| d.kind.as_str()).collect();
+    let beside = match (used.not_proven, used.not_proven_bytes) {
+        (Some(files), Some(bytes)) => {
+            format!("they prove nothing of {}, of {bytes} bytes", counted(files, "regular file"))
+        }
+        _ => "of how many files they prove nothing is not known".to_owned(),
+    };
+    if kinds.is_empty() {
+        return "No package database in the contents was read.".into();
+    }
+    format!(
+        "By the package databases in the contents ({}), as they were installed: {}, of {} bytes; changed configuration: {}; \
+         others that differ: {}, are missing: {}, could not be read: {}; {beside}.",
+        kinds.join(", "),
+        counted(all(|d| d.matched), "file"),
+        all(|d| d.matched_bytes),
+        all(|d| d.changed_config),
+        all(|d| d.differing),
+        all(|d| d.missing),
+        all(|d| d.unread)
+    )
 }

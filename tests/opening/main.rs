@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used)]
 #![cfg(feature = "unlock")]
 
+#[cfg(feature = "serde")]
+mod damages;
 mod failing;
 mod foreign;
 mod front_door;

@@ -11,17 +11,21 @@ pub enum What {
     Merge(MergeArgs),
 }
 
-/// Checks reports of verify: that they are whole and of a known schema, that pages and JSON are of one run, and their
+/// Checks reports of verify: that they are whole and of a known schema, that all are of one run, and their
 /// signatures; exits with 4 where one is not as it was written
 #[derive(Args)]
 #[command(after_long_help = super::examples::REPORT_VERIFY)]
 pub struct VerifyArgs {
-    /// The reports: JSON, or pages
+    /// The reports: JSON, or pages; and what else was written of the run: statements of in-toto, their envelopes, DFXML. A
+    /// query for a time stamp beside one is checked, too
     #[arg(value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
     /// The public key of minisign that they have to be signed with, each as FILE.minisig
     #[arg(long, value_name = "FILE")]
     pub public_key: Option<PathBuf>,
+    /// The public key of Ed25519 (PEM) that envelopes have to be signed with
+    #[arg(long, value_name = "FILE")]
+    pub attestation_public_key: Option<PathBuf>,
     /// Say nothing but errors
     #[arg(short, long)]
     pub quiet: bool,
@@ -46,4 +50,7 @@ pub struct MergeArgs {
     /// Print CSV
     #[arg(long, conflicts_with = "json")]
     pub csv: bool,
+    /// Print a page of HTML, with the age of each proof
+    #[arg(long, conflicts_with_all = ["json", "csv"])]
+    pub html: bool,
 }

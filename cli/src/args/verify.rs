@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use unluks::format::Format;
 use unluks::verify::MustBe;
+use unluks::volume::BadSectorPolicy;
 
 use super::{KeyArgs, LimitArgs, ProgressKind, SourceArgs, size};
 
@@ -84,6 +85,8 @@ pub struct VerifyArgs {
     #[arg(long, value_enum, default_value = "auto", value_name = "HOW", hide_short_help = true)]
     pub progress: ProgressKind,
     #[command(flatten)]
+    pub proof: ProofArgs,
+    #[command(flatten)]
     pub record: RecordArgs,
     #[command(flatten)]
     pub fleet: FleetArgs,
@@ -91,6 +94,52 @@ pub struct VerifyArgs {
     pub key: KeyArgs,
     #[command(flatten)]
     pub limits: LimitArgs,
+    /// What a decryption was allowed, whose record it is.
+    #[arg(skip)]
+    pub decrypted: Decrypted,
+}
+
+/// How an image was decrypted, where that is not as verify would do it.
+#[derive(Clone, Default)]
+pub struct Decrypted {
+    pub snapshot: Option<String>,
+    pub image_map: Option<PathBuf>,
+    pub recover: bool,
+    pub bad_sectors: BadSectorPolicy,
+}
+
+/// Files in the image, and the hashes that they must have.
+#[derive(Args, Clone, Default)]
+#[command(next_help_heading = "Files in the image")]
+pub struct ProofArgs {
+    /// Hold files in the image against the hashes of this file, as sha256sum and its relatives print them, over paths as
+    /// unluks hash prints them; one that differs or is missing is an error
+    #[cfg(feature = "files")]
+    #[arg(long, value_name = "MANIFEST")]
+    pub files: Option<PathBuf>,
+    /// Hold files in the image against the package databases in it: of dpkg, apk and pacman; one that differs is a warning, and
+    /// a changed file of configuration a note
+    #[cfg(feature = "files")]
+    #[arg(long)]
+    pub packages: bool,
+}
+
+impl ProofArgs {
+    /// The manifest.
+    pub fn manifest(&self) -> Option<&Path> {
+        #[cfg(feature = "files")]
+        return self.files.as_deref();
+        #[cfg(not(feature = "files"))]
+        None
+    }
+
+    /// Whether package databases are read.
+    pub fn is_by_packages(&self) -> bool {
+        #[cfg(feature = "files")]
+        return self.packages;
+        #[cfg(not(feature = "files"))]
+        false
+    }
 }
 
 /// The record for people.
@@ -138,7 +187,7 @@ pub struct RecordArgs {
 #[command(next_help_heading = "Many images")]
 pub struct FleetArgs {
     /// Verify all images of lists (a path each line) and folders, several at once, the largest first; go on after failures,
-    /// and end with a summary: text, or JSON with --json
+    /// and end with a summary: text, or JSON, CSV or HTML with --json, --csv or --html
     #[arg(long, requires = "reports")]
     pub batch: bool,
     /// Where --batch writes a report of each image; what has an unchanged one there is passed over
@@ -150,6 +199,9 @@ pub struct FleetArgs {
     /// Print the summary as CSV
     #[arg(long, requires = "batch", conflicts_with = "json", hide_short_help = true)]
     pub csv: bool,
+    /// Print the summary as a page of HTML, with the age of each proof
+    #[arg(long, requires = "batch", conflicts_with_all = ["json", "csv"], hide_short_help = true)]
+    pub html: bool,
     /// How many images at once [default: as many as the machine has cores]
     #[arg(long, value_name = "N", requires = "batch", hide_short_help = true)]
     pub jobs: Option<NonZeroUsize>,
@@ -213,6 +265,9 @@ impl VerifyArgs {
             volume: self.volume.clone(),
             backup: self.backup.clone(),
             offset: self.offset,
+            snapshot: self.decrypted.snapshot.clone(),
+            image_map: self.decrypted.image_map.clone(),
+            recover: self.decrypted.recover,
             ..SourceArgs::default()
         }
     }

@@ -8,7 +8,7 @@ use unluks::{Error, Result};
 use crate::args::DecryptArgs;
 use crate::args::out::BadSectors;
 use crate::args::plain::Kind;
-use crate::args::verify::{FleetArgs, VerifyArgs};
+use crate::args::verify::{Decrypted, FleetArgs, ProofArgs, VerifyArgs};
 use crate::key;
 use crate::source::{is_dash, shown};
 use crate::verify;
@@ -23,17 +23,16 @@ pub fn wanted(args: &DecryptArgs) -> Result<Option<VerifyArgs>> {
         };
     }
     let source = &args.source;
+    let bad_sectors = BadSectors::policy(args.part.bad_sectors);
     let reads_stdin = key::paths(&args.key).any(|path| is_dash(path));
     let unfit = [
         ("an image that comes through a pipe", is_dash(&source.image)),
         ("an output that is a pipe", is_dash(&args.output)),
         ("a key that is typed, or comes through a pipe", reads_stdin || !has_key(args)),
         ("--skip and --length", args.part.skip.is_some() || args.part.length.is_some()),
-        ("--bad-sectors", BadSectors::policy(args.part.bad_sectors) != BadSectorPolicy::Refuse),
+        // What was left out cannot be read back.
+        ("--bad-sectors skip", bad_sectors == BadSectorPolicy::Skip),
         ("--type plain", args.plain.kind != Kind::Luks),
-        ("--snapshot", source.snapshot.is_some()),
-        ("--image-map", source.image_map.is_some()),
-        ("--recover", source.recover),
         ("--allow-truncated", source.allow_truncated),
         ("--allow-foreign-segments", source.allow_foreign_segments),
         ("--force-header", source.force_header),
@@ -68,10 +67,17 @@ pub fn wanted(args: &DecryptArgs) -> Result<Option<VerifyArgs>> {
         threads: args.out.threads,
         quiet: args.out.quiet,
         progress: args.out.progress,
+        proof: ProofArgs::default(),
         record: record.clone(),
         fleet: FleetArgs::default(),
         key: args.key.clone(),
         limits: args.limits.clone(),
+        decrypted: Decrypted {
+            snapshot: source.snapshot.clone(),
+            image_map: source.image_map.clone(),
+            recover: source.recover,
+            bad_sectors,
+        },
     };
     verify::check_outputs(&made)?;
     Ok(Some(made))

@@ -31,7 +31,7 @@ pub fn run(args: &MergeArgs) -> Result<ExitCode> {
         Ok((name, read_report(file)?))
     });
     let fleet = Fleet::merge(reports, Some(list.as_slice()).filter(|_| !args.list.is_empty()))?;
-    summary::print(&fleet, Form::of(args.json, args.csv))?;
+    summary::print(&fleet, Form::of([(Form::Json, args.json), (Form::Csv, args.csv), (Form::Html, args.html)]))?;
     let findings = Findings::of(args.strict);
     let code = |verdict: Option<_>| verdict.map_or(NO_REPORT, |verdict| codes::of(verdict, findings));
     let worst = fleet.images.iter().fold(0, |worst, proof| codes::worse(worst, code(proof.verdict)));

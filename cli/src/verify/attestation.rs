@@ -9,6 +9,17 @@ use unluks::{Result, json};
 /// What a statement begins with.
 pub const BEGINS: &str = "{\"_type\":\"https://in-toto.io/Statement/";
 
+/// The name of what a statement is of.
+const RUN: &str = "unluks verify report";
+
+/// The run that a statement is of; `None` where it says none.
+pub fn run_of(statement: &str) -> Option<String> {
+    let statement: serde_json::Value = serde_json::from_str(statement).ok()?;
+    let configuration = statement.get("predicate")?.get("configuration")?.as_array()?;
+    let made_of = configuration.iter().find(|resource| resource.get("name").is_some_and(|name| name == RUN))?;
+    Some(made_of.get("digest")?.get("sha256")?.as_str()?.to_owned())
+}
+
 #[derive(Serialize)]
 struct Statement<'a> {
     #[serde(rename = "_type")]
@@ -51,8 +62,7 @@ pub fn statement(report: &Report) -> Result<String> {
     // A subject is known by its digest alone.
     let subject = [(report.image.path.as_str(), image), ("plaintext", plaintext)].into_iter();
     let subject = subject.filter(|(_, digest)| !digest.is_empty()).map(|(name, digest)| Resource { name, digest });
-    let mut configuration =
-        vec![Resource { name: "unluks verify report", digest: BTreeMap::from([("sha256", report.run.id.as_str())]) }];
+    let mut configuration = vec![Resource { name: RUN, digest: BTreeMap::from([("sha256", report.run.id.as_str())]) }];
     if let Some(sha256) = report.policy.as_ref().and_then(|policy| policy.sha256.as_deref()) {
         configuration.push(Resource { name: "policy", digest: BTreeMap::from([("sha256", sha256)]) });
     }

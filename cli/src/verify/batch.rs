@@ -92,7 +92,8 @@ pub fn run(
     let done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
     let worst = done.iter().fold(0, |worst, ended| codes::worse(worst, ended.code));
     let fleet = Fleet::new(done.into_iter().map(|ended| ended.proof).collect());
-    summary::print(&fleet, Form::of(args.json.is_some(), args.fleet.csv))?;
+    let form = [(Form::Json, args.json.is_some()), (Form::Csv, args.fleet.csv), (Form::Html, args.fleet.html)];
+    summary::print(&fleet, Form::of(form))?;
     Ok(ExitCode::from(worst))
 }
 
@@ -144,7 +145,7 @@ fn unchanged(wishes: &Wishes<'_>, path: &Path, file: &Path) -> Option<Report> {
         && !inputs.is_empty()
         && report.key.is_some()
         && report.image.path == path.to_string_lossy()
-        && report.run.asked == Some(facts::asked(wishes.args, wishes.policy.as_ref()));
+        && report.run.asked == Some(facts::asked(wishes.args, &wishes.asked()));
     is_same.then_some(report)
 }
 

@@ -9,7 +9,6 @@ use sha2::{Digest, Sha256};
 use unluks::error::escape;
 use unluks::verify::{Case, Host, InputFile, Program, Run};
 
-use super::policy::Loaded;
 use crate::args::verify::VerifyArgs;
 use crate::key;
 
@@ -27,12 +26,18 @@ const SECRETS: [&str; 10] = [
     "--volume-key-file",
 ];
 
+/// SHA-256 of the files that say what is asked.
+pub struct Files<'a> {
+    pub policy: Option<&'a str>,
+    pub manifest: Option<&'a str>,
+}
+
 /// Fills in all that the library does not know.
-pub fn fill(run: &mut Run, args: &VerifyArgs, policy: Option<&Loaded>, inputs: Vec<InputFile>) {
+pub fn fill(run: &mut Run, args: &VerifyArgs, files: Files<'_>, inputs: Vec<InputFile>) {
     run.program = Some(program(args));
     run.host = Some(host());
     run.inputs = inputs;
-    run.asked = Some(asked(args, policy));
+    run.asked = Some(asked(args, &files));
     let record = &args.record;
     run.case = Case {
         case: record.case.clone(),
@@ -58,12 +63,13 @@ pub fn inputs<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Vec<InputFile> {
 }
 
 /// A hash of what was asked, beside the key and the case.
-pub fn asked(args: &VerifyArgs, policy: Option<&Loaded>) -> String {
+pub fn asked(args: &VerifyArgs, files: &Files<'_>) -> String {
     let compare: Vec<&PathBuf> = args.compare.iter().chain(&args.header).chain(&args.with).collect();
     let all = (
-        (env!("CARGO_PKG_VERSION"), unluks::verify::SCHEMA, policy.map(|policy| &policy.sha256)),
+        (env!("CARGO_PKG_VERSION"), unluks::verify::SCHEMA, files.policy),
         (args.must_be.map(|must_be| must_be.word()), &args.expect, &args.hash, compare),
         (args.format, args.max_size, &args.partition, &args.volume, args.offset, args.key.key_slot, args.quick),
+        (files.manifest, args.proof.is_by_packages()),
     );
     let mut hex = hex::encode(Sha256::digest(format!("{all:?}")));
     hex.truncate(32);

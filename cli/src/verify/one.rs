@@ -30,6 +30,8 @@ use crate::sign::Signer;
 pub struct Wishes<'a> {
     pub args: &'a VerifyArgs,
     pub policy: Option<Loaded>,
+    #[cfg(feature = "files")]
+    pub proof: Option<verify::FileProof>,
     pub signer: Option<Signer>,
     pub envelope: Option<dsse::Key>,
     /// How many threads decrypt an image.
@@ -49,7 +51,7 @@ impl Wishes<'_> {
     /// Verifies an image, and writes its files; an error where nothing is known of it.
     pub fn verify(&self, path: &Path, outputs: Outputs, progress: &Progress) -> Result<Verified> {
         let (mut report, inputs) = self.report(path, &outputs, progress)?;
-        facts::fill(&mut report.run, self.args, self.policy.as_ref(), inputs);
+        facts::fill(&mut report.run, self.args, self.asked(), inputs);
         if let (Some(used), Some(policy)) = (&mut report.policy, &self.policy) {
             used.sha256 = Some(policy.sha256.clone());
         }
@@ -57,6 +59,16 @@ impl Wishes<'_> {
         let seals = Seals { signer: self.signer.as_ref(), envelope: self.envelope.as_ref() };
         outputs.finish(&report, &line, seals)?;
         Ok(Verified { report, line })
+    }
+
+    /// Hashes of the files that say what is asked.
+    pub fn asked(&self) -> facts::Files<'_> {
+        let policy = self.policy.as_ref().map(|policy| policy.sha256.as_str());
+        #[cfg(feature = "files")]
+        let manifest = self.proof.as_ref().and_then(|proof| proof.manifest.as_ref()).map(|m| m.sha256.as_str());
+        #[cfg(not(feature = "files"))]
+        let manifest = None;
+        facts::Files { policy, manifest }
     }
 
     fn report(&self, path: &Path, outputs: &Outputs, progress: &Progress) -> Result<(Report, Vec<verify::InputFile>)> {
@@ -71,7 +83,14 @@ impl Wishes<'_> {
             report.ok_or(e)
         };
         let description = path.join(DESCRIPTION);
-        let named = args.header.iter().chain(&args.with).chain(&args.compare).map(PathBuf::as_path);
+        let named = args
+            .header
+            .iter()
+            .chain(&args.with)
+            .chain(&args.compare)
+            .map(PathBuf::as_path)
+            .chain(args.proof.manifest());
+        let named = named.chain(args.decrypted.image_map.as_deref());
         let named: Vec<&Path> = named.chain([path, &description].into_iter().filter(|path| path.is_file())).collect();
         let mut source = args.source(path);
         let mut opened = match Opened::open(&mut source) {
@@ -129,8 +148,11 @@ impl Wishes<'_> {
             compare: args.compare.as_deref().map(Compare::open).transpose()?,
             policy: self.policy.as_ref().map(|loaded| loaded.policy.clone()),
             fetched_at: backup.map(InBackup::fetched_at),
+            #[cfg(feature = "files")]
+            files: self.proof.clone(),
             tree: None,
             threads: self.threads,
+            bad_sectors: args.decrypted.bad_sectors,
         })
     }
 

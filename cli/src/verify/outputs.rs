@@ -167,6 +167,7 @@ fn inputs(args: &VerifyArgs) -> Inputs {
     args.header.iter().for_each(|path| inputs.add_path(path, Role::Header));
     args.compare.iter().for_each(|path| inputs.add_path(path, Role::Compared));
     args.policy.iter().for_each(|path| inputs.add_path(path, Role::Policy));
+    args.proof.manifest().iter().for_each(|path| inputs.add_path(path, Role::Manifest));
     let record = &args.record;
     record
         .sign

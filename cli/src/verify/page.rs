@@ -4,6 +4,7 @@
 //! is hostile text: controls and marks of direction are shown as what they are (`unluks::error::visible`), the template
 //! escapes the rest, and a policy in the page lets nothing in, not even a style that is not ours.
 
+mod files;
 mod picture;
 
 use askama::Template;
@@ -37,6 +38,7 @@ struct Page<'a> {
     map: Option<picture::Picture>,
     coverage: Vec<picture::Bar>,
     findings: Vec<Row>,
+    files: Vec<files::Row>,
     header: Vec<(&'static str, String)>,
     hashes: Vec<(String, String)>,
     checked: Vec<String>,
@@ -93,6 +95,7 @@ pub fn render(report: &Report, line: &str) -> Result<String> {
         map: picture::map(report),
         coverage: picture::coverage(report),
         findings: findings.into_iter().map(row).collect(),
+        files: files::rows(report),
         header: header(report),
         hashes: hashes(report),
         checked: checked(report),
@@ -233,6 +236,20 @@ fn checked(report: &Report) -> Vec<String> {
             counted(policy.rules, "rule"),
             counted(policy.findings, "finding")
         ));
+    }
+    if let Some(used) = &report.files {
+        let hash = visible(&used.sha256);
+        all.push(format!(
+            "The files that a manifest of {} names (its SHA-256 is {hash}) were read out of the image and hashed.",
+            counted(used.lines, "line")
+        ));
+    }
+    if report.packages.is_some() {
+        all.push(
+            "The files of installed packages were read out of the image and held against the hashes that its own package \
+             databases have of them. Whoever can write to both can make them agree."
+                .into(),
+        );
     }
     all
 }

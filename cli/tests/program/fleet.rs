@@ -85,6 +85,14 @@ fn a_batch_goes_on_after_failures_and_again_from_where_it_stopped() {
 
     let csv = fleet.verify(&["--csv", "--must-be", "ext", "-q"]);
     assert_eq!(String::from_utf8(csv.stdout).unwrap().lines().count(), 6);
+    let page = fleet.verify(&["--html", "--must-be", "ext", "-q"]);
+    let page = String::from_utf8(page.stdout).unwrap();
+    assert!(page.starts_with("<!DOCTYPE html>") && !page.contains("<script"), "{page}");
+    assert!(["http:", "https:", "url("].iter().all(|never| !page.contains(never)), "{page}");
+    let said = ["1 of 5 are not proven to restore", "4 restorable", "other.img", "less than a day old"];
+    assert!(said.iter().all(|said| page.contains(said)) && page.ends_with("</html>\n"), "{page}");
+    let merged = unluks(&["report", "merge", &text(&fleet.reports), "--html"]).stdout;
+    assert!(String::from_utf8(merged).unwrap().contains("other.img"));
     let words = fleet.verify(&["--must-be", "ext", "-q"]);
     let said = String::from_utf8(words.stdout).unwrap();
     assert!(said.contains("5 images: 4 restorable, 1 wrong-key; the oldest proof is of 2"), "{said}");

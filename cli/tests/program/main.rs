@@ -23,6 +23,7 @@ mod keyslot_area;
 mod limits;
 mod luks1_validation;
 mod luks2_validation;
+mod malformed;
 #[cfg(feature = "nbd")]
 mod manual;
 mod messages;
@@ -36,6 +37,8 @@ mod nbd_support;
 mod no_threads;
 mod opening;
 mod plain;
+#[cfg(feature = "files")]
+mod proof;
 mod readme;
 mod recipes;
 mod record;

@@ -4,6 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use yaml_rust2::{Yaml, YamlLoader};
+
 use crate::common::{Golden, UNLUKS, root, text};
 
 /// The blocks of a language, in their order.
@@ -91,6 +93,68 @@ fn an_index_of_a_job_does_its_share() {
     let completions = format!("auto/{}", yaml.split("completions: ").nth(1).unwrap().lines().next().unwrap());
     assert!(command.contains(&completions), "{completions}");
     assert!(yaml.lines().all(|line| !line.contains('\t') && line.len() < 130));
+}
+
+/// YAML as Kubernetes takes it: that of JSON.
+fn json(yaml: &Yaml) -> serde_json::Value {
+    match yaml {
+        Yaml::String(text) => text.as_str().into(),
+        Yaml::Integer(number) => (*number).into(),
+        Yaml::Boolean(is) => (*is).into(),
+        Yaml::Array(all) => all.iter().map(json).collect(),
+        Yaml::Hash(map) => map
+            .iter()
+            .map(|(name, value)| (name.as_str().unwrap().to_owned(), json(value)))
+            .collect::<serde_json::Map<_, _>>()
+            .into(),
+        other => panic!("{other:?} is nothing that a manifest has"),
+    }
+}
+
+/// Against what Kubernetes itself says of a Job. A crate with its types would be built for minutes and takes unknown members.
+#[test]
+fn the_manifest_of_a_job_is_as_kubernetes_describes_it() {
+    let schema = include_str!("kubernetes-job.schema.json");
+    let schema = jsonschema::validator_for(&serde_json::from_str(schema).unwrap()).unwrap();
+    let text = block("yaml", "kind: Job");
+    let faults = |text: &str| -> Vec<String> {
+        let all = YamlLoader::load_from_str(text).unwrap();
+        assert_eq!(all.len(), 1);
+        let job = json(&all[0]);
+        schema.iter_errors(&job).map(|e| format!("{}: {e}", e.instance_path())).collect()
+    };
+    assert_eq!(faults(&text), Vec::<String>::new());
+    for (right, wrong) in [
+        ("backoffLimitPerIndex: 2", "backoffLimitPerIndexes: 2"),
+        ("completions: 10", "completions: ten"),
+        ("action: FailIndex", "action: Fail"),
+        ("restartPolicy: Never", "restartPolicy: No"),
+        ("claimName: backups", "name: backups"),
+        ("operator: In, ", ""),
+    ] {
+        assert!(text.contains(right), "{right}");
+        assert_ne!(faults(&text.replacen(right, wrong, 1)), Vec::<String>::new(), "{wrong}");
+    }
+}
+
+#[test]
+fn a_workflow_of_snakemake_does_all_of_it() {
+    let (site, recipe) = (Site::new(), block("python", "rule verify"));
+    fs::write(site.dir.join("Snakefile"), &recipe).unwrap();
+    let is_there = Command::new("snakemake").arg("--version").output().is_ok_and(|out| out.status.success());
+    if cfg!(feature = "peer-tests") && is_there {
+        return site.cook("snakemake --quiet all --cores 2 >&2 && unluks report merge reports --list list >/dev/null");
+    }
+    // Without Snakemake, what it would run, for each image.
+    let shell = recipe.split("shell:\n").nth(1).unwrap().split("\"\"\"").nth(1).unwrap();
+    for n in 0..4 {
+        let line =
+            shell.replace("{params.image:q}", &format!("'volume {n}.img'")).replace("{wildcards.n}", &n.to_string());
+        assert!(!line.contains(['{', '}']), "{line}");
+        let out = site.run(Command::new("bash").args(["-euo", "pipefail", "-c", &line]));
+        assert!(out.status.success(), "{line}: {out:?}");
+    }
+    site.cook("unluks report merge reports --list list >/dev/null; exit $?");
 }
 
 #[test]

@@ -333,6 +333,33 @@ fn envelope_query_and_dfxml_are_taken_by_their_own_programs() {
     let run = unluks(&[&all[..], &record, &[&format!("--json={sealed}")]].concat());
     assert_eq!(run.code, Some(0), "{}", run.stderr);
 
+    // All of one run, and each as it was written.
+    let public = path("public.pem");
+    let check = |more: &[&str]| unluks(&[&["report", "verify", &sealed, &statement, &dfxml], more].concat());
+    let run = check(&["--attestation-public-key", &public]);
+    let said = String::from_utf8_lossy(&run.stdout).into_owned();
+    assert_eq!(run.code, Some(0), "{said}{}", run.stderr);
+    assert!(said.contains("in an envelope that is signed") && said.matches("with a query for").count() == 3, "{said}");
+    assert!(String::from_utf8_lossy(&check(&[]).stdout).contains("--attestation-public-key does"));
+    openssl(&["genpkey", "-algorithm", "ed25519", "-out", &path("other.pem")]);
+    openssl(&["pkey", "-in", &path("other.pem"), "-pubout", "-out", &path("other.pub")]);
+    let run = check(&["--attestation-public-key", &path("other.pub")]);
+    assert!(run.code == Some(4) && run.stderr.contains("no signature of the envelope"), "{}", run.stderr);
+    for (file, from, to) in [
+        (&dfxml, "<unluks:case>", "<unluks:case>1"),
+        (&statement, "\"payload\":\"", "\"payload\":\"AAAA"),
+        (&format!("{sealed}.tsq"), "", "0"),
+    ] {
+        let before = fs::read(file).unwrap();
+        let at = before.windows(from.len().max(1)).position(|part| from.is_empty() || part == from.as_bytes()).unwrap();
+        let changed = [&before[..at], to.as_bytes(), &before[at + from.len()..]].concat();
+        fs::write(file, changed).unwrap();
+        let run = check(&[]);
+        assert_eq!(run.code, Some(4), "{file}: {}", run.stderr);
+        fs::write(file, before).unwrap();
+    }
+    assert_eq!(unluks(&["report", "verify", &dfxml]).code, Some(2), "its report is wanted");
+
     let envelope: Value = serde_json::from_slice(&fs::read(&statement).unwrap()).unwrap();
     let bytes = |value: &Value| BASE64.decode(value.as_str().unwrap()).unwrap();
     let payload = bytes(&envelope["payload"]);
@@ -388,6 +415,13 @@ fn a_statement_is_that_of_in_toto() {
     assert_eq!(run.code, Some(0), "{}", run.stderr);
     let statement: Value = serde_json::from_slice(&fs::read(&out).unwrap()).unwrap();
     assert_eq!(statement["_type"], "https://in-toto.io/Statement/v1");
+    let json = golden.path("report.json");
+    let check = |files: &[&str]| unluks(&[&["report", "verify"], files].concat());
+    assert_eq!(check(&[&text(&out)]).code, Some(0));
+    let run = unluks(&["verify", &image, "--key-file", &key, &format!("--json={}", text(&json))]);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    let other = check(&[&text(&json), &text(&out)]);
+    assert!(other.code == Some(4) && other.stderr.contains("of run"), "{}", other.stderr);
     assert_eq!(statement["predicateType"], "https://in-toto.io/attestation/test-result/v0.1");
     assert_eq!(statement["subject"][0]["digest"]["sha256"], sha256(&fs::read(&golden.image).unwrap()).as_str());
     let predicate = &statement["predicate"];
@@ -427,4 +461,48 @@ fn a_decryption_has_a_record_for_which_the_output_is_read_back() {
         assert_eq!(run.refusal_fault(&[2]), None, "{more:?}: {}", run.stderr);
         assert!(!golden.path("fresh").exists(), "{more:?}");
     }
+}
+
+/// The report in the page of a decryption with bad sectors: it says which, and that the output is the rest.
+#[test]
+fn a_decryption_with_bad_sectors_has_a_record_that_says_where_they_are() {
+    let decrypt = |golden: &Golden, more: &[&str]| -> Value {
+        let (image, key) = (text(&golden.image), text(&golden.key));
+        let (out, page) = (text(&golden.path("out")), text(&golden.path("page.html")));
+        let args = ["decrypt", &image, "--key-file", &key, "-o", &out, "--report", &page, "--force"];
+        let run = unluks(&[&args[..], more].concat());
+        assert_eq!(run.code, Some(4), "{}", run.stderr);
+        let checked = unluks(&["report", "verify", &page]);
+        assert_eq!(checked.code, Some(0), "{}", checked.stderr);
+        let page = text_of(&fs::read_to_string(&page).unwrap());
+        let record = page.lines().find(|line| line.starts_with("{\"schema\":")).unwrap();
+        serde_json::from_str(record).unwrap()
+    };
+    let codes = |report: &Value| -> Vec<String> {
+        let findings = report["findings"].as_array().unwrap().iter();
+        findings.filter(|f| f["severity"] == "error").map(|f| f["code"].as_str().unwrap().to_owned()).collect()
+    };
+    let golden = Golden::unpack("l2-integrity-tag-flipped");
+    for how in ["zero", "report"] {
+        let report = decrypt(&golden, &["--bad-sectors", how]);
+        assert_eq!(codes(&report), ["integrity.tag"], "{how}: {}", report["findings"]);
+        let bytes = ["compared_bytes", "plaintext_bytes"].map(|name| report["coverage"][name].as_u64().unwrap());
+        assert_eq!(bytes[0], bytes[1], "{how}: what was written is what was read");
+    }
+    // What ddrescue could not read, in the middle of the data.
+    let golden = Golden::unpack("l2-ext4");
+    let map = golden.path("map");
+    let (start, len) = (163_840 + 512 * 1024, fs::metadata(&golden.image).unwrap().len());
+    fs::write(&map, format!("0 +\n0 {start} +\n{start} 4096 -\n{} {} +\n", start + 4096, len - start - 4096)).unwrap();
+    let report = decrypt(&golden, &["--bad-sectors", "zero", "--image-map", &text(&map)]);
+    assert_eq!(codes(&report), ["file.unreadable"], "{}", report["findings"]);
+    let finding = report["findings"].as_array().unwrap().iter().find(|f| f["code"] == "file.unreadable").unwrap();
+    assert_eq!(finding["plaintext_offset"], 512 * 1024);
+    assert_eq!(
+        (&report["coverage"]["unreadable_bytes"], &report["hashes"]["plaintext"]),
+        (&4096.into(), &serde_json::json!({}))
+    );
+    let skip = ["decrypt", &text(&golden.image), "--key-file", &text(&golden.key), "-o", &text(&golden.path("new"))];
+    let run = unluks(&[&skip[..], &["--bad-sectors", "skip", "--report", &text(&golden.path("p"))]].concat());
+    assert_eq!(run.refusal_fault(&[2]), None, "{}", run.stderr);
 }

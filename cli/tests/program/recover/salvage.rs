@@ -98,6 +98,12 @@ fn checksums_that_do_not_match_leave_the_rest_unproved_and_say_so() {
     assert_eq!(run.code, Some(0), "{}", run.stderr);
     assert!(run.stderr.contains("no checksum proves the primary header"), "{}", run.stderr);
     assert!(case.output() == plaintext);
+    // A record says so, too.
+    let page = case.path("page.html");
+    let run = case.decrypt(&["--recover", "--report", &page]);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    let page = fs::read_to_string(page).unwrap();
+    assert!(page.contains("header.recovered") && page.contains("no checksum proves the primary header"), "{page}");
     // Bytes behind the end of the text.
     let case = Case::new(NAME, |image| [0x3ff0, 0x7ff0].iter().for_each(|at| image[*at] = b'x'));
     assert_eq!(case.decrypt(&[]).refusal_fault(&[4]), None);
