@@ -15,6 +15,8 @@ const RESERVED: &str = "os_glance";
 /// A property that names the volume type, by which Cinder makes volumes of the image.
 const TYPE_PROPERTY: &str = "cinder_img_volume_type";
 
+/// The property of a restored image that names the old one, where it would have none beside the key's.
+pub const FROM_PROPERTY: &str = "unluks_restored_from";
 /// What goes with the properties that name a key.
 const KEY_POLICIES: [&str; 2] = ["cinder_encryption_key_deletion_policy", "os_encrypt_key_deletion_policy"];
 
@@ -125,6 +127,11 @@ impl Plan {
         let of_key =
             |name: &str| KEY_PROPERTIES.contains(&name) || (backup.key.is_none() && KEY_POLICIES.contains(&name));
         properties.retain(|name, _| !name.starts_with(RESERVED) && !key_properties.contains(name) && !of_key(name));
+        if key_properties == [CINDER_KEY] && properties.keys().all(|name| KEY_POLICIES.contains(&name.as_str())) {
+            // Cinder 28 makes no image of a volume whose own image had no other property: it sends Glance an empty object
+            // (`_merge_volume_image_meta` of cinder/volume/api.py), which that refuses.
+            properties.insert(FROM_PROPERTY.into(), image.id.clone());
+        }
         let gib = |bytes: u64| bytes.div_ceil(1 << 30);
         let volume = NewVolume {
             name: backup.volume.as_ref().and_then(|v| v.name.clone()).or(image.name.clone()).unwrap_or_default(),
@@ -205,6 +212,11 @@ impl Plan {
         if !self.image.key_properties.is_empty() && !self.image.key_properties.iter().any(|p| p == CINDER_KEY) {
             let names = escaped(&self.image.key_properties);
             self.note("cinder", format!("only a Cinder that knows {names} makes a volume of this image"));
+        }
+        if self.image.properties.contains_key(FROM_PROPERTY) && !image.properties.contains_key(FROM_PROPERTY) {
+            let message =
+                format!("the new image has {FROM_PROPERTY}: Cinder makes no image of a volume without such a property");
+            self.note("only-key", message);
         }
         self.volume_type(backup.key.is_some());
         let reserved: Vec<_> =
