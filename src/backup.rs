@@ -267,6 +267,11 @@ impl Backup {
         KEY_PROPERTIES.iter().find_map(|name| Some((*name, image.properties.get(*name)?.as_str())))
     }
 
+    /// The encryption of a volume whose data has no header, where the backup is of one.
+    pub fn plain(&self) -> Option<&Encryption> {
+        self.volume.as_ref()?.encryption.as_ref().filter(|encryption| encryption.is_plain())
+    }
+
     /// Reads a description, and checks all that other parts rely on.
     ///
     /// # Errors

@@ -87,7 +87,7 @@ impl InBackup {
 
     /// The encryption of a volume whose data has no header.
     pub fn plain(&self) -> Option<&Encryption> {
-        self.dir.backup.volume.as_ref()?.encryption.as_ref().filter(|encryption| encryption.is_plain())
+        self.dir.backup.plain()
     }
 
     /// Keeps the key of data without a header.

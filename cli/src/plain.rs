@@ -113,7 +113,7 @@ pub fn open(
         Given::Key(key) => Some(key),
         Given::Nothing => None,
         Given::Hashed(passphrase) => {
-            let (key, how) = hash(args, &image, &passphrase, size, is_own)?;
+            let (key, how) = hash(args, &image, &passphrase, size, if is_own { &HASHES } else { &HASHES[..1] })?;
             match volume {
                 Some(_) => hashed = format!(", {how}"),
                 None if args.plain_hash.is_none() => notes.push(how),
@@ -142,15 +142,15 @@ fn hash(
     image: &Image,
     passphrase: &Passphrase,
     size: usize,
-    guess: bool,
+    names: &[&str],
 ) -> Result<(VolumeKey, String)> {
     if let Some(name) = &args.plain_hash {
         let key = PlainHash::parse(name)?.key(passphrase, size)?;
         return Ok((key, format!("the passphrase is hashed with {}", escape(name))));
     }
-    if guess {
+    if names.len() > 1 {
         let mut known = Vec::new();
-        for name in HASHES {
+        for name in names {
             let key = PlainHash::parse(name)?.key(passphrase, size)?;
             if let Some(contents) = begins(image, &key) {
                 known.push((key, format!("hashed with {name}, by which it begins as {contents}")));

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use super::{BackupDir, IMAGE_FIELDS, KEY_PROPERTIES, SecretInfo, rfc3339};
+use super::{Backup, BackupDir, IMAGE_FIELDS, KEY_PROPERTIES, SecretInfo, rfc3339};
 use crate::error::{Error, ErrorKind, Result, escape};
 use crate::io::FileSource;
 use crate::luks::metadata::Version;
@@ -181,7 +181,7 @@ impl Plan {
                  backup onto a new encrypted volume that is attached to a server",
             );
         }
-        if let (true, Some(e), Some(_)) = (raw, header, &backup.key) {
+        if let (true, Some(e), Some(_), None) = (raw, header, &backup.key, backup.plain()) {
             self.note("header", format!("the image has a key, but no LUKS header that is good: {e}"));
         }
         match &backup.key {
@@ -218,7 +218,7 @@ impl Plan {
                 format!("the new image has {FROM_PROPERTY}: Cinder makes no image of a volume without such a property");
             self.note("only-key", message);
         }
-        self.volume_type(backup.key.is_some());
+        self.volume_type(backup);
         let reserved: Vec<_> =
             image.properties.keys().filter(|name| name.starts_with(RESERVED)).map(|n| escape(n)).collect();
         if !reserved.is_empty() {
@@ -258,14 +258,22 @@ impl Plan {
         }
     }
 
-    fn volume_type(&mut self, encrypted: bool) {
-        let message = match (&self.volume.volume_type, encrypted) {
+    fn volume_type(&mut self, backup: &Backup) {
+        let how = backup.plain().map_or("by LUKS".to_owned(), |encryption| {
+            let cipher = encryption
+                .cipher
+                .as_deref()
+                .map_or("the same cipher".into(), |name| format!("the cipher {}", escape(name)));
+            let bits = encryption.key_size.map_or(String::new(), |bits| format!(" with {bits} bits"));
+            format!("by the provider plain, {cipher}{bits}")
+        });
+        let message = match (&self.volume.volume_type, backup.key.is_some()) {
             (Some(name), true) => format!(
-                "the volume type {} must be there, and encrypted by LUKS: with another type, or none, the volume is \
+                "the volume type {} must be there, and encrypted {how}: with another type, or none, the volume is \
                  refused, or nothing can read it",
                 escape(name)
             ),
-            (None, true) => "the backup does not tell the volume's type: name one that is encrypted by LUKS".into(),
+            (None, true) => format!("the backup does not tell the volume's type: name one that is encrypted {how}"),
             (Some(name), false) => format!("the volume type {} must be there", escape(name)),
             (None, false) => return,
         };
