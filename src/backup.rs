@@ -225,6 +225,15 @@ pub struct Encryption {
     pub control_location: Option<String>,
 }
 
+impl Encryption {
+    /// Whether such data has no header, but is dm-crypt's alone: os-brick's provider `plain`, also by the names that it had
+    /// in Nova and in os-brick before (`os_brick/encryptors/__init__.py`).
+    pub fn is_plain(&self) -> bool {
+        let provider = self.provider.as_deref().unwrap_or_default();
+        provider == "plain" || provider.rsplit('.').next() == Some("CryptsetupEncryptor")
+    }
+}
+
 impl Becomes {
     /// How OpenStack takes a secret of this type: a passphrase as it is, and any other key hexlified.
     pub fn of_secret(secret_type: &str) -> Self {
@@ -256,6 +265,11 @@ impl Backup {
     pub fn key_left_out(&self) -> Option<(&'static str, &str)> {
         let image = self.image.as_ref().filter(|_| self.key.is_none())?;
         KEY_PROPERTIES.iter().find_map(|name| Some((*name, image.properties.get(*name)?.as_str())))
+    }
+
+    /// The encryption of a volume whose data has no header, where the backup is of one.
+    pub fn plain(&self) -> Option<&Encryption> {
+        self.volume.as_ref()?.encryption.as_ref().filter(|encryption| encryption.is_plain())
     }
 
     /// Reads a description, and checks all that other parts rely on.

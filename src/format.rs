@@ -291,7 +291,8 @@ fn open_below(file: Arc<dyn ReadAt>, mut options: Options, chain: &[usize]) -> R
                 .into(),
         );
     }
-    let contents = match format {
+    let mut state = rbd::State::Unknown;
+    let mut contents = match format {
         Format::Raw => Contents::Disk(file),
         Format::Qcow2 => {
             let qcow2 = qcow2::open(file, &kin, &mut notes)?;
@@ -302,7 +303,11 @@ fn open_below(file: Arc<dyn ReadAt>, mut options: Options, chain: &[usize]) -> R
         Format::Qed => Contents::Disk(qed::open(file, &kin, &mut notes)?),
         Format::Vdi => Contents::Disk(vdi::open(file)?),
         Format::AndroidSparse => Contents::Disk(android::open(file)?),
-        Format::Rbd => Contents::Disk(rbd::open(file)?),
+        Format::Rbd => {
+            let opened = rbd::open(file, &kin, &mut notes)?;
+            state = opened.state;
+            Contents::Disk(opened.disk)
+        }
         Format::Aff4 => {
             let aff4 = aff4::open(file, &kin, &mut notes)?;
             sector_size = aff4.sector_size;
@@ -325,6 +330,12 @@ fn open_below(file: Arc<dyn ReadAt>, mut options: Options, chain: &[usize]) -> R
             Contents::Disk(ewf.disk)
         }
     };
+    let mut format = format;
+    if let Contents::Disk(disk) = &contents
+        && let Some(laid) = rbd::with_diffs(disk, state, &kin, &mut notes)?
+    {
+        (contents, format) = (Contents::Disk(laid), Format::Rbd);
+    }
     if format != Format::Raw && contents.size() > largest {
         return Err(Error::limit(
             "container.size",

@@ -267,6 +267,8 @@ pub const CINDER_OBJECT_MAX: u64 = 2 << 30;
 pub const CINDER_TEXT_MAX: usize = 4 << 20;
 /// Cinder backups: the block that one SHA-256 is of. The drivers' is 32 KiB.
 pub const CINDER_BLOCK_MAX: u64 = 64 << 20;
+/// Cinder backups: damaged objects that are kept to be sorted and named. The others are counted.
+pub const CINDER_DAMAGED_MAX: usize = 1000;
 /// Cinder backups: the memory for what was decompressed.
 pub const CINDER_CACHE: u64 = 64 << 20;
 /// Cinder backups: objects that are being decompressed at a time. bz2 takes 4 MB for each, and zstd up to 8.

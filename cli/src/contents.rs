@@ -12,6 +12,7 @@ use unluks::progress::Progress;
 use unluks::volume::{BadSectorPolicy, VolumeOptions};
 use unluks::{Error, ReadAt, Result, UnlockedImage, Volume};
 
+use crate::args::plain::PlainArgs;
 use crate::args::{InspectArgs, KeyArgs, SourceArgs};
 use crate::key;
 use crate::map;
@@ -188,7 +189,7 @@ fn looked(args: &InspectArgs, mut source: SourceArgs) -> Result<Looked> {
 
 fn plaintext(args: &InspectArgs, source: &mut SourceArgs) -> Result<Arc<dyn ReadAt>> {
     key::check(&args.key, is_dash(&source.image))?;
-    let opened = Opened::open(source)?;
+    let opened = Opened::open_as(source, &PlainArgs::default(), &args.key, false)?;
     if opened.source.pipe().is_some() {
         return Err(Error::invalid("--inside wants an image that can be read at any place, not a pipe"));
     }

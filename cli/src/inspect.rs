@@ -56,6 +56,12 @@ fn inspect(args: &InspectArgs, mut asked: SourceArgs, is_one_of_several: bool) -
         source.print_notes(false);
     }
     let report = image.report(&asked.image, asked.header.as_deref());
+    if image.is_plain() && !args.json {
+        // How it is read, was said when it was opened.
+        return terminal::print(
+            "no LUKS header: plain dm-crypt, of which the backup's description says all that is known\n",
+        );
+    }
     terminal::print(&if args.json {
         several::json(&Listed { report: &report, backups: backups.as_deref() }, is_one_of_several)?
     } else {

@@ -83,6 +83,18 @@ pub fn read(args: &KeyArgs, stdin_is_image: bool, backup: Option<&InBackup>) -> 
             None => key,
         });
     };
+    if let Some(key) = backup.and_then(InBackup::unproven) {
+        if paths(args).next().is_some() {
+            let message = "the backup is of data without a header, and its own key opens it";
+            return Err(Error::invalid(message).with_hint("unluks decrypt --type plain takes another key"));
+        }
+        let rule = "the backup's own, which nothing proves";
+        return Ok(Material::VolumeKey(vec![VolumeKeyForm {
+            rule,
+            key: VolumeKey::copy_of(key.expose())?,
+            table: None,
+        }]));
+    }
     let first = read_first(args, stdin_is_image, backup)?;
     for path in &args.also_key_file {
         add(Key::passphrase(with_file(path, |f| read_key_file(f, 0, None))?));
@@ -164,6 +176,10 @@ pub struct Saying {
 /// Opens the image, and says on the standard error how.
 pub fn unlock(image: &Image, material: &Material, options: &UnlockOptions, saying: &Saying) -> Result<UnlockedImage> {
     let mut err = anstream::stderr();
+    if image.is_plain() && !matches!(material, Material::VolumeKey(_)) {
+        let message = "the data has no header, and the backup no key";
+        return Err(Error::invalid(message).with_hint("unluks decrypt --type plain takes one"));
+    }
     match material {
         Material::VolumeKey(forms) => unlock_with_volume_key(image, forms, options, saying.quiet),
         Material::Passphrases(passphrases) => unlock_with(image, passphrases, options, saying.quiet),
@@ -207,6 +223,9 @@ fn unlock_with_volume_key(
     options: &UnlockOptions,
     quiet: bool,
 ) -> Result<UnlockedImage> {
+    if let Some(form) = forms.first().filter(|_| image.is_plain()) {
+        return image.unlock_unproven(VolumeKey::copy_of(form.key.expose())?, options);
+    }
     let mut wrong = None;
     for form in forms {
         match image.unlock_with_volume_key(VolumeKey::copy_of(form.key.expose())?, options) {

@@ -50,14 +50,47 @@ pub struct Opened {
 impl Opened {
     /// Opens the image that the command line names; where it names a backup's directory, the image in it takes its place.
     pub fn open(args: &mut SourceArgs) -> Result<Self> {
+        Self::open_with(args, &KeyArgs::default(), false)
+    }
+
+    fn open_with(args: &mut SourceArgs, key: &KeyArgs, quiet: bool) -> Result<Self> {
         let backup = backup::enter(args)?;
         let mut source = Source::open(args)?;
         if let Some(backup) = &backup {
             backup.keep_from_outputs(&mut source);
         }
-        let image = source.image().map_err(|e| backup::explain(backup.as_ref(), e));
+        let image = match source.image() {
+            // The volume's type says that there is none.
+            Err(e) if e.is(Condition::NoHeader) && backup.as_ref().is_some_and(|backup| backup.plain().is_some()) => {
+                return Self::headerless(args, &PlainArgs::default(), key, backup, quiet);
+            }
+            image => image.map_err(|e| backup::explain(backup.as_ref(), e)),
+        };
         let image = image.map_err(|e| where_luks_is(args, e))?;
         Ok(Self::of(args, source, backup, image, None))
+    }
+
+    fn headerless(
+        args: &mut SourceArgs,
+        plain: &PlainArgs,
+        key: &KeyArgs,
+        backup: Option<InBackup>,
+        quiet: bool,
+    ) -> Result<Self> {
+        args.headerless = true;
+        let mut source = Source::open(args)?;
+        if let Some(backup) = &backup {
+            backup.keep_from_outputs(&mut source);
+        }
+        let plain::Plain { image, key, notes } =
+            plain::open(&source, plain, key, is_dash(&args.image), backup.as_ref())?;
+        for note in notes.iter().filter(|_| !quiet) {
+            let _ = writeln!(anstream::stderr(), "{note}");
+        }
+        if let (Some(backup), Some(key)) = (&backup, &key) {
+            backup.set_unproven(key)?;
+        }
+        Ok(Self::of(args, source, backup, image, key))
     }
 
     /// Opens the image, or data without a header where that is what the command line says it is.
@@ -65,19 +98,14 @@ impl Opened {
         if plain.kind == Kind::Luks {
             return match plain.given() {
                 Some(flag) => Err(Error::invalid(format!("{flag} is for --type plain: a header says it"))),
-                None => Self::open(args),
+                None => Self::open_with(args, key, quiet),
             };
         }
         if args.header.is_some() {
             return Err(Error::invalid("--header gives a header, and --type plain is for data without one"));
         }
-        args.headerless = true;
-        let source = Source::open(args)?;
-        let plain::Plain { image, key, notes } = plain::open(&source, plain, key, is_dash(&args.image))?;
-        for note in notes.iter().filter(|_| !quiet) {
-            let _ = writeln!(anstream::stderr(), "{note}");
-        }
-        Ok(Self::of(args, source, None, image, Some(key)))
+        let backup = backup::enter(args)?;
+        Self::headerless(args, plain, key, backup, quiet)
     }
 
     fn of(

@@ -193,7 +193,7 @@ impl Download<'_> {
             Err(e) => {
                 partial.into_iter().for_each(Partial::discard);
                 return Err(e.with_hint(match resumed {
-                    0 => "nothing of it is kept; run it abort: if it is the same, the image is damaged in the store",
+                    0 => "nothing of it is kept; run it again: if it is the same, the image is damaged in the store",
                     _ => "nothing of it is kept, as what an earlier run left may be damaged: run it again",
                 }));
             }
@@ -282,7 +282,7 @@ fn connection(cloud: &Cloud, id: &str, state: &mut State<'_>) -> std::result::Re
                 return Err(Stop::Cut(e.at(state.at)));
             }
         };
-        // A store without ranges sends all of it abort: what is there already is not taken twice.
+        // A store without ranges sends all of it again: what is there already is not taken twice.
         let known = at_most(passed_by, chunk.len());
         passed_by -= to_u64(known);
         let new = chunk.split_off(known);

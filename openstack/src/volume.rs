@@ -128,14 +128,30 @@ fn key_id(volume: &Value) -> Result<String> {
     }
 }
 
-/// What its type says of encryption, which most users may not see.
+/// A volume by its id, with its encryption.
+///
+/// # Errors
+/// [`ErrorKind::InvalidInput`] where there is none; what Cinder refused.
+pub fn describe(api: &dyn Api, id: &str) -> Result<VolumeInfo> {
+    let volume = show(api, ResourceKind::Volume, id)?
+        .ok_or_else(|| Error::invalid(format!("the volume {} is not there", escape(id))).with_rule("volume.unknown"))?;
+    Ok(VolumeInfo { encryption: encryption(api, &volume)?, ..shapes::volume(&volume)? })
+}
+
+/// How it is encrypted: by Cinder's word for the volume, which its owner may see, or by that for its type, which most users
+/// may not.
 fn encryption(api: &dyn Api, volume: &Value) -> Result<Option<Encryption>> {
-    let Ok(type_id) = id(volume, "/volume_type_id") else { return Ok(None) };
-    let answer = get(api, Service::BlockStorage, &format!("types/{type_id}/encryption"))?;
-    match answer.status {
-        200 => shapes::encryption(&answer.json()?),
-        _ => Ok(None),
+    let mut places = vec![format!("volumes/{}/encryption", id(volume, "/id")?)];
+    places.extend(id(volume, "/volume_type_id").map(|id| format!("types/{id}/encryption")));
+    for place in places {
+        let answer = get(api, Service::BlockStorage, &place)?;
+        if answer.status == 200
+            && let Some(found) = shapes::encryption(&answer.json()?)?
+        {
+            return Ok(Some(found));
+        }
     }
+    Ok(None)
 }
 
 /// Where the data of an image is to come from.
@@ -250,6 +266,13 @@ impl Found {
             "image_name": name, "disk_format": "raw", "container_format": "bare", "force": false,
         }});
         let answer = post(api, Service::BlockStorage, &format!("volumes/{source}/action"), &body)?;
+        if answer.status == 400 && answer.words().contains("'properties'") {
+            return Err(answer.error("making an image of the volume").with_hint(format!(
+                "Cinder fails so where the image that the volume was made of had no property but its key's: openstack \
+                 volume set --image-property made-of=image {}, and again",
+                self.info.id
+            )));
+        }
         let image = id(&answer.success("making an image of the volume")?, "/os-volume_upload_image/image_id")?;
         made.push(Resource { kind: ResourceKind::Image, id: image.clone() });
         tell(&format!("image {image}: waiting until Cinder has uploaded volume {source}"));

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use super::{BackupDir, IMAGE_FIELDS, KEY_PROPERTIES, SecretInfo, rfc3339};
+use super::{Backup, BackupDir, IMAGE_FIELDS, KEY_PROPERTIES, SecretInfo, rfc3339};
 use crate::error::{Error, ErrorKind, Result, escape};
 use crate::io::FileSource;
 use crate::luks::metadata::Version;
@@ -15,6 +15,8 @@ const RESERVED: &str = "os_glance";
 /// A property that names the volume type, by which Cinder makes volumes of the image.
 const TYPE_PROPERTY: &str = "cinder_img_volume_type";
 
+/// The property of a restored image that names the old one, where it would have none beside the key's.
+pub const FROM_PROPERTY: &str = "unluks_restored_from";
 /// What goes with the properties that name a key.
 const KEY_POLICIES: [&str; 2] = ["cinder_encryption_key_deletion_policy", "os_encrypt_key_deletion_policy"];
 
@@ -125,6 +127,11 @@ impl Plan {
         let of_key =
             |name: &str| KEY_PROPERTIES.contains(&name) || (backup.key.is_none() && KEY_POLICIES.contains(&name));
         properties.retain(|name, _| !name.starts_with(RESERVED) && !key_properties.contains(name) && !of_key(name));
+        if key_properties == [CINDER_KEY] && properties.keys().all(|name| KEY_POLICIES.contains(&name.as_str())) {
+            // Cinder 28 makes no image of a volume whose own image had no other property: it sends Glance an empty object
+            // (`_merge_volume_image_meta` of cinder/volume/api.py), which that refuses.
+            properties.insert(FROM_PROPERTY.into(), image.id.clone());
+        }
         let gib = |bytes: u64| bytes.div_ceil(1 << 30);
         let volume = NewVolume {
             name: backup.volume.as_ref().and_then(|v| v.name.clone()).or(image.name.clone()).unwrap_or_default(),
@@ -174,7 +181,7 @@ impl Plan {
                  backup onto a new encrypted volume that is attached to a server",
             );
         }
-        if let (true, Some(e), Some(_)) = (raw, header, &backup.key) {
+        if let (true, Some(e), Some(_), None) = (raw, header, &backup.key, backup.plain()) {
             self.note("header", format!("the image has a key, but no LUKS header that is good: {e}"));
         }
         match &backup.key {
@@ -206,7 +213,12 @@ impl Plan {
             let names = escaped(&self.image.key_properties);
             self.note("cinder", format!("only a Cinder that knows {names} makes a volume of this image"));
         }
-        self.volume_type(backup.key.is_some());
+        if self.image.properties.contains_key(FROM_PROPERTY) && !image.properties.contains_key(FROM_PROPERTY) {
+            let message =
+                format!("the new image has {FROM_PROPERTY}: Cinder makes no image of a volume without such a property");
+            self.note("only-key", message);
+        }
+        self.volume_type(backup);
         let reserved: Vec<_> =
             image.properties.keys().filter(|name| name.starts_with(RESERVED)).map(|n| escape(n)).collect();
         if !reserved.is_empty() {
@@ -246,14 +258,22 @@ impl Plan {
         }
     }
 
-    fn volume_type(&mut self, encrypted: bool) {
-        let message = match (&self.volume.volume_type, encrypted) {
+    fn volume_type(&mut self, backup: &Backup) {
+        let how = backup.plain().map_or("by LUKS".to_owned(), |encryption| {
+            let cipher = encryption
+                .cipher
+                .as_deref()
+                .map_or("the same cipher".into(), |name| format!("the cipher {}", escape(name)));
+            let bits = encryption.key_size.map_or(String::new(), |bits| format!(" with {bits} bits"));
+            format!("by the provider plain, {cipher}{bits}")
+        });
+        let message = match (&self.volume.volume_type, backup.key.is_some()) {
             (Some(name), true) => format!(
-                "the volume type {} must be there, and encrypted by LUKS: with another type, or none, the volume is \
+                "the volume type {} must be there, and encrypted {how}: with another type, or none, the volume is \
                  refused, or nothing can read it",
                 escape(name)
             ),
-            (None, true) => "the backup does not tell the volume's type: name one that is encrypted by LUKS".into(),
+            (None, true) => format!("the backup does not tell the volume's type: name one that is encrypted {how}"),
             (Some(name), false) => format!("the volume type {} must be there", escape(name)),
             (None, false) => return,
         };

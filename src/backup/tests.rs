@@ -94,10 +94,44 @@ fn a_key_that_was_left_out_is_no_image_without_a_key_and_its_id_is_not_restored(
     let plan = Plan::new(&BackupDir::open(dir.path()).unwrap(), &PlanOptions::default()).unwrap();
     assert_eq!(plan.image.properties.keys().collect::<Vec<_>>(), ["hw_disk_bus"]);
     assert_eq!(plan.image.key_properties, ["cinder_encryption_key_id"]);
+    // One that would have no other property than the key's gets one.
+    let image = backup.image.as_mut().unwrap();
+    (image.properties.remove("hw_disk_bus"), image.properties.remove("os_encrypt_key_id"));
+    let dir = written(&backup);
+    let plan = Plan::new(&BackupDir::open(dir.path()).unwrap(), &PlanOptions::default()).unwrap();
+    assert_eq!(plan.image.properties[plan::FROM_PROPERTY], backup.image.as_ref().unwrap().id);
+    assert!(plan.notes.iter().any(|note| note.rule == "only-key"));
     // The cloud names none.
     backup.key = None;
     backup.image.as_mut().unwrap().properties.clear();
     assert_eq!(backup.key_left_out(), None);
+}
+
+#[test]
+fn the_provider_plain_by_any_of_its_names_has_no_header() {
+    use plan::{Plan, PlanOptions};
+    let mut backup = full();
+    assert!(backup.plain().is_none());
+    let provider = |backup: &mut Backup, name: &str| {
+        backup.volume.as_mut().unwrap().encryption.as_mut().unwrap().provider = Some(name.into());
+    };
+    for (name, is_plain) in [
+        ("plain", true),
+        ("CryptsetupEncryptor", true),
+        ("nova.volume.encryptors.cryptsetup.CryptsetupEncryptor", true),
+        ("os_brick.encryptors.luks.LuksEncryptor", false),
+        ("luks2", false),
+        ("", false),
+    ] {
+        provider(&mut backup, name);
+        assert_eq!(backup.plain().is_some(), is_plain, "{name}");
+    }
+    provider(&mut backup, "plain");
+    let dir = written(&backup);
+    let plan = Plan::new(&BackupDir::open(dir.path()).unwrap(), &PlanOptions::default()).unwrap();
+    let note = plan.notes.iter().find(|note| note.rule == "volume-type").unwrap();
+    assert!(note.message.contains("the provider plain, the cipher aes-xts-plain64 with 256 bits"), "{}", note.message);
+    assert!(plan.notes.iter().all(|note| note.rule != "header"), "there is no header that could be bad");
 }
 
 #[test]

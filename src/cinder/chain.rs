@@ -22,6 +22,8 @@ const FILES: usize = 32;
 pub(super) struct Layer {
     pub prefix: PathBuf,
     pub id: String,
+    pub volume: String,
+    pub created_at: String,
     /// In the order of the volume.
     pub objects: Vec<Object>,
 }
@@ -85,7 +87,8 @@ impl Chain {
                 apart(&objects, len).map_err(within)?;
             }
             pieces = overlaid(&pieces, layers.len(), &objects)?;
-            layers.push(Layer { prefix: prefix.to_owned(), id: found.id, objects });
+            let (id, volume, created_at) = (found.id, found.volume, found.created_at);
+            layers.push(Layer { prefix: prefix.to_owned(), id, volume, created_at, objects });
         }
         Ok(Self { layers, pieces, len, files: Mutex::default(), unpacked: Mutex::default() })
     }

@@ -206,9 +206,30 @@ fn every_flipped_byte_is_found() {
             fs::write(&path, &bad).unwrap();
             let e = check().unwrap_err();
             assert_eq!(e.kind(), ErrorKind::Corrupt, "{} at {at}: {e}", path.display());
+            let block = ["the volume's block", "nothing can be read of the volume from the block at byte "];
+            assert!(end == "_sha256file" || block.iter().any(|words| e.to_string().contains(words)), "{e}");
         }
         fs::write(&path, &good).unwrap();
     }
+    // All that is damaged is named, each with its block.
+    let (a, b) = (path(dir.path(), 0, "-00002"), path(dir.path(), 1, "-00001"));
+    let good = [&a, &b].map(|path| fs::read(path).unwrap());
+    for path in [&a, &b] {
+        let mut bad = fs::read(path).unwrap();
+        let at = bad.len() / 2;
+        bad[at] ^= 1;
+        fs::write(path, bad).unwrap();
+    }
+    let text = check().unwrap_err().to_string();
+    assert!(text.matches("volume").count() >= 2 && text.contains("-00002") && text.contains("-00001"), "{text}");
+    fs::write(&a, &good[0]).unwrap();
+    fs::write(&b, &good[1]).unwrap();
+    // The two descriptions of a backup say the same.
+    change(dir.path(), 3, |json| json["created_at"] = "2030-01-01 00:00:00".into());
+    let e = check().unwrap_err();
+    assert!(e.rule() == "cinder.sha256" && e.to_string().contains("it says the time "), "{e}");
+    change(dir.path(), 3, |json| json["created_at"] = "2026-01-04 00:00:00".into());
+    check().unwrap();
     // Overlaid in another order, each object is right and the volume is not.
     change(dir.path(), 2, |json| json["parent_id"] = id(0).into());
     assert_eq!(check().unwrap_err().rule(), "cinder.sha256");

@@ -127,7 +127,7 @@ pub(super) fn open(file: Arc<dyn ReadAt>) -> Result<Arc<dyn ReadAt>> {
             .at(file.len())
             .with_hint("the image file is cut off or damaged: fetch it again"));
     }
-    Ok(Arc::new(Mapped::new(RunsDisk { file, size, runs })))
+    Ok(Arc::new(Mapped::new(RunsDisk { file, size, runs, below: None })))
 }
 
 #[cfg(test)]

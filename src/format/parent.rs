@@ -99,6 +99,8 @@ pub(super) enum Wanted<'a> {
     Name { name: &'a str, format: Option<Format> },
     /// What a file of the format has to have.
     Proven { format: Format, by: &'a dyn Fn(&Arc<dyn ReadAt>) -> bool },
+    /// It was found by its number among the files.
+    Chosen(usize),
 }
 
 /// The files that an image may have as its parent.
@@ -149,6 +151,7 @@ impl<'a> Kin<'a> {
                 by(&|named| named.last_component() == last_component(name)).map(|n| (n, *format))
             }
             Wanted::Proven { format, by: fits } => by(&|named| fits(&named.file)).map(|n| (n, Some(*format))),
+            Wanted::Chosen(n) => self.free().find(|(free, _)| free == n).map(|_| (*n, None)),
         }
     }
 }

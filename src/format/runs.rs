@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::below::Below;
 use super::map::{Layout, Place, Run};
 use crate::error::{Error, Result};
 use crate::io::ReadAt;
@@ -27,7 +28,7 @@ struct Listed {
     source: Source,
 }
 
-/// The runs of a disk, in its order, without overlaps. What none covers is zeroes.
+/// The runs of a disk, in its order, without overlaps. What none covers is what is below, or zeroes.
 #[derive(Debug, Default)]
 pub(super) struct Runs {
     runs: Vec<Listed>,
@@ -97,6 +98,8 @@ pub(super) struct RunsDisk {
     pub size: u64,
     /// Its runs.
     pub runs: Runs,
+    /// What is there where no run is; zeroes where there is none.
+    pub below: Option<Below>,
 }
 
 impl Layout for RunsDisk {
@@ -114,9 +117,9 @@ impl Layout for RunsDisk {
     )]
     fn run_at(&self, offset: u64, _wanted: u64) -> Result<Run> {
         let next = self.runs.runs.partition_point(|run| run.end <= offset);
-        let Some(run) = self.runs.runs.get(next) else { return Ok(Run { len: u64::MAX, place: Place::Zero }) };
+        let Some(run) = self.runs.runs.get(next) else { return Ok(Run { len: u64::MAX, place: Place::Below }) };
         if run.start > offset {
-            return Ok(Run { len: run.start - offset, place: Place::Zero });
+            return Ok(Run { len: run.start - offset, place: Place::Below });
         }
         let rest = run.from(offset);
         let len = run.end - offset;
@@ -127,6 +130,10 @@ impl Layout for RunsDisk {
                 Run { len: len.min(FILLED), place: Place::Packed { unit: u32::from_be_bytes(pattern).into(), skip: 0 } }
             }
         })
+    }
+
+    fn below(&self) -> Option<&Below> {
+        self.below.as_ref()
     }
 
     /// The unit's number is its pattern.
@@ -151,7 +158,7 @@ mod tests {
             runs.put(*start, *len, *source, "test").unwrap();
         }
         let file: Arc<dyn ReadAt> = Arc::new((0..200u8).collect::<Vec<u8>>());
-        let disk = Mapped::new(RunsDisk { file, size, runs });
+        let disk = Mapped::new(RunsDisk { file, size, runs, below: None });
         let mut all = vec![9; usize::try_from(size).unwrap()];
         disk.read_exact_at(&mut all, 0).unwrap();
         all

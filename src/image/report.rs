@@ -76,6 +76,11 @@ impl Image {
         if self.clusters.is_none() && self.data.pipe().is_none() {
             found.extend(integrity_findings(&self.metadata, &*self.data));
         }
-        Report::new(&self.metadata, files, data_in, found)
+        let mut report = Report::new(&self.metadata, files, data_in, found);
+        if self.is_plain() {
+            // There is no header that could be weak or wrong.
+            report.findings.clear();
+        }
+        report
     }
 }

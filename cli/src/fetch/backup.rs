@@ -8,7 +8,7 @@ use unluks::error::{counted, escape};
 use unluks::progress::Progress;
 use unluks::{Error, Result};
 use unluks_openstack::backup::{self, Found, NewBackup};
-use unluks_openstack::{Cloud, Service, secret, shapes, steps, volume};
+use unluks_openstack::{Cloud, secret, volume};
 
 use super::{connect, describe, make_dir, write_key};
 use crate::args::fetch::BackupArgs;
@@ -99,10 +99,7 @@ fn objects(args: &BackupArgs, cloud: &Cloud, found: &Found, progress: &Progress)
 
 /// The volume, which may be gone.
 fn describe_volume(cloud: &Cloud, found: &Found) -> VolumeInfo {
-    let answer = steps::get(cloud, Service::BlockStorage, &format!("volumes/{}", found.volume));
-    let shown =
-        answer.and_then(|answer| answer.success("looking at the volume")).and_then(|json| shapes::volume(&json));
-    shown.unwrap_or_else(|_| VolumeInfo {
+    volume::describe(cloud, &found.volume).unwrap_or_else(|_| VolumeInfo {
         id: found.volume.clone(),
         name: None,
         snapshot: None,

@@ -5,9 +5,12 @@
 #![allow(clippy::unwrap_used)]
 #![cfg(all(feature = "openstack", feature = "peer-tests"))]
 
+mod api;
+mod backups;
 mod faults;
 mod images;
 mod logins;
 mod restore;
+mod roundtrip;
 mod support;
 mod volumes;

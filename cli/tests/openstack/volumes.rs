@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
+use crate::api::{DEMO, Volume};
 use crate::restore::{client, interrupt_when};
 use crate::support::{CINDER, Desk, Run, bed};
 
@@ -20,21 +21,11 @@ fn fetch(desk: &Desk, what: &str, more: &[&str]) -> Run {
     desk.run(&[&["fetch", "volume", what, "--output", "backup"], more].concat())
 }
 
-/// Asks Cinder, which the openstack client does only where there is Nova, if a volume is in use.
-fn cinder(path: &str, more: &[&str]) -> Value {
-    let token = client("bed-demo", &["token", "issue", "-f", "value", "-c", "id"]);
-    let mut command = Command::new("curl");
-    command.args(["-sS", "--fail", "-H", &format!("X-Auth-Token: {}", token.ok().stdout.trim())]).args(more);
-    command.arg(format!("http://127.0.0.1:{}/v3/{path}", bed().port("volume")));
-    let run = Run::of(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
-    serde_json::from_str(&run.ok().stdout).unwrap_or_default()
-}
-
 /// All that there is of Cinder in the project, and the images and keys that Cinder makes.
 fn inventory() -> Vec<String> {
     let mut all = Vec::new();
     for what in ["volumes", "snapshots"] {
-        let found = cinder(what, &[]);
+        let found = DEMO.cinder(what, None);
         all.extend(found[what].as_array().unwrap().iter().map(|thing| format!("{what} {}", thing["id"])));
     }
     let images = client("bed-demo", &["image", "list", "-f", "value", "-c", "Name"]);
@@ -90,15 +81,8 @@ fn what_has_no_key_says_why() {
     assert!(desk.files().is_empty());
 }
 
-/// Marks the volume as used by a server, or as free again.
 fn attach(attached: bool) {
-    let action = if attached {
-        serde_json::json!({"os-attach": {"instance_uuid": "5f8a1a4e-0000-4000-8000-000000000001", "mountpoint": "/dev/vdb"}})
-    } else {
-        serde_json::json!({"os-detach": {}})
-    };
-    let path = format!("volumes/{}/action", volume());
-    cinder(&path, &["-H", "Content-Type: application/json", "-d", &action.to_string()]);
+    Volume::of(DEMO, volume()).attach(attached);
 }
 
 /// The volume is one, so what happens to it happens in turn.
