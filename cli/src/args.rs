@@ -74,12 +74,12 @@ pub enum Command {
     Find(files::FindArgs),
     #[cfg(feature = "files")]
     Hash(files::HashArgs),
+    #[cfg(feature = "mount")]
+    Mount(files::MountArgs),
     #[cfg(feature = "openstack")]
     Fetch(FetchCommand),
     Completions(manual::CompletionsArgs),
     Man(manual::ManArgs),
-    #[cfg(feature = "mount")]
-    Mount(files::MountArgs),
     /// The process that parses a file system, for the commands that read files: it talks to them alone.
     #[cfg(feature = "files")]
     #[command(hide = true)]

@@ -18,8 +18,8 @@ use std::time::Duration;
 use fuser::{Config, MountOption, Session, SessionUnmounter};
 use signal_hook::iterator::Signals;
 use unluks::error::{escape, shown};
-use unluks::reader::is_read;
 use unluks::reader::volumes::Volumes;
+use unluks::reader::{is_read, not_read};
 use unluks::{Error, Result};
 
 use crate::args::files::MountArgs;
@@ -50,9 +50,8 @@ pub fn run(args: &mut MountArgs) -> Result<ExitCode> {
     let mut volumes = Volumes::list(Arc::clone(&disk))?;
     let is_quiet = args.inside.quiet;
     let left_out = volumes.all.iter().filter(|volume| !is_read(volume.kind));
-    let left_out: Vec<String> = left_out
-        .map(|volume| format!("{} is {}, whose files are not read", unluks::reader::shown(&volume.path), volume.kind))
-        .collect();
+    let left_out: Vec<String> =
+        left_out.map(|volume| not_read(volume.kind).within(unluks::reader::shown(&volume.path)).to_string()).collect();
     for note in volumes.notes.iter().chain(&left_out).filter(|_| !is_quiet) {
         let _ = writeln!(anstream::stderr(), "note: {note}");
     }

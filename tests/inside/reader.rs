@@ -105,6 +105,47 @@ fn every_file_is_what_mkfs_was_given() {
     }
 }
 
+struct Viewed(Arc<dyn ReadAt>);
+
+impl ext4_view::Ext4Read for Viewed {
+    fn read(
+        &mut self,
+        start_byte: u64,
+        dst: &mut [u8],
+    ) -> std::result::Result<(), Box<dyn std::error::Error + Send + Sync + 'static>> {
+        self.0.read_exact_at(dst, start_byte).map_err(|e| e.to_string().into())
+    }
+}
+
+#[test]
+fn ext4_view_reads_the_same_of_what_it_knows() {
+    for name in ["ext4", "ext4-1k", "ext4-plain", "ext4-seed", "ext4-bigalloc", "ext4-sparse2"] {
+        let image = fill(name, &plant);
+        let ours = all(Arc::clone(&image.disk), Kind::Ext4, None).unwrap();
+        let theirs = ext4_view::Ext4::load(Box::new(Viewed(Arc::clone(&image.disk)))).unwrap();
+        let mut count = 0;
+        for (path, metadata) in &ours.metadata {
+            let there = theirs.symlink_metadata(path.as_str()).unwrap();
+            let modified = (there.modified().seconds(), there.modified().nanoseconds());
+            assert_eq!(
+                (metadata.size, metadata.mode, metadata.uid, metadata.gid, metadata.modified),
+                (there.len(), Some(u32::from(there.mode())), Some(there.uid()), Some(there.gid()), Some(modified)),
+                "{name}: {path}"
+            );
+            match metadata.kind {
+                FileKind::File => assert!(theirs.read(path.as_str()).unwrap() == ours.found[path], "{name}: {path}"),
+                FileKind::Link => {
+                    assert_eq!(theirs.read_link(path.as_str()).unwrap().as_ref(), ours.found[path], "{name}: {path}");
+                }
+                _ => {}
+            }
+            count += 1;
+        }
+        assert!(count > 300, "{name}: {count}");
+        assert_eq!(ours.metadata["/again"].links, Some(2), "{name}");
+    }
+}
+
 #[test]
 fn files_of_fat_and_ntfs_are_what_was_put_in() {
     for name in ["fat16", "fat32"] {

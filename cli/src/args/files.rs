@@ -22,7 +22,7 @@ pub struct InsideArgs {
     pub plain: PlainArgs,
 }
 
-/// Lists files in an image, encrypted or not: of ext2/3/4, XFS, btrfs, FAT and NTFS, without mounting anything
+/// Lists files in an image, encrypted or not: of ext2/3/4, XFS, btrfs, FAT, exFAT and NTFS, with nothing mounted
 #[derive(Args)]
 #[command(after_long_help = examples::LS)]
 pub struct LsArgs {
