@@ -92,8 +92,8 @@ pub fn of_error(e: &Error) -> Option<Finding> {
     let layer = match rule.split('.').next().unwrap_or_default() {
         "split" | "backup" | "data" | "image" | "cinder" => "file",
         "md" | "lvm" | "gpt" | "mbr" | "partition" | "volume" | "layers" => "storage",
-        "qcow" | "qcow2" | "vhd" | "vhdx" | "vmdk" | "ewf" | "vdi" | "qed" | "parallels" | "android" | "rbd" | "aff4"
-        | "container" => "format",
+        "qcow" | "qcow2" | "vhd" | "vhdx" | "vmdk" | "ewf" | "vdi" | "qed" | "parallels" | "android" | "rbd"
+        | "aff4" | "container" => "format",
         "truncated" | "length" => "length",
         "keyslots" => "keyslot",
         "integrity" => "integrity",
