@@ -45,6 +45,7 @@ impl Findings {
     }
 
     /// Adds one of a sort that comes one by one.
+    #[cfg(feature = "reader")]
     pub fn add_one_of_many(&mut self, finding: Finding) {
         if self.list.iter().filter(|f| f.code == finding.code).count() < VERIFY_FINDINGS_MAX {
             self.list.push(finding);
