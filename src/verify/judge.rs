@@ -45,6 +45,7 @@ impl Findings {
     }
 
     /// Adds one of a sort that comes one by one.
+    #[cfg(feature = "reader")]
     pub fn add_one_of_many(&mut self, finding: Finding) {
         if self.list.iter().filter(|f| f.code == finding.code).count() < VERIFY_FINDINGS_MAX {
             self.list.push(finding);
@@ -92,8 +93,8 @@ pub fn of_error(e: &Error) -> Option<Finding> {
     let layer = match rule.split('.').next().unwrap_or_default() {
         "split" | "backup" | "data" | "image" | "cinder" => "file",
         "md" | "lvm" | "gpt" | "mbr" | "partition" | "volume" | "layers" => "storage",
-        "qcow" | "qcow2" | "vhd" | "vhdx" | "vmdk" | "ewf" | "vdi" | "qed" | "parallels" | "android" | "rbd" | "aff4"
-        | "container" => "format",
+        "qcow" | "qcow2" | "vhd" | "vhdx" | "vmdk" | "ewf" | "vdi" | "qed" | "parallels" | "android" | "rbd"
+        | "aff4" | "container" => "format",
         "truncated" | "length" => "length",
         "keyslots" => "keyslot",
         "integrity" => "integrity",

@@ -150,7 +150,8 @@ impl Work<'_> {
         let (own, metadata) = match finder.find(fs, path, Follow::Last) {
             Ok(found) => found,
             Err(e) if e.kind() == ErrorKind::Cancelled => return Err(e),
-            Err(e) if is_absent(&e) => {
+            // A file may be where a directory was.
+            Err(e) if is_absent(&e) || e.rule() == "reader.kind-of-file" => {
                 self.missing(line, "nothing", "there is no such file");
                 return Ok(());
             }

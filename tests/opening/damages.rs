@@ -7,10 +7,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::Value;
+use unluks::Image;
 use unluks::decrypt::hash::{Algorithm, Of};
 use unluks::files::Existing;
 use unluks::verify::{Compare, Expected, Options, TreeFile};
-use unluks::{Image, ReadAt};
 
 use crate::failing::FailingRanges;
 use crate::layers::{group, put, raid1, raid5};
@@ -169,13 +169,13 @@ fn of_files() -> Vec<Damage> {
     vec![
         of("a sector of the data cannot be read", failing(DATA + 8192, DATA + 8704), BAD, "file.unreadable")
             .at(At::Plaintext(8192)),
-        of("the last sector cannot be read", failing(len - 512, len), BAD, "file.unreadable")
-            .at(At::Image(len / 4096 * 4096)),
+        of("the last sector cannot be read", failing(len - 512, len), BAD, "file.unreadable").at(At::Image(len - 4096)),
         of("another SHA-256", Case::golden(EXT4).asked(wrong_hash(Of::Image, Algorithm::Sha256)), BAD, "file.hash"),
         of("another MD5", Case::golden(EXT4).asked(wrong_hash(Of::Image, Algorithm::Md5)), BAD, "file.hash"),
         of(
             "a hash that is not known",
-            Case::golden(EXT4).asked(Options { not_compared: Some("blake9 is not known".into()), ..Options::default() }),
+            Case::golden(EXT4)
+                .asked(Options { not_compared: Some("blake9 is not known".into()), ..Options::default() }),
             FINDINGS,
             "file.not-compared",
         ),
@@ -189,9 +189,24 @@ fn of_formats() -> Vec<Damage> {
         of("a qcow2 that is cut off", qcow2(|file| *file = cut(std::mem::take(file))), BAD, ""),
         of("a qcow2 that is cut off in its header", qcow2(|file| file.truncate(60)), BAD, ""),
         of("the magic of a qcow2", qcow2(|file| file[0] ^= 1), BAD, "header."),
-        of("a table of a qcow2 that is behind the end", qcow2(|file| put(file, CLUSTER, &(1u64 << 40 | 1 << 63).to_be_bytes())), BAD, "format."),
-        of("a cluster of a qcow2 that is behind the end", qcow2(|file| put(file, 2 * CLUSTER + 8 * 10, &(1u64 << 40 | 1 << 63).to_be_bytes())), BAD, "format."),
-        of("a cluster of a qcow2 in no cluster's place", qcow2(|file| put(file, 2 * CLUSTER + 8 * 10, &(1u64 << 20 | 512 | 1 << 63).to_be_bytes())), BAD, "format."),
+        of(
+            "a table of a qcow2 that is behind the end",
+            qcow2(|file| put(file, CLUSTER, &(1u64 << 40 | 1 << 63).to_be_bytes())),
+            BAD,
+            "format.",
+        ),
+        of(
+            "a cluster of a qcow2 that is behind the end",
+            qcow2(|file| put(file, 2 * CLUSTER + 8 * 10, &(1u64 << 40 | 1 << 63).to_be_bytes())),
+            BAD,
+            "format.",
+        ),
+        of(
+            "a cluster of a qcow2 in no cluster's place",
+            qcow2(|file| put(file, 2 * CLUSTER + 8 * 10, &(1u64 << 20 | 512 | 1 << 63).to_be_bytes())),
+            BAD,
+            "format.",
+        ),
     ]
 }
 
@@ -201,22 +216,35 @@ fn of_storage() -> Vec<Damage> {
     let volumes = |devices| group("vg", devices, &[("crypt", &small())]);
     vec![
         of("a mirror without one half", part(raid1(&small()), 1, |_| ()), FINDINGS, "storage."),
-        of("a mirror with one superblock damaged", part(raid1(&small()), 2, |m| m[1][4096 + 32] ^= 1), FINDINGS, "storage."),
+        of(
+            "the superblock of the only half of a mirror that is there",
+            part(raid1(&small()), 1, |m| zero(&mut m[0], 4096, 256)),
+            BAD,
+            "",
+        ),
         of("parity without one member", part(raid5(&small()), 2, |_| ()), FINDINGS, "storage."),
         of("parity without two members", part(raid5(&small()), 1, |_| ()), BAD, "storage."),
         of("a group without one volume", part(volumes(2), 1, |_| ()), BAD, "storage."),
         of("the only label of a physical volume", part(volumes(1), 1, |m| zero(&mut m[0], 512, 512)), BAD, ""),
         of("the only text of a group", part(volumes(1), 1, |m| zero(&mut m[0], 4096 + 512, 3072)), BAD, ""),
-        of("a partition that is cut off", Case::of(&golden, cut(in_mbr(&golden.image))), BAD, "length."),
+        of("a partition that is cut off", Case::of(&golden, cut(in_mbr(&golden.image))), BAD, "storage."),
         of(
             "a partition table without its mark",
-            Case::of(&golden, { let mut disk = in_mbr(&golden.image); disk[510] = 0; disk }),
+            Case::of(&golden, {
+                let mut disk = in_mbr(&golden.image);
+                disk[510] = 0;
+                disk
+            }),
             BAD,
             "header.",
         ),
         of(
             "a partition that begins a sector too late",
-            Case::of(&golden, { let mut disk = in_mbr(&golden.image); disk[454] += 1; disk }),
+            Case::of(&golden, {
+                let mut disk = in_mbr(&golden.image);
+                disk[454] += 1;
+                disk
+            }),
             BAD,
             "header.",
         ),
@@ -232,13 +260,17 @@ fn of_headers() -> Vec<Damage> {
         of("noise over both", ext4(|i| noise(&mut i[..32_768])), BAD, "header."),
         of("a bit of the primary's JSON", ext4(|i| i[4200] ^= 1), FINDINGS, "header."),
         of("a bit of the secondary's JSON", ext4(|i| i[SECONDARY + 4200] ^= 1), FINDINGS, "header."),
-        of("a bit of the JSON of both", ext4(|i| [4200, SECONDARY + 4300].iter().for_each(|at| i[*at] ^= 1)), BAD, "header."),
+        of(
+            "a bit of the JSON of both",
+            ext4(|i| [4200, SECONDARY + 4300].iter().for_each(|at| i[*at] ^= 1)),
+            BAD,
+            "header.",
+        ),
         of("the checksum of the primary", ext4(|i| i[450] ^= 1), FINDINGS, "header."),
         of("the size that the primary says", ext4(|i| i[13] ^= 1), FINDINGS, "header."),
         of("the magic of LUKS1", Case::changed("l1-two-slots", |i| i[0] ^= 1), FINDINGS, "header."),
         of("cut off within the primary", ext4(|i| i.truncate(5000)), BAD, ""),
         of("the primary cannot be read", failing(0, 512), FINDINGS, "header."),
-        of("neither can be read", failing(0, KEYSLOT), BAD, ""),
         of("the digest of LUKS1", Case::changed(SMALL, |i| i[120] ^= 1), WRONG_KEY, ""),
     ]
 }
@@ -248,9 +280,13 @@ fn of_keyslots() -> Vec<Damage> {
     vec![
         of("the only one is overwritten", without_keyslot(EXT4, |opens| opens), BAD, "keyslot.overwritten"),
         of("the only one of LUKS1 is overwritten", without_keyslot(SMALL, |opens| opens), BAD, "keyslot.overwritten"),
-        of("another one is overwritten", without_keyslot("l1-two-slots", |opens| !opens), FINDINGS, "keyslot.overwritten"),
+        of(
+            "another one is overwritten",
+            without_keyslot("l1-two-slots", |opens| !opens),
+            FINDINGS,
+            "keyslot.overwritten",
+        ),
         of("a bit of the only one", ext4(|i| i[KEYSLOT + 9] ^= 1), WRONG_KEY, ""),
-        of("the only one cannot be read", failing(KEYSLOT, KEYSLOT + 4096), BAD, ""),
         of("cut off within the only one", ext4(|i| i.truncate(KEYSLOT + 4096)), BAD, ""),
         of("another key", Case { passphrase: "another".into(), ..Case::golden(EXT4) }, WRONG_KEY, ""),
     ]
@@ -289,7 +325,12 @@ fn of_integrity() -> Vec<Damage> {
         of("the last byte under HMAC", flipped("l2-integrity-hmac"), BAD, "integrity."),
         of("the journal", Case::golden("l2-integrity-journal-damaged"), BAD, "integrity.journal"),
         of("the magic of its superblock", Case::changed("l2-integrity-hmac", |i| i[hmac] ^= 1), BAD, "integrity."),
-        of("the length that its superblock says", Case::changed("l2-integrity-journal", |i| i[journal + 23] ^= 1), BAD, ""),
+        of(
+            "the length that its superblock says",
+            Case::changed("l2-integrity-journal", |i| i[journal + 23] ^= 1),
+            BAD,
+            "",
+        ),
     ]
 }
 
@@ -305,18 +346,34 @@ fn of_contents() -> Vec<Damage> {
     let mut no_swap = swap();
     no_swap[4090] ^= 1;
     vec![
-        of("a bit in the superblock", ext4(|i| i[DATA + 1024 + 0x90] ^= 1), BAD, "contents.ext.").at(At::Plaintext(1024)),
-        of("a bit in a group descriptor", ext4(|i| i[DATA + GROUP] ^= 1), BAD, "contents.ext.").at(At::Plaintext(GROUP)),
-        of("a bit in the block bitmap", ext4(|i| i[DATA + blocks] ^= 1), BAD, "contents.ext.block-bitmap").at(At::Plaintext(blocks)),
-        of("a bit in the inode bitmap", ext4(|i| i[DATA + inodes] ^= 1), BAD, "contents.ext.inode-bitmap").at(At::Plaintext(inodes)),
-        of("a bit in the root's inode", ext4(|i| i[DATA + table + 256] ^= 1), BAD, "contents.ext.inode").at(At::Path("/")),
+        of("a bit in the superblock", ext4(|i| i[DATA + 1024 + 0x90] ^= 1), BAD, "contents.ext.")
+            .at(At::Plaintext(1024)),
+        of("a bit in a group descriptor", ext4(|i| i[DATA + GROUP] ^= 1), BAD, "contents.ext.")
+            .at(At::Plaintext(GROUP)),
+        of("a bit in the block bitmap", ext4(|i| i[DATA + blocks] ^= 1), BAD, "contents.ext.block-bitmap")
+            .at(At::Plaintext(blocks)),
+        of("a bit in the inode bitmap", ext4(|i| i[DATA + inodes] ^= 1), BAD, "contents.ext.inode-bitmap")
+            .at(At::Plaintext(inodes)),
+        of("a bit in the root's inode", ext4(|i| i[DATA + table + 256] ^= 1), BAD, "contents.ext.inode")
+            .at(At::Path("/")),
         of("zeroes over the inodes", ext4(|i| zero(i, DATA + table, 1024)), BAD, "contents.ext."),
         of("no superblock", ext4(|i| zero(i, DATA, 4096)), FINDINGS, ""),
-        of("no superblock, and something must be there", ext4(|i| zero(i, DATA, 4096)).asked(must_be("any")), BAD, "contents.must-be"),
+        of(
+            "no superblock, and something must be there",
+            ext4(|i| zero(i, DATA, 4096)).asked(must_be("any")),
+            BAD,
+            "contents.must-be",
+        ),
         of("noise in place of contents", Case::golden("l2-argon2id").asked(must_be("any")), BAD, "contents.must-be"),
         of("another file system", Case::golden(EXT4).asked(must_be("xfs")), BAD, "contents.must-be"),
-        of("a file system in a partition of the plaintext", null(&inner), BAD, "contents.ext.").at(At::Plaintext(nested + GROUP)),
-        of("a partition table in the plaintext without its mark", null(&unmarked).asked(must_be("ext")), BAD, "contents.must-be"),
+        of("a file system in a partition of the plaintext", null(&inner), BAD, "contents.ext.")
+            .at(At::Plaintext(nested + GROUP)),
+        of(
+            "a partition table in the plaintext without its mark",
+            null(&unmarked).asked(must_be("ext")),
+            BAD,
+            "contents.must-be",
+        ),
         of("the mark of a swap area", null(&no_swap).asked(must_be("swap")), BAD, "contents.must-be"),
     ]
 }
@@ -336,15 +393,29 @@ fn of_named_files() -> Vec<Damage> {
         Options { files: Some(files), ..Options::default() }
     };
     // The file's only block is the one with its bytes.
-    let hello = b"hello\n";
+    let hello = b"12.11\n";
     let at = plain.windows(hello.len()).position(|bytes| bytes == hello).unwrap();
     assert_eq!(Case::golden(EXT4).asked(named("hello.txt", hello)).verify()["verdict"], "restorable");
     let of = |what, case, code| damage("contents", what, case, BAD, code).at(At::Path("/hello.txt"));
     vec![
-        of("a bit in a file that a manifest names", ext4(|i| i[DATA + at] ^= 1).asked(named("hello.txt", hello)), "contents.files.differs"),
-        of("a file that a manifest names is another", Case::golden(EXT4).asked(named("./hello.txt", b"other")), "contents.files.differs"),
-        damage("contents", "a file that a manifest names is gone", Case::golden(EXT4).asked(named("/gone", b"")), BAD, "contents.files.missing")
-            .at(At::Path("/gone")),
+        of(
+            "a bit in a file that a manifest names",
+            ext4(|i| i[DATA + at] ^= 1).asked(named("hello.txt", hello)),
+            "contents.files.differs",
+        ),
+        of(
+            "a file that a manifest names is another",
+            Case::golden(EXT4).asked(named("./hello.txt", b"other")),
+            "contents.files.differs",
+        ),
+        damage(
+            "contents",
+            "a file that a manifest names is gone",
+            Case::golden(EXT4).asked(named("/gone", b"")),
+            BAD,
+            "contents.files.missing",
+        )
+        .at(At::Path("/gone")),
     ]
 }
 
@@ -369,10 +440,20 @@ fn of_plaintexts(dir: &Path) -> Vec<Damage> {
     let by_tree = Options { compare: Some(Compare::open(&tree).unwrap()), ..Options::default() };
     vec![
         of("another hash", Case::golden(EXT4).asked(wrong_hash(Of::Plaintext, Algorithm::Sha256)), "plaintext.hash"),
-        of("a byte that differs from an earlier copy", against("changed", &changed), "plaintext.differs").at(At::Plaintext(700_001)),
+        of("a byte that differs from an earlier copy", against("changed", &changed), "plaintext.differs")
+            .at(At::Plaintext(700_001)),
         of("more than an earlier copy has", against("shorter", &plain[..1 << 19]), "plaintext.size-differs"),
-        of("less than an earlier copy has", against("longer", &[plain.as_slice(), &[1; 512]].concat()), "plaintext.size-differs"),
-        of("a bit that differs from an earlier tree", ext4(|i| i[DATA + 900_000] ^= 1).asked(by_tree), "plaintext.differs").at(At::Plaintext(0)),
+        of(
+            "less than an earlier copy has",
+            against("longer", &[plain.as_slice(), &[1; 512]].concat()),
+            "plaintext.size-differs",
+        ),
+        of(
+            "a bit that differs from an earlier tree",
+            ext4(|i| i[DATA + 900_000] ^= 1).asked(by_tree),
+            "plaintext.differs",
+        )
+        .at(At::Plaintext(0)),
     ]
 }
 
@@ -415,11 +496,13 @@ fn each_damage_has_its_verdict_and_the_layer_and_place_that_it_is_in() {
             None => code.is_empty(),
         };
         if report["verdict"] != verdict || !is_there || report["reason"].is_null() {
-            let said: Vec<String> = findings.iter().map(|f| format!("{} {} {}", f["severity"], f["code"], f["plaintext_offset"])).collect();
+            let said: Vec<String> =
+                findings.iter().map(|f| format!("{} {} {}", f["severity"], f["code"], f["plaintext_offset"])).collect();
             faults.push(format!("{layer}: {what}: {} {said:?}: {}", report["verdict"], report["reason"]));
         }
         let text = |name: &str| found.and_then(|f| f[name].as_str()).map(|text| format!("`{text}`"));
-        let number = |what: &str, name: &str| found.and_then(|f| f[name].as_u64()).map(|at| format!("{what} byte {at}"));
+        let number =
+            |what: &str, name: &str| found.and_then(|f| f[name].as_u64()).map(|at| format!("{what} byte {at}"));
         let places = [number("image", "image_offset"), number("plaintext", "plaintext_offset"), text("path")];
         let places: Vec<String> = places.into_iter().flatten().collect();
         let finding = text("code").unwrap_or_default();

@@ -111,7 +111,11 @@ fn row(proof: &Proof, now: SystemTime) -> Row {
         reason: text(&proof.reason),
         verified_at: text(&proof.verified_at),
         age: proof.verified_at.as_deref().map_or(String::new(), |at| age(at, now)),
-        findings: if proof.verdict.is_some() { format!("{}, {}", proof.errors, proof.warnings) } else { String::new() },
+        findings: if proof.verdict.is_some() {
+            format!("{}, {}", counted(proof.errors, "error"), counted(proof.warnings, "warning"))
+        } else {
+            String::new()
+        },
         report: text(&proof.report),
         plaintext: text(&proof.plaintext_sha256),
     }

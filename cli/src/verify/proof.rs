@@ -18,7 +18,7 @@ pub fn load(args: &ProofArgs) -> Result<Option<FileProof>> {
     if manifest.is_none() && !args.is_by_packages() {
         return Ok(None);
     }
-    let open = |disk, kind| Ok(Box::new(Reader::open(disk, kind)?) as Box<dyn FileSystem>);
+    let open = |disk, kind| -> Result<Box<dyn FileSystem>> { Ok(Box::new(Reader::open(disk, kind)?)) };
     Ok(Some(FileProof { open: Arc::new(open), manifest, packages: args.is_by_packages() }))
 }
 

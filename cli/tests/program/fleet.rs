@@ -168,3 +168,53 @@ fn what_cannot_be_of_many_is_refused() {
     let run = unluks(&["verify", "--batch", &list, "--key-file", &key, "--reports", &reports]);
     assert!(run.code == Some(2) && run.stderr.contains("lists of images"), "{}", run.stderr);
 }
+
+/// What benches/slurm does with a thousand: seven damages, a task that is lost, and one whose key derivation is too large.
+#[test]
+fn of_fifty_images_the_nine_that_are_not_proven_are_named() {
+    let fleet = Fleet::new(0);
+    let sound = fs::read(&fleet.golden.image).unwrap();
+    let zero = |from: usize, len: usize| {
+        let mut image = sound.clone();
+        image[from..from + len].fill(0);
+        image
+    };
+    let golden = |name: &str| fs::read(Golden::unpack(name).image).unwrap();
+    let noise: Vec<u8> = (0..40_000u32).flat_map(sha2_of).collect();
+    let bad = [
+        sound[..600_000].to_vec(),
+        zero(0, 32_768),
+        zero(32_768, 131_072),
+        zero(163_840, 4096),
+        zero(163_840 + 2048, 512),
+        noise,
+        golden("l2-argon2id"),
+        golden("l2-hostile-argon2-memory"),
+    ];
+    let (lost, reports, list) = (47, &fleet.reports, fleet.golden.path("list"));
+    fs::create_dir(reports).unwrap();
+    let mut paths = Vec::new();
+    let key = text(&fleet.golden.key);
+    for n in 0..50 {
+        let path = text(&fleet.images.join(format!("{n:02}.img")));
+        fs::write(&path, bad.get(n / 5).filter(|_| n % 5 == 3).unwrap_or(&sound)).unwrap();
+        if n != lost {
+            let json = format!("--json={}", text(&reports.join(format!("{n}.json"))));
+            unluks(&["verify", &path, "-q", "--key-file", &key, "--must-be", "ext", &json]);
+        }
+        paths.push(path);
+    }
+    fs::write(&list, paths.join("\n")).unwrap();
+    let run = unluks(&["report", "merge", &text(reports), "--list", &text(&list), "--json"]);
+    assert_eq!(run.code, Some(4), "{}", run.stderr);
+    let named: Vec<String> =
+        verdicts(&run).into_iter().filter(|(_, verdict)| verdict != "restorable").map(|(name, _)| name).collect();
+    let mut wanted: Vec<String> = (0..8).map(|n| format!("{:02}.img", n * 5 + 3)).collect();
+    wanted.push(format!("{lost}.img"));
+    assert_eq!(named, wanted);
+}
+
+fn sha2_of(n: u32) -> [u8; 32] {
+    use sha2::Digest;
+    sha2::Sha256::digest(n.to_le_bytes()).into()
+}
