@@ -8,6 +8,7 @@
 //!
 //! `backup.json` is written last, and holds no key and no token: a directory without it is not complete.
 
+mod encryption;
 pub mod plan;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,8 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
+
+pub use encryption::Encryption;
 
 use crate::error::{Error, ErrorKind, Result, escape, shown};
 use crate::files::{Existing, write_whole};
@@ -211,27 +214,6 @@ pub struct VolumeInfo {
     pub availability_zone: Option<String>,
     /// The encryption of its type, which most users may not see.
     pub encryption: Option<Encryption>,
-}
-
-/// The encryption of a volume type.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[allow(missing_docs)]
-pub struct Encryption {
-    pub provider: Option<String>,
-    pub cipher: Option<String>,
-    /// Bits.
-    pub key_size: Option<u64>,
-    pub control_location: Option<String>,
-}
-
-impl Encryption {
-    /// Whether such data has no header, but is dm-crypt's alone: os-brick's provider `plain`, also by the names that it had
-    /// in Nova and in os-brick before (`os_brick/encryptors/__init__.py`).
-    pub fn is_plain(&self) -> bool {
-        let provider = self.provider.as_deref().unwrap_or_default();
-        provider == "plain" || provider.rsplit('.').next() == Some("CryptsetupEncryptor")
-    }
 }
 
 impl Becomes {

@@ -96,7 +96,8 @@ fn a_key_that_was_left_out_is_no_image_without_a_key_and_its_id_is_not_restored(
     assert_eq!(plan.image.key_properties, ["cinder_encryption_key_id"]);
     // One that would have no other property than the key's gets one.
     let image = backup.image.as_mut().unwrap();
-    (image.properties.remove("hw_disk_bus"), image.properties.remove("os_encrypt_key_id"));
+    image.properties.remove("hw_disk_bus");
+    image.properties.remove("os_encrypt_key_id");
     let dir = written(&backup);
     let plan = Plan::new(&BackupDir::open(dir.path()).unwrap(), &PlanOptions::default()).unwrap();
     assert_eq!(plan.image.properties[plan::FROM_PROPERTY], backup.image.as_ref().unwrap().id);

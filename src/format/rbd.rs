@@ -406,9 +406,9 @@ impl Reader<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Contents, Options};
     use super::*;
     use crate::ErrorKind;
+    use crate::format::{Contents, Options};
 
     fn record(tag: u8, data: &[&[u8]]) -> Vec<u8> {
         let data = data.concat();
@@ -451,7 +451,8 @@ mod tests {
 
     fn opened(file: Vec<u8>, with: &[(&str, Vec<u8>)], options: Options) -> Result<(Arc<dyn ReadAt>, Vec<String>)> {
         let named = |(name, bytes): &(&str, Vec<u8>)| Named::new(*name, Arc::new(bytes.clone()));
-        let opened = super::super::open(Arc::new(file), Options { with: with.iter().map(named).collect(), ..options })?;
+        let opened =
+            crate::format::open(Arc::new(file), Options { with: with.iter().map(named).collect(), ..options })?;
         match opened.contents {
             Contents::Disk(disk) => Ok((disk, opened.notes)),
             Contents::Qcow2Luks(_) => panic!("it is no qcow2"),

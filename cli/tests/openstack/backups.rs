@@ -114,15 +114,13 @@ fn damages(desk: &Desk, chain: &Chain, compression: &str) {
     let tree = desk.path("tree");
     let (full, first, second) = (&chain.ids[0], &chain.ids[1], &chain.ids[2]);
     // An object of the full backup that an increment lies over in part, one that holds what nobody wrote, and increments'.
-    for (id, end) in [(full, "-00002"), (full, "-00003"), (first, "-00001"), (first, "-00002"), (second, "-00001")] {
+    let objects = [(full, "-00002"), (first, "-00001"), (full, "-00003"), (first, "-00002"), (second, "-00001")];
+    let tried = if matches!(compression, "zlib" | "none") { 5 } else { 2 };
+    for (id, end) in objects.into_iter().take(tried) {
         let path = object(&tree, id, end);
         let good = fs::read(&path).unwrap();
-        // The other ones decompress all the same, and each run takes its time.
-        let places = if matches!(compression, "zlib" | "none") {
-            vec![good.len() / 3, good.len() - 1]
-        } else {
-            vec![good.len() / 2]
-        };
+        // Each run takes its time: what is not about the compression is tried with one.
+        let places = if compression == "zlib" { vec![good.len() / 3, good.len() - 1] } else { vec![good.len() / 2] };
         for at in places {
             let mut bad = good.clone();
             bad[at] ^= 0x81;
@@ -193,9 +191,13 @@ fn trees_that_the_service_made_are_the_volume_at_each_backup() {
         assert_eq!(unchanged["objects"], serde_json::json!([]));
 
         let key = ["--barbican-key", "backup/key"];
-        for (id, state) in chain.ids.iter().zip(&chain.states) {
+        let mut wanted = String::new();
+        for (n, (id, state)) in chain.ids.iter().zip(&chain.states).enumerate() {
+            if n > 0 && n < 3 && compression != "zlib" {
+                continue;
+            }
             fs::write(desk.path("volume.raw"), state).unwrap();
-            let wanted = decrypted(&desk, "volume.raw", &key);
+            wanted = decrypted(&desk, "volume.raw", &key);
             assert_eq!(
                 decrypted(&desk, "tree", &[&key[..], &["--backup", id]].concat()),
                 wanted,
@@ -214,7 +216,6 @@ fn trees_that_the_service_made_are_the_volume_at_each_backup() {
         let swift = desk.path("swift");
         as_in_swift(&tree, &swift);
         assert!(verify(&desk, "swift").ok().stderr.contains("384 blocks"), "{compression}");
-        let wanted = decrypted(&desk, "tree", &key);
         assert_eq!(decrypted(&desk, "swift", &key), wanted, "{compression}");
 
         damages(&desk, &chain, compression);
