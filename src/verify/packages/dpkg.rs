@@ -77,7 +77,7 @@ fn conffile(line: &[u8]) -> Option<Option<Packaged>> {
     let mut words = line.rsplit(|byte| *byte == b' ').peekable();
     // What is obsolete, or to be removed, may be gone rightly.
     let is_old = words.next_if(|word| matches!(*word, b"obsolete" | b"remove-on-upgrade")).is_some();
-    let hex = std::str::from_utf8(words.next()?).ok()?;
+    let hex = std::str::from_utf8(words.next()?).ok().filter(|hex| !hex.is_empty())?;
     let name_len = line.windows(hex.len()).rposition(|part| part == hex.as_bytes())?.checked_sub(1)?;
     let path = line.get(..name_len).filter(|path| path.starts_with(b"/"))?;
     if is_old || hex == "newconffile" {
@@ -133,12 +133,12 @@ mod tests {
         let (a, b) = ("a".repeat(32), "b".repeat(32));
         let text = format!(
             "Package: adduser\nStatus: install ok installed\nConffiles:\n /etc/a b {a}\n /etc/old {b} obsolete\n \
-             /etc/new newconffile\n /etc/odd zzz\nDescription: add\n /etc/no {b}\n\nPackage: gone\nConffiles:\n \
+             /etc/new newconffile\n /etc/odd zzz\n /etc/space \n  \nDescription: add\n /etc/no {b}\n\nPackage: gone\nConffiles:\n \
              /etc/gone {b}\nStatus: deinstall ok config-files\n\nPackage: x\nStatus: hold ok installed\n"
         );
         let status = status(text.as_bytes());
         let paths: Vec<_> = status.conffiles.iter().map(path).collect();
-        assert_eq!((status.packages, status.odd, paths), (2, 1, vec!["/etc/a b"]));
+        assert_eq!((status.packages, status.odd, paths), (2, 3, vec!["/etc/a b"]));
         assert_eq!(status.conffiles[0].hex, a);
     }
 
