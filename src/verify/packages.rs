@@ -327,7 +327,7 @@ fn from_dpkg(fs: &mut dyn FileSystem, held: &mut Held<'_, '_>) -> Result<()> {
     let diversions = match held.text(fs, &[&dir, b"/diversions".as_slice()].concat()) {
         Ok(text) => dpkg::diversions(&text),
         Err(e) if e.kind() == ErrorKind::Cancelled => return Err(e),
-        Err(_) => Vec::new(),
+        Err(_) => dpkg::Diversions::new(),
     };
     let config: HashSet<Key> = status.conffiles.iter().map(|file| key(&file.path)).collect();
     for file in &status.conffiles {

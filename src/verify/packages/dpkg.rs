@@ -8,6 +8,8 @@
 //!
 //! Source: `dpkg(1)`, `deb-md5sums(5)`, `dpkg-divert(1)`; `lib/dpkg/parse.c` of dpkg 1.22.
 
+use std::collections::HashMap;
+
 use super::{Packaged, Weight};
 use crate::decrypt::hash::Algorithm;
 use crate::error::Result;
@@ -105,19 +107,19 @@ pub fn md5sums(text: &[u8], take: &mut dyn FnMut(Packaged) -> Result<()>) -> Res
     Ok(odd)
 }
 
-/// A file that is elsewhere: from, to, and whose own is not.
-pub type Diversion = (Vec<u8>, Vec<u8>, Vec<u8>);
+/// Files that are elsewhere, by where they were: where they are, and whose own is not.
+pub type Diversions = HashMap<Vec<u8>, (Vec<u8>, Vec<u8>)>;
 
 /// Reads `diversions`.
-pub fn diversions(text: &[u8]) -> Vec<Diversion> {
+pub fn diversions(text: &[u8]) -> Diversions {
     let mut lines = text.split(|byte| *byte == b'\n').map(<[u8]>::to_vec);
-    std::iter::from_fn(|| Some((lines.next()?, lines.next()?, lines.next()?))).collect()
+    std::iter::from_fn(|| Some((lines.next()?, (lines.next()?, lines.next()?)))).collect()
 }
 
 /// Where a package's file is instead, if it is.
-pub fn diverted<'a>(all: &'a [Diversion], path: &[u8], package: &[u8]) -> Option<&'a [u8]> {
-    let found = all.iter().find(|(from, _, of)| from == path && of != package)?;
-    Some(&found.1).filter(|to| to.starts_with(b"/")).map(Vec::as_slice)
+pub fn diverted<'a>(all: &'a Diversions, path: &[u8], package: &[u8]) -> Option<&'a [u8]> {
+    let (to, _) = all.get(path).filter(|(_, of)| of != package)?;
+    Some(to).filter(|to| to.starts_with(b"/")).map(Vec::as_slice)
 }
 
 #[cfg(test)]
