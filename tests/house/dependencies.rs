@@ -50,7 +50,7 @@ fn calling_out(crates: &BTreeSet<String>) -> Vec<&str> {
 
 #[test]
 fn without_openstack_there_is_no_client_of_http_or_tls() {
-    let without = crates("unluks-cli", &["--no-default-features", "--features", "files,nbd"]);
+    let without = crates("unluks-cli", &["--no-default-features", "--features", "files,mount,nbd"]);
     assert!(without.contains("clap") && without.contains("rustls"), "the tree is read: {without:?}");
     assert_eq!(calling_out(&without), Vec::<&str>::new());
 }

@@ -175,7 +175,9 @@ impl Tree {
         let kind = kind(&metadata).ok_or_else(absent)?;
         let mut attributes = self.attributes(number, kind, metadata.size);
         let least = if kind == FileType::RegularFile { 0o400 } else { 0o500 };
-        let mode = metadata.mode.and_then(|mode| u16::try_from(mode & 0o555).ok());
+        // A link's own say nothing.
+        let mode = metadata.mode.filter(|_| kind != FileType::Symlink);
+        let mode = mode.and_then(|mode| u16::try_from(mode & 0o555).ok());
         attributes.perm = mode.map_or(attributes.perm, |mode| mode | least);
         attributes.nlink = metadata.links.unwrap_or(1).max(1);
         if let Some(modified) = metadata.modified.map(time) {
@@ -195,7 +197,11 @@ impl Tree {
             ctime: self.since,
             crtime: self.since,
             kind,
-            perm: if kind == FileType::RegularFile { 0o444 } else { 0o555 },
+            perm: match kind {
+                FileType::RegularFile => 0o444,
+                FileType::Symlink => 0o777,
+                _ => 0o555,
+            },
             nlink: 1,
             uid,
             gid,

@@ -12,14 +12,14 @@ mod docs;
 #[cfg(feature = "files")]
 mod files;
 mod fleet;
-#[cfg(all(feature = "files", feature = "nbd"))]
+#[cfg(feature = "nbd")]
 mod fuzz_corpus;
 mod golden;
 mod header;
 mod inspect;
 mod integrity;
 mod keyslot_area;
-#[cfg(all(feature = "files", feature = "nbd"))]
+#[cfg(feature = "nbd")]
 mod limits;
 mod luks1_validation;
 mod luks2_validation;
@@ -52,7 +52,7 @@ mod secrets;
 mod serve;
 mod sets;
 mod stack;
-#[cfg(all(feature = "files", feature = "nbd"))]
+#[cfg(feature = "nbd")]
 #[path = "../../../fuzz/src/lib.rs"]
 #[allow(dead_code)]
 mod targets;
