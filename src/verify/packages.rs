@@ -107,6 +107,7 @@ pub fn prove(
                 meter: &mut *meter,
                 finder: Finder::default(),
                 elsewhere: None,
+                asked: None,
             };
             if let Err(e) = read(fs, &mut held) {
                 held.not_read(e)?;
@@ -180,6 +181,8 @@ struct Held<'a, 'p> {
     finder: Finder,
     /// The last directory in which another file system was mounted.
     elsewhere: Option<Vec<u8>>,
+    /// The last directory that was asked for, and the answer.
+    asked: Option<(Vec<u8>, bool)>,
 }
 
 impl Held<'_, '_> {
@@ -296,6 +299,17 @@ impl Held<'_, '_> {
 
     /// Whether a file that is not there is in another file system, which was mounted in an empty directory.
     fn is_elsewhere(&mut self, fs: &mut dyn FileSystem, path: &[u8]) -> Result<bool> {
+        // Where one file of a directory is not, most are not.
+        let parent = path.iter().rposition(|byte| *byte == b'/').and_then(|end| path.get(..end)).unwrap_or(b"");
+        if let Some((_, known)) = self.asked.as_ref().filter(|(asked, _)| asked == parent) {
+            return Ok(*known);
+        }
+        let is_elsewhere = self.find_elsewhere(fs, path)?;
+        self.asked = Some((parent.to_vec(), is_elsewhere));
+        Ok(is_elsewhere)
+    }
+
+    fn find_elsewhere(&mut self, fs: &mut dyn FileSystem, path: &[u8]) -> Result<bool> {
         let is_below = |dir: &[u8]| path.strip_prefix(dir).is_some_and(|rest| rest.starts_with(b"/"));
         if self.elsewhere.as_deref().is_some_and(is_below) {
             return Ok(true);
