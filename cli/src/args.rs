@@ -288,8 +288,9 @@ pub struct SourceArgs {
     /// The image, or the directory of a backup by unluks fetch or Cinder; - reads an image from the standard input
     #[arg(value_name = "IMAGE")]
     pub image: PathBuf,
-    /// Take the header from this file: a detached header, or a header backup in place of a damaged one; or the log of an
-    /// offline reencryption, with the two headers beside it
+    /// Take the header from this file: a detached header, or a header backup in place of a damaged one
+    ///
+    /// It may be the log of an offline reencryption, with the two headers beside it.
     #[arg(long, value_name = "FILE")]
     pub header: Option<PathBuf>,
     /// Take the header of --header also where the image begins with one of another UUID

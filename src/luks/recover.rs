@@ -199,7 +199,8 @@ fn v1(source: &(impl ReadAt + ?Sized), nth: usize) -> Option<(Metadata, Recovery
 /// Whether the cipher of a LUKS1 header has no name at all, or bytes that no name has.
 fn lost_names(metadata: &Metadata) -> bool {
     let Some(SegmentKind::Crypt(crypt)) = metadata.segments.first().map(|segment| &segment.kind) else { return false };
-    let is_lost = |name: &str| name.is_empty() || !name.bytes().all(|b| b.is_ascii_graphic());
+    let is_of_a_name = |b: u8| b.is_ascii_alphanumeric() || b"-_:(),.".contains(&b);
+    let is_lost = |name: &str| name.is_empty() || !name.bytes().all(is_of_a_name);
     crypt.encryption.split_once('-').is_none_or(|(cipher, mode)| is_lost(cipher) || is_lost(mode))
 }
 

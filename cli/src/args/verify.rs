@@ -43,8 +43,9 @@ pub struct VerifyArgs {
     /// Where the LUKS container starts
     #[arg(long, value_name = "BYTES", value_parser = size)]
     pub offset: Option<u64>,
-    /// The hash that the image must have, such as sha256:HEX; plaintext:sha256:HEX is the plaintext's. A backup's own is
-    /// compared in any case
+    /// The hash that the image must have, such as sha256:HEX
+    ///
+    /// plaintext:sha256:HEX is the plaintext's. A backup's own is compared in any case.
     #[arg(long, value_name = "[OF:]NAME:HEX")]
     pub expect: Vec<String>,
     /// What must be in the plaintext, on one of its partitions or volumes at least: any, ext, ext4, xfs, btrfs, fat, ntfs,
@@ -57,7 +58,9 @@ pub struct VerifyArgs {
     /// Write the hashes of each MiB of plaintext to this file, for --compare
     #[arg(long, value_name = "FILE", hide_short_help = true)]
     pub tree: Option<PathBuf>,
-    /// Replace files of an earlier run, such as that of --tree; with --batch, verify also what has a report already
+    /// Replace files of an earlier run, such as that of --tree
+    ///
+    /// With --batch, verify also what has a report already.
     #[arg(long)]
     pub force: bool,
     /// What the header must be like: a file of rules (docs/verify.md lists them)
@@ -112,13 +115,15 @@ pub struct Decrypted {
 #[derive(Args, Clone, Default)]
 #[command(next_help_heading = "Files in the image")]
 pub struct ProofArgs {
-    /// Hold files in the image against the hashes of this file, as sha256sum and its relatives print them, over paths as
-    /// unluks hash prints them; one that differs or is missing is an error
+    /// Hold files in the image against the hashes of this file, as sha256sum and its relatives print them
+    ///
+    /// Paths are as unluks hash prints them. A file that differs or is missing is an error.
     #[cfg(feature = "files")]
     #[arg(long, value_name = "MANIFEST")]
     pub files: Option<PathBuf>,
-    /// Hold files in the image against the package databases in it: of dpkg, apk and pacman; one that differs is a warning, and
-    /// a changed file of configuration a note
+    /// Hold files in the image against the package databases in it: of dpkg, apk and pacman
+    ///
+    /// A file that differs is a warning, and a changed file of configuration a note.
     #[cfg(feature = "files")]
     #[arg(long)]
     pub packages: bool,
@@ -186,8 +191,9 @@ pub struct RecordArgs {
 #[derive(Args, Default)]
 #[command(next_help_heading = "Many images")]
 pub struct FleetArgs {
-    /// Verify all images of lists (a path each line) and folders, several at once, the largest first; go on after failures,
-    /// and end with a summary: text, or JSON, CSV or HTML with --json, --csv or --html
+    /// Verify all images of lists (a path each line) and folders, several at once, and end with a summary
+    ///
+    /// The largest is first, and failures do not end it. The summary is text, or JSON, CSV or HTML with --json, --csv or --html.
     #[arg(long, requires = "reports")]
     pub batch: bool,
     /// Where --batch writes a report of each image; what has an unchanged one there is passed over
