@@ -21,15 +21,18 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+#[cfg(feature = "unlock")]
 use std::sync::Arc;
 
 use super::metadata::*;
 use super::{MAGIC_OFFLINE, OFFLINE_UUID, v1, v2};
 use crate::crypto::spec::CipherSpec;
 use crate::error::{Error, Result, escape};
+#[cfg(feature = "unlock")]
 use crate::format::Joined;
 use crate::io::{ReadAt, Window};
 use crate::limits::KEYSLOTS_MAX;
+#[cfg(feature = "unlock")]
 use crate::num::to_usize;
 
 /// How the log starts.
@@ -71,6 +74,7 @@ pub fn log_beside(image: &Path, data: &(impl ReadAt + ?Sized)) -> Option<PathBuf
 /// # Errors
 /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) where the first is no log. What they say is checked when
 /// the header is opened.
+#[cfg(feature = "unlock")]
 pub fn join(log: &dyn ReadAt, old: Arc<dyn ReadAt>, new: Arc<dyn ReadAt>) -> Result<Arc<dyn ReadAt>> {
     if !is_log(log) {
         return Err(Error::invalid("this is no log of an offline reencryption").with_rule("reencryption-log"));
