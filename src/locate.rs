@@ -4,6 +4,7 @@
 mod layers;
 mod ways;
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use crate::luks::layer::{Layer, LayerKind};
@@ -13,7 +14,7 @@ use crate::error::{Condition, Error, ErrorKind, Hint, Result, counted, escape};
 use crate::format::{self, Contents, Format, Named, Qcow2Luks, Snapshot};
 use crate::io::{Peek, ReadAt, Window};
 use crate::limits::{LAYERS_DEPTH_MAX, LUKS2_HDR_SIZE_MIN};
-use crate::luks::{MAGIC_SECONDARY, recover};
+use crate::luks::{MAGIC_SECONDARY, offline, recover};
 use crate::storage::lvm::VolumeGroup;
 use crate::storage::{self, Entry, Scheme, Table, list_of, starts_as_luks};
 
@@ -72,6 +73,16 @@ pub struct Found {
     pub layers: Vec<Layer>,
     /// The volume groups of LVM on the way.
     pub groups: Vec<Arc<VolumeGroup>>,
+}
+
+impl Found {
+    /// The log that an offline reencryption left beside `image`, the file that this was found in, where it is there: see
+    /// [`offline`].
+    pub fn offline_log(&self, image: &Path) -> Option<PathBuf> {
+        let (Place::File(data) | Place::Inside(data)) = &self.place else { return None };
+        // A pipe has nothing beside it.
+        offline::log_beside(image, &**Some(data).filter(|data| data.pipe().is_none())?)
+    }
 }
 
 /// What holds a LUKS container.

@@ -118,6 +118,14 @@ pub struct Entry {
     pub metadata: std::result::Result<Metadata, String>,
 }
 
+#[cfg(any(feature = "read-exfat", feature = "read-fat"))]
+/// The directory that a path's last name is in, and that name; nothing for the root.
+fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
+    let at = path.iter().rposition(|byte| *byte == b'/')?;
+    let (dir, name) = (path.get(..at)?, path.get(at.checked_add(1)?..)?);
+    (!name.is_empty()).then_some((if dir.is_empty() { b"/" } else { dir }, name))
+}
+
 /// The files of one file system, by their paths: bytes that begin with a slash, with no link before their last name, and
 /// neither `.` nor `..` in them. [`walk::resolve`] makes one of what people type.
 pub trait FileSystem {

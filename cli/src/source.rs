@@ -166,7 +166,7 @@ impl Source {
         };
         let (mut found, mut header, mut header_name) = (found, header, args.header.clone());
         if header.is_none() && !args.headerless {
-            let log = offline_log(args, &found);
+            let log = found.offline_log(&args.image);
             header = log.as_deref().map(|log| open_header(log, &mut inputs)).transpose()?;
             found.notes.extend(log.as_deref().map(|log| format!("the headers are those of {}", shown(log))));
             header_name = log;
@@ -454,13 +454,6 @@ fn open_header(path: &Path, inputs: &mut Inputs) -> Result<Arc<dyn ReadAt>> {
     let [old, new] = offline::headers_beside(path);
     let [old, new] = [open_file(&old, Role::Header, inputs)?, open_file(&new, Role::Header, inputs)?];
     offline::join(&*header, old, new).map_err(|e| e.within_file(path))
-}
-
-/// The log that an offline reencryption left beside the image, where it is there.
-fn offline_log(args: &SourceArgs, found: &Found) -> Option<PathBuf> {
-    let (Place::File(data) | Place::Inside(data)) = &found.place else { return None };
-    let data = Some(data).filter(|data| data.pipe().is_none())?;
-    offline::log_beside(&args.image, &**data).filter(|log| log.exists())
 }
 
 /// A regular file or block device is read at any position, a FIFO as a pipe.

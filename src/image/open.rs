@@ -186,11 +186,6 @@ fn header_at(path: &Path) -> Result<Arc<dyn ReadAt>> {
 
 /// What an offline reencryption left beside the image that it stopped in.
 fn offline_header(image: &Path, found: &Found) -> Result<Option<Arc<dyn ReadAt>>> {
-    match &found.place {
-        Place::File(data) | Place::Inside(data) => {
-            let log = offline::log_beside(image, &**data).filter(|log| log.exists());
-            log.map(|log| header_at(&log).map_err(|e| e.within(shown(&log)))).transpose()
-        }
-        Place::Qcow2Luks(_) => Ok(None),
-    }
+    let log = found.offline_log(image);
+    log.map(|log| header_at(&log).map_err(|e| e.within(shown(&log)))).transpose()
 }

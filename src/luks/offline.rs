@@ -57,7 +57,7 @@ pub fn headers_beside(log: &Path) -> [PathBuf; 2] {
     ["org", "new"].map(|extension| log.with_extension(extension))
 }
 
-/// The path that the log of this image would have beside it, where the image's header says that there is one.
+/// The path of the log beside this image, where the image's header says that there is one, and it is there.
 pub fn log_beside(image: &Path, data: &(impl ReadAt + ?Sized)) -> Option<PathBuf> {
     let mut start = [0u8; 208];
     data.read_exact_at(&mut start, 0).ok()?;
@@ -66,7 +66,7 @@ pub fn log_beside(image: &Path, data: &(impl ReadAt + ?Sized)) -> Option<PathBuf
     // The name comes out of the image: nothing but a UUID is made a path of.
     let uuid = start.get(168..204).filter(|uuid| uuid.iter().all(|b| matches!(b, b'-' | b'0'..=b'9' | b'a'..=b'f')))?;
     let name = format!("LUKS-{}.log", String::from_utf8_lossy(uuid));
-    is_marked.then(|| image.with_file_name(OsString::from(name)))
+    is_marked.then(|| image.with_file_name(OsString::from(name))).filter(|log| log.exists())
 }
 
 /// One header of the log and the two headers.

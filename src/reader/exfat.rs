@@ -8,7 +8,7 @@ use std::sync::Arc;
 use lamexfat::{BlockRead, EntryKind, ExFat, Path};
 
 use super::disk::Disk;
-use super::{Entry, FileKind, FileSystem, Metadata, absent, check_path, join, not_a};
+use super::{Entry, FileKind, FileSystem, Metadata, absent, check_path, join, not_a, split};
 use crate::error::{Error, ErrorKind, Result, escape};
 use crate::io::ReadAt;
 
@@ -44,13 +44,6 @@ fn explain(e: &lamexfat::Error) -> Error {
         lamexfat::Error::Io { offset, .. } => Error::new(ErrorKind::Io, "the disk cannot be read").at(*offset),
         e => Error::corrupt("reader.exfat", escape(&e.to_string())),
     }
-}
-
-/// The directory that a path's last name is in, and that name; nothing for the root.
-fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
-    let at = path.iter().rposition(|byte| *byte == b'/')?;
-    let (dir, name) = (path.get(..at)?, path.get(at.checked_add(1)?..)?);
-    (!name.is_empty()).then_some((if dir.is_empty() { b"/" } else { dir }, name))
 }
 
 impl ExfatReader {

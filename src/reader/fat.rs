@@ -9,7 +9,7 @@ use std::sync::Arc;
 use lamfat::{DefaultTimeProvider, FsOptions, LossyOemCpConverter, StdIoWrapper};
 
 use super::disk::{Disk, DiskCursor};
-use super::{Entry, FileKind, FileSystem, Metadata, absent, check_path, not_a};
+use super::{Entry, FileKind, FileSystem, Metadata, absent, check_path, not_a, split};
 use crate::error::{Error, Result, escape};
 use crate::io::ReadAt;
 use crate::limits::READER_EXTENTS_MAX;
@@ -121,13 +121,6 @@ impl Fat {
         });
         Metadata { modified, id: id.flatten(), ..Metadata::new(kind, entry.len()) }
     }
-}
-
-/// The directory that a path's last name is in, and that name; nothing for the root.
-fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
-    let at = path.iter().rposition(|byte| *byte == b'/')?;
-    let (dir, name) = (path.get(..at)?, path.get(at.checked_add(1)?..)?);
-    (!name.is_empty()).then_some((if dir.is_empty() { b"/" } else { dir }, name))
 }
 
 impl FileSystem for Fat {

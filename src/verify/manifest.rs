@@ -112,7 +112,8 @@ fn by_digits(digits: usize) -> Option<Algorithm> {
     }
 }
 
-fn digits(hex: &[u8], algorithm: Algorithm) -> Option<String> {
+/// A hash in lower-case hex, where the text is one.
+pub(super) fn digits(hex: &[u8], algorithm: Algorithm) -> Option<String> {
     let is_hash = hex.len() == algorithm.output_len().saturating_mul(2) && hex.iter().all(u8::is_ascii_hexdigit);
     let text = std::str::from_utf8(hex).ok().filter(|_| is_hash)?;
     Some(text.to_ascii_lowercase())

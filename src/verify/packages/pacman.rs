@@ -18,7 +18,7 @@ use crate::decrypt::hash::Algorithm;
 use crate::error::{Error, Result};
 use crate::limits::VERIFY_PACKAGES_TEXT_MAX;
 use crate::num::to_u64;
-use crate::verify::manifest::from_root;
+use crate::verify::manifest::{digits, from_root};
 
 /// Unpacks an `mtree`.
 ///
@@ -81,12 +81,6 @@ pub fn mtree(text: &[u8], config: &HashSet<Key>, take: &mut dyn FnMut(Packaged) 
         }
     }
     Ok(odd)
-}
-
-fn digits(hex: &[u8], algorithm: Algorithm) -> Option<String> {
-    let is_hash = hex.len() == algorithm.output_len().saturating_mul(2) && hex.iter().all(u8::is_ascii_hexdigit);
-    let text = std::str::from_utf8(hex).ok().filter(|_| is_hash)?;
-    Some(text.to_ascii_lowercase())
 }
 
 /// A path without its escapes: a backslash and three octal digits.
