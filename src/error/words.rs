@@ -12,8 +12,9 @@ pub fn counted(n: impl fmt::Display, what: &str) -> String {
         "leaf" => format!("{n} leaves"),
         _ if what.ends_with('s') => format!("{n} {what}es"),
         _ => match what.strip_suffix('y') {
-            Some(stem) => format!("{n} {stem}ies"),
-            None => format!("{n} {what}s"),
+            // "entry", but no "day" and no "key".
+            Some(stem) if !stem.ends_with(['a', 'e', 'o', 'u']) => format!("{n} {stem}ies"),
+            _ => format!("{n} {what}s"),
         },
     }
 }

@@ -109,8 +109,7 @@ Examples:
 #[cfg(feature = "mount")]
 pub const MOUNT: &str = "\
 Examples:
-  mkdir at; unluks mount disk.img at --key-file key
-  sha256sum at/plain; ls -l at/files/etc; umount at  # meanwhile, elsewhere";
+  mkdir at; unluks mount disk.img at --key-file key  # meanwhile, elsewhere: ls -l at/files; umount at";
 
 pub const COMPLETIONS: &str = "\
 Examples:
