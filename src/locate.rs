@@ -51,10 +51,23 @@ pub struct FindOptions {
     pub partition: Option<String>,
     /// The byte to start at, in place of a partition.
     pub offset: Option<u64>,
-    /// The file holds data alone, and its header is elsewhere: no header is looked for in it.
-    pub detached: bool,
+    /// Where the header is.
+    pub header: HeaderAt,
     /// Take what is there of a partition that is cut off.
     pub allow_truncated: bool,
+}
+
+/// Where a container has its header.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HeaderAt {
+    /// In front of its data, where it is looked for.
+    #[default]
+    Own,
+    /// Elsewhere: the file holds data alone.
+    Elsewhere,
+    /// There is none, for nothing is encrypted: a disk is taken as it is, with its partitions and volumes, unless one of
+    /// them is named. An array is put together.
+    Nowhere,
 }
 
 /// Where the LUKS container is.
@@ -242,7 +255,7 @@ fn resolve(
     let below = match layers::below(&taken, search, trail)? {
         // A virtual machine's disk in a partition or a volume.
         None if !is_whole
-            && (!options.detached || partition.is_some())
+            && (options.header == HeaderAt::Own || partition.is_some())
             && (partition.is_some() || !starts_as_luks(&Peek::new(&taken), 0) && layers::is_nested(&taken)) =>
         {
             trail.notes.push("it holds a disk with a partition table of its own".into());
@@ -345,7 +358,7 @@ impl Survey<'_> {
     /// The same where no partition was named, or there is none.
     fn choose_one(&self, layout: Layout, trail: &mut Trail) -> Result<Choice> {
         if let Some(offset) = self.options.offset {
-            if !self.options.detached {
+            if self.options.header == HeaderAt::Own {
                 refuse_sectors(&**self.disk, offset)?;
             }
             self.refuse_offset(&layout, offset)?;
@@ -354,16 +367,17 @@ impl Survey<'_> {
         let table_notes: &[String] = if let Layout::Table(table) = &layout { &table.notes } else { &[] };
         let before = trail.notes.len();
         trail.notes.extend_from_slice(table_notes);
-        match (layout, self.options.partition.as_deref(), self.options.detached) {
-            (Layout::Luks | Layout::Member, _, _) | (Layout::Bare, None, true) => Ok(Choice::Whole),
+        match (layout, self.options.partition.as_deref(), self.options.header) {
+            (Layout::Luks | Layout::Member, _, _)
+            | (Layout::Bare, None, _)
+            | (Layout::Table(_), _, HeaderAt::Nowhere) => Ok(Choice::Whole),
             (Layout::Bare, Some(name), _) => Err(no_table(name)),
-            (Layout::Bare, None, false) => Ok(Choice::Whole),
-            (Layout::Table(table), None, true) if is_chance(&table, self.disk) => {
+            (Layout::Table(table), None, HeaderAt::Elsewhere) if is_chance(&table, self.disk) => {
                 trail.notes.truncate(before);
                 Ok(Choice::Whole)
             }
-            (Layout::Table(table), _, true) => Err(whose_data(&table)),
-            (Layout::Table(table), _, false) => {
+            (Layout::Table(table), _, HeaderAt::Elsewhere) => Err(whose_data(&table)),
+            (Layout::Table(table), _, HeaderAt::Own) => {
                 let look = Peek::new(self.disk);
                 match only_luks(&table, self.disk, &look, trail)? {
                     Some(entry) => self.entry(&table, entry, trail),
@@ -379,8 +393,8 @@ impl Survey<'_> {
             }
             (Layout::Damaged(e), Some(_), _) => Err(e),
             // A table that is damaged does not matter to a container that lies over all of the disk.
-            (Layout::Damaged(_), None, true) => Ok(Choice::Whole),
-            (Layout::Damaged(e), None, false) => match recover::open(&**self.disk) {
+            (Layout::Damaged(_), None, HeaderAt::Elsewhere | HeaderAt::Nowhere) => Ok(Choice::Whole),
+            (Layout::Damaged(e), None, HeaderAt::Own) => match recover::open(&**self.disk) {
                 Ok(_) => Ok(Choice::Whole),
                 Err(own) => {
                     let error = if own.kind() == ErrorKind::Io { own } else { e };

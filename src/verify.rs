@@ -38,6 +38,7 @@ mod refusal;
 mod report;
 mod seal;
 mod tree;
+mod unencrypted;
 mod words;
 
 use std::num::NonZeroUsize;
@@ -225,8 +226,11 @@ impl<'a> Work<'a> {
         let opened: Vec<u32> = self.subject.unlocked.opened().iter().map(|o| o.keyslot).collect();
         let report = self.image.report(std::path::Path::new(&self.subject.path), None);
         self.findings.add_all(judge::of_header(&report.findings, self.image.metadata(), Some(&opened)));
+        self.findings.add_all(self.image.is_unencrypted().then(unencrypted::finding));
         if let Some((policy, fetched_at)) = self.policy {
-            self.findings.add_all(policy.judge(self.image.metadata()));
+            let is_encrypted = !self.image.is_unencrypted();
+            let broken = if is_encrypted { policy.judge(self.image.metadata()) } else { policy.judge_unencrypted() };
+            self.findings.add_all(broken);
             self.findings.add_all(fetched_at.and_then(|at| policy.judge_age(at, SystemTime::now())));
         }
         self.findings.add_all(self.subject.unlocked.passed_over().iter().map(|e| {
@@ -291,6 +295,9 @@ impl<'a> Work<'a> {
         let found = judge::of_contents(&contents);
         self.findings.add_all(found.into_iter().filter(|f| f.code != "contents.size" || fits.is_ok()));
         self.findings.more = self.findings.more.saturating_add(contents.more_findings);
+        if self.image.is_unencrypted() {
+            self.findings.add_all(unencrypted::noise(&contents, volume));
+        }
         let unmet = match self.must_be {
             Some(wanted) if !wanted.is_met(&contents) => Some((Severity::Error, wanted.word())),
             _ if !contents.is_known() => Some((Severity::Note, "any")),
@@ -500,6 +507,9 @@ impl<'a> Work<'a> {
         clock: &Clock,
     ) -> Report {
         let metadata = self.image.metadata();
+        if let Some(volume) = volume.filter(|_| self.subject.passes_by) {
+            places::of_plaintext(volume, &mut self.findings.list);
+        }
         self.hashes.tree =
             through.as_ref().map(|t| t.passed.tree.clone()).filter(|_| !self.hashes.plaintext.is_empty());
         let (verdict, reason) = self.findings.verdict();
@@ -515,6 +525,10 @@ impl<'a> Work<'a> {
             || by_manifest;
         self.coverage.statements =
             words::statements(&self.coverage, self.files_used.as_ref(), self.packages_used.as_ref());
+        let is_unencrypted = self.image.is_unencrypted();
+        if is_unencrypted {
+            self.coverage.statements.insert(0, unencrypted::STATEMENT.to_owned());
+        }
         let size = self.files.iter().fold(0, |sum: u64, file| sum.saturating_add(file.len()));
         let policy = self.policy.map(|(policy, _)| policy.used(&self.findings.list));
         let key = KeyUsed {
@@ -526,7 +540,9 @@ impl<'a> Work<'a> {
                 format!("{size} bytes{}", if self.coverage.hashed_bytes > 0 { ", as recorded" } else { "" })
             }
             StageName::Layers => words::layers(self.image),
+            StageName::Header if is_unencrypted => "none: it is not encrypted".into(),
             StageName::Header => words::header(metadata),
+            StageName::Key if is_unencrypted => "none is needed".into(),
             StageName::Key => words::keyslots(&key),
             StageName::Length => match volume {
                 Some(volume) => format!("{} bytes of plaintext", volume.len()),
@@ -552,10 +568,10 @@ impl<'a> Work<'a> {
             verdict,
             reason,
             image: ImageFile { path: self.subject.path.clone(), size: Some(size) },
-            container: Some(Container::of(metadata)),
+            container: (!is_unencrypted).then(|| Container::of(metadata)),
             policy,
             stages,
-            key: Some(key),
+            key: (!is_unencrypted).then_some(key),
             files: self.files_used,
             packages: self.packages_used,
             findings: self.findings.list,

@@ -189,7 +189,11 @@ impl Volume {
                     let crypt = Crypt::new(id, c, segment.offset, key(id, metadata, keys)?)?;
                     (Box::new(crypt), Some(segment.offset))
                 }
-                (SegmentKind::Linear, _) => (Box::new(Linear { offset: segment.offset }), Some(segment.offset)),
+                (SegmentKind::Linear, _) => {
+                    // A file that was never a container may end anywhere.
+                    let sector_size = if metadata.copies.is_empty() { 1 } else { 512 };
+                    (Box::new(Linear { offset: segment.offset, sector_size }), Some(segment.offset))
+                }
                 (SegmentKind::Unknown { kind }, _) => {
                     let message = format!("found \"{}\"; crypt is known", escape(kind));
                     return Err(Error::unsupported(format!("segments.{id}.type"), message));

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use unluks::format::Format;
+use unluks::locate::HeaderAt;
 
 use crate::time::duration;
 #[cfg(feature = "nbd")]
@@ -338,9 +339,9 @@ pub struct SourceArgs {
     /// Take data that cryptsetup would not: segments that are not encrypted, or several, without a reencryption
     #[arg(long, hide_short_help = true)]
     pub allow_foreign_segments: bool,
-    /// No header is looked for: there is none.
+    /// Where the header is, unless one is named.
     #[arg(skip)]
-    pub headerless: bool,
+    pub header_at: HeaderAt,
 }
 
 /// Where the key is. In each of these, FILE may be - for the standard input, or /dev/fd/N.

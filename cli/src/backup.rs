@@ -85,6 +85,13 @@ impl InBackup {
         }
     }
 
+    /// Whether its image was encrypted, by all that the cloud and the backup say of it.
+    pub fn is_encrypted(&self) -> bool {
+        let backup = &self.dir.backup;
+        let volume = backup.volume.as_ref().and_then(|volume| volume.encryption.as_ref());
+        backup.key.is_some() || backup.key_left_out().is_some() || volume.is_some()
+    }
+
     /// The encryption of a volume whose data has no header.
     pub fn plain(&self) -> Option<&Encryption> {
         self.dir.backup.plain()

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use unluks::error::Condition;
 #[cfg(feature = "openstack")]
 use unluks::io::Pipe;
+use unluks::locate::HeaderAt;
 use unluks::luks::unlock::UnlockOptions;
 use unluks::volume::VolumeOptions;
 use unluks::{Error, Image, ReadAt, Result, UnlockedImage, Volume, VolumeKey};
@@ -77,7 +78,7 @@ impl Opened {
         backup: Option<InBackup>,
         quiet: bool,
     ) -> Result<Self> {
-        args.headerless = true;
+        args.header_at = HeaderAt::Elsewhere;
         let mut source = Source::open(args)?;
         if let Some(backup) = &backup {
             backup.keep_from_outputs(&mut source);
@@ -106,6 +107,18 @@ impl Opened {
         }
         let backup = backup::enter(args)?;
         Self::headerless(args, plain, key, backup, quiet)
+    }
+
+    /// Opens an image that is not encrypted, as it is.
+    pub fn open_unencrypted(args: &mut SourceArgs) -> Result<Self> {
+        let backup = backup::enter(args)?;
+        args.header_at = HeaderAt::Nowhere;
+        let mut source = Source::open(args)?;
+        if let Some(backup) = &backup {
+            backup.keep_from_outputs(&mut source);
+        }
+        let image = source.unencrypted()?;
+        Ok(Self::of(args, source, backup, image, None))
     }
 
     fn of(

@@ -11,7 +11,7 @@ use unluks::files::{Inputs, Role};
 use unluks::format::{self, Contents, Format, Named, Set, Snapshot};
 use unluks::io::{Pipe, RescueMap, Rescued};
 use unluks::limits::RESCUE_MAP_MAX;
-use unluks::locate::{FindOptions, Found, Place, find};
+use unluks::locate::{FindOptions, Found, HeaderAt, Place, find};
 use unluks::luks::offline;
 use unluks::luks::recover::Rules;
 use unluks::num::to_usize;
@@ -165,7 +165,7 @@ impl Source {
             }
         };
         let (mut found, mut header, mut header_name) = (found, header, args.header.clone());
-        if header.is_none() && !args.headerless {
+        if header.is_none() && args.header_at == HeaderAt::Own {
             let log = found.offline_log(&args.image);
             header = log.as_deref().map(|log| open_header(log, &mut inputs)).transpose()?;
             found.notes.extend(log.as_deref().map(|log| format!("the headers are those of {}", shown(log))));
@@ -275,6 +275,11 @@ impl Source {
         matches!(self.found.place, Place::File(_)) && !self.is_rescued
     }
 
+    /// What was found, where it is not encrypted.
+    pub fn unencrypted(&self) -> Result<Image> {
+        Image::unencrypted_found(&self.found).map_err(|e| e.within_file(&self.name))
+    }
+
     /// Reads and validates the header.
     pub fn image(&self) -> Result<Image> {
         let image = Image::open_found_by(&self.found, self.header.clone(), self.rules).map_err(|e| {
@@ -337,7 +342,7 @@ fn options(args: &SourceArgs, set: &FilesOf, with: Vec<Named>) -> FindOptions {
         },
         partition: args.partition.clone(),
         offset: args.offset,
-        detached: args.header.is_some() || args.headerless,
+        header: if args.header.is_some() { HeaderAt::Elsewhere } else { args.header_at },
         allow_truncated: args.allow_truncated,
     }
 }

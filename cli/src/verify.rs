@@ -9,6 +9,7 @@ mod facts;
 pub mod list;
 mod memory;
 mod one;
+mod open;
 mod outputs;
 pub mod page;
 mod plan;

@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use unluks::format::{self, Format};
 use unluks::key::{read_key_file, volume_key_forms};
-use unluks::locate::{FindOptions, find};
+use unluks::locate::{FindOptions, HeaderAt, find};
 use unluks::luks::unlock::UnlockOptions;
 use unluks::{ErrorKind, Image, Key, OpenOptions, ReadAt, SecretBytes, Volume};
 
@@ -243,8 +243,9 @@ fn open_object(
     let opened = py.detach(|| {
         let format = format.map(|name| name.parse::<Format>()).transpose()?;
         let container = format::Options { format, ..Default::default() };
-        let detached = header.is_some();
-        let options = FindOptions { name, container, partition, volume, offset, detached, ..Default::default() };
+        let header_at = if header.is_some() { HeaderAt::Elsewhere } else { HeaderAt::Own };
+        let options =
+            FindOptions { name, container, partition, volume, offset, header: header_at, ..Default::default() };
         Image::open_found(&find(file, options)?, header)
     });
     let image = opened.map_err(|e| raise(py, &e))?;

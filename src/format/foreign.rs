@@ -17,6 +17,11 @@ pub struct Foreign {
 }
 
 impl Foreign {
+    /// Whether it looks as all encrypted data does, and nothing else is known of it.
+    pub(crate) fn is_noise(&self) -> bool {
+        self.name == NOISE
+    }
+
     /// The refusal of a file of this format.
     pub(super) fn refuse(&self) -> Error {
         let message = format!("the file looks like {}, which is not read", self.name);
@@ -30,6 +35,7 @@ impl Foreign {
 /// Where a mark lies, its bytes, the name, and what to do.
 type Mark = (u64, &'static [u8], &'static str, &'static str);
 
+const NOISE: &str = "noise from its first byte on, as all encrypted data is";
 const CONVERT: &str = "qemu-img convert -O raw IMAGE DISK.raw makes an image that can be read";
 const EXPORT: &str = "libewf's ewfexport -f raw, or the tool that made it, exports an image that can be read";
 const UNPACK: &str = "unpack the file first";
@@ -209,7 +215,7 @@ fn look(disk: &dyn ReadAt) -> Option<(Kind, Foreign)> {
     let is_noise = to_u64(start.len()) >= 4096 && is_even(&start);
     let hint =
         "it may be the data of a container whose header is elsewhere, or plain dm-crypt, or VeraCrypt, which have none";
-    let noise = Foreign { name: "noise from its first byte on, as all encrypted data is", hint, at: 0 };
+    let noise = Foreign { name: NOISE, hint, at: 0 };
     is_noise.then_some((Kind::Noise, noise))
 }
 

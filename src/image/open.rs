@@ -7,7 +7,7 @@ use super::Image;
 use crate::error::{Condition, Error, Hint, Result, shown};
 use crate::format::{self, Foreign, Format};
 use crate::io::{FileSource, ReadAt};
-use crate::locate::{FindOptions, Found, Place, find, with_snapshots, within};
+use crate::locate::{FindOptions, Found, HeaderAt, Place, find, with_snapshots, within};
 use crate::luks::offline;
 use crate::luks::recover::Rules;
 
@@ -93,7 +93,7 @@ impl Image {
             },
             partition: options.partition.clone(),
             offset: options.offset,
-            detached: header.is_some(),
+            header: if header.is_some() { HeaderAt::Elsewhere } else { HeaderAt::Own },
             allow_truncated: options.allow_truncated,
         };
         let image = find(named.file, find_options).and_then(|found| {
@@ -121,7 +121,22 @@ impl Image {
     /// # Errors
     /// As [`Image::open_found`].
     pub fn open_found_by(found: &Found, header: Option<Arc<dyn ReadAt>>, rules: Rules) -> Result<Self> {
-        let mut image = Self::open_place(found, header, rules)?;
+        Ok(Self::open_place(found, header, rules)?.found_in(found))
+    }
+
+    /// Takes what was found with [`HeaderAt::Nowhere`] as it is: it is not encrypted.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for a qcow2 image that encrypts its clusters itself.
+    pub fn unencrypted_found(found: &Found) -> Result<Self> {
+        match &found.place {
+            Place::File(data) | Place::Inside(data) => Ok(Self::unencrypted(Arc::clone(data)).found_in(found)),
+            Place::Qcow2Luks(_) => Err(Error::invalid("the qcow2 image is encrypted, with a header of its own")),
+        }
+    }
+
+    fn found_in(self, found: &Found) -> Self {
+        let mut image = self;
         image.notes = found.notes.as_slice().into();
         image.snapshots = found.snapshots.as_slice().into();
         image.layers = found.layers.as_slice().into();
@@ -130,7 +145,7 @@ impl Image {
             Place::File(_) => None,
             Place::Inside(_) | Place::Qcow2Luks(_) => Some(Arc::clone(&found.file)),
         };
-        Ok(image)
+        image
     }
 
     fn open_place(found: &Found, header: Option<Arc<dyn ReadAt>>, rules: Rules) -> Result<Self> {

@@ -1,4 +1,5 @@
-//! Data without a header: plain dm-crypt, and a LUKS volume whose header is lost while its volume key is known.
+//! Data without a header: plain dm-crypt, a LUKS volume whose header is lost while its volume key is known, and what is not
+//! encrypted at all.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -38,6 +39,16 @@ impl Image {
         let segment = Segment { kind: SegmentKind::Crypt(crypt), offset, size, flags: Vec::new() };
         let digest =
             Digest { kind: DigestKind::Unknown { kind: "none".into() }, keyslots: Vec::new(), segments: vec![ONLY] };
+        Self::without_header(data, segment, BTreeMap::from([(ONLY, digest)]))
+    }
+
+    /// Takes data that is not encrypted, as it is: [`Image::unlock_unencrypted`] opens it.
+    pub fn unencrypted(data: Arc<dyn ReadAt>) -> Self {
+        let segment = Segment { kind: SegmentKind::Linear, offset: 0, size: None, flags: Vec::new() };
+        Self::without_header(data, segment, BTreeMap::new())
+    }
+
+    fn without_header(data: Arc<dyn ReadAt>, segment: Segment, digests: BTreeMap<u32, Digest>) -> Self {
         let metadata = Metadata {
             version: Version::V2,
             uuid: String::new(),
@@ -52,7 +63,7 @@ impl Image {
             keyslots: BTreeMap::new(),
             disabled_keyslots: BTreeMap::new(),
             segments: vec![segment],
-            digests: BTreeMap::from([(ONLY, digest)]),
+            digests,
             tokens: BTreeMap::new(),
             flags: Vec::new(),
             requirements: Vec::new(),
@@ -67,6 +78,19 @@ impl Image {
     /// Whether there is no header: nothing proves a key, and nothing but the caller says where the data is.
     pub fn is_plain(&self) -> bool {
         self.metadata.copies.is_empty()
+    }
+
+    /// Whether it is not encrypted, by whoever opened it so.
+    pub fn is_unencrypted(&self) -> bool {
+        self.is_plain() && self.metadata.digests.is_empty()
+    }
+
+    /// What is not encrypted; `None` where there is something that a key opens.
+    pub fn unlock_unencrypted(&self) -> Option<UnlockedImage> {
+        self.is_unencrypted().then(|| {
+            let unlocked = Unlocked::without_keyslots(&self.metadata, BTreeMap::new());
+            UnlockedImage { image: self.clone(), unlocked }
+        })
     }
 
     /// Takes a key that nothing proves.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Layer, LayerKind, Member, Search, Trail};
+use super::{HeaderAt, Layer, LayerKind, Member, Search, Trail};
 use crate::error::{Condition, Error, Hint, Result, counted, escape};
 use crate::format::Named;
 use crate::io::{Peek, ReadAt};
@@ -33,8 +33,9 @@ pub(super) fn below(disk: &Arc<dyn ReadAt>, search: Search<'_>, trail: &mut Trai
     if starts_as_luks(&Peek::new(disk), 0) {
         return Ok(None);
     }
+    let is_as_it_is = search.options.header == HeaderAt::Nowhere && search.options.volume.is_none();
     match Label::probe(&**disk) {
-        Ok(Some(_)) => {
+        Ok(Some(_)) if !is_as_it_is => {
             let (before, groups) = (trail.notes.len(), trail.groups.len());
             volume(disk, search, trail).map(Some).or_else(|e| {
                 // The same of a label of LVM. Whoever names a volume wants no other thing.

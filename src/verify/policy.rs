@@ -39,6 +39,8 @@ pub enum Rule<T> {
 pub struct Policy {
     /// How much the rules weigh that do not say it themselves.
     pub severity: Severity,
+    /// Whether the image must be encrypted. Where another rule of the header is there, it must be in any case.
+    pub encrypted: Option<Rule<bool>>,
     /// The lowest version of LUKS.
     pub min_luks_version: Option<Rule<u8>>,
     /// The key derivation functions that are allowed.
@@ -71,6 +73,7 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             severity: Severity::Warning,
+            encrypted: None,
             min_luks_version: None,
             allowed_kdfs: None,
             min_pbkdf2_iterations: None,
@@ -135,6 +138,15 @@ impl Policy {
             };
             judged.must("integrity", &self.integrity, tagged, &at, "no tag of dm-integrity is over the data");
         }
+        judged.findings
+    }
+
+    /// What it is to have no header at all.
+    pub fn judge_unencrypted(&self) -> Vec<Finding> {
+        let mut judged = Judged { own: self.severity, findings: Vec::new() };
+        let of_header = self.rules_of_header().contains(&true).then_some(Rule::Is(true));
+        let rule = self.encrypted.clone().or(of_header);
+        judged.must("encrypted", &rule, false, "header", "it is not encrypted");
         judged.findings
     }
 
@@ -217,9 +229,9 @@ impl Policy {
         })
     }
 
-    /// How many rules there are, and what they came to.
-    pub(super) fn used(&self, findings: &[Finding]) -> PolicyUsed {
-        let rules = [
+    /// Which rules of the header there are.
+    fn rules_of_header(&self) -> [bool; 11] {
+        [
             self.min_luks_version.is_some(),
             self.allowed_kdfs.is_some(),
             self.min_pbkdf2_iterations.is_some(),
@@ -231,14 +243,18 @@ impl Policy {
             self.integrity.is_some(),
             self.max_keyslots.is_some(),
             self.both_headers.is_some(),
-            self.contents.is_some(),
-            self.max_age_days.is_some(),
-        ];
+        ]
+    }
+
+    /// How many rules there are, and what they came to.
+    pub(super) fn used(&self, findings: &[Finding]) -> PolicyUsed {
+        let others = [self.encrypted.is_some(), self.contents.is_some(), self.max_age_days.is_some()];
+        let rules = self.rules_of_header().into_iter().chain(others);
         let count = |n: usize| crate::num::to_u64(n);
         let of_policy = |f: &&Finding| f.code.starts_with(HEADER) || f.code == AGE;
         PolicyUsed {
             sha256: None,
-            rules: count(rules.iter().filter(|is_set| **is_set).count()),
+            rules: count(rules.filter(|is_set| *is_set).count()),
             findings: count(findings.iter().filter(of_policy).count()),
         }
     }

@@ -338,13 +338,13 @@ pub struct Report {
     pub reason: Option<String>,
     /// The image.
     pub image: ImageFile,
-    /// What its header says; `None` where it could not be read.
+    /// What its header says; `None` where it could not be read, and where there is none.
     pub container: Option<Container>,
     /// What the policy came to, where there is one.
     pub policy: Option<PolicyUsed>,
     /// How each stage went.
     pub stages: Vec<Stage>,
-    /// What opened it; `None` where nothing did.
+    /// What opened it; `None` where nothing did, and where it is not encrypted.
     pub key: Option<KeyUsed>,
     /// What a manifest of files came to, where there is one.
     pub files: Option<FilesUsed>,

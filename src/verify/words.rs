@@ -9,7 +9,8 @@ use crate::luks::metadata::{Metadata, Role};
 pub fn layers(image: &Image) -> String {
     let names: Vec<String> =
         image.layers().iter().skip(1).map(|l| format!("{} {}", l.kind.name(), escape(&l.name))).collect();
-    if names.is_empty() { "the file is the container".into() } else { names.join(", ") }
+    let own = if image.is_unencrypted() { "the file is the disk" } else { "the file is the container" };
+    if names.is_empty() { own.into() } else { names.join(", ") }
 }
 
 /// Which copies of the header are good.

@@ -12,11 +12,13 @@ use crate::secret::VolumeKey;
 pub struct Linear {
     /// Where it starts in the data file.
     pub offset: u64,
+    /// Bytes of a sector.
+    pub sector_size: u32,
 }
 
 impl Layer for Linear {
     fn sector_size(&self) -> u32 {
-        512
+        self.sector_size
     }
 
     fn read(&self, data: &dyn ReadAt, buf: &mut [u8], inside: u64) -> Result<()> {

@@ -94,7 +94,7 @@ impl Side {
     /// All of it at `offset` of the data file.
     fn layer(self, offset: u64, iv_tweak: u64) -> Box<dyn Layer> {
         match self {
-            Self::Plain => Box::new(Linear { offset }),
+            Self::Plain => Box::new(Linear { offset, sector_size: 512 }),
             Self::Encrypted(cipher) => Box::new(Crypt { offset, cipher, iv_tweak }),
         }
     }

@@ -143,7 +143,7 @@ fn unchanged(wishes: &Wishes<'_>, path: &Path, file: &Path) -> Option<Report> {
     let same = facts::inputs(inputs.iter().map(|input| Path::new(&input.path))) == *inputs;
     let is_same = same
         && !inputs.is_empty()
-        && report.key.is_some()
+        && (report.key.is_some() || report.is_unencrypted())
         && report.image.path == path.to_string_lossy()
         && report.run.asked == Some(facts::asked(wishes.args, &wishes.asked()));
     is_same.then_some(report)

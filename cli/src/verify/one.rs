@@ -15,6 +15,7 @@ use unluks::{Error, ErrorKind, Image, Result, UnlockedImage};
 
 use super::dsse;
 use super::memory::{Memory, wanted};
+use super::open::open;
 use super::outputs::{Outputs, Seals};
 use super::policy::Loaded;
 use super::{facts, text};
@@ -92,8 +93,7 @@ impl Wishes<'_> {
             .chain(args.proof.manifest());
         let named = named.chain(args.decrypted.image_map.as_deref());
         let named: Vec<&Path> = named.chain([path, &description].into_iter().filter(|path| path.is_file())).collect();
-        let mut source = args.source(path);
-        let mut opened = match Opened::open(&mut source) {
+        let mut opened = match open(args, path) {
             Ok(opened) => opened,
             Err(e) => return Ok((refused(None, e)?, facts::inputs(named))),
         };
@@ -114,7 +114,11 @@ impl Wishes<'_> {
                 other => other.map_err(|e| opened.source.named(e))?,
             }
         }
-        let (unlocked, forms) = match self.unlock(&opened, path) {
+        let unlocked = match opened.image.unlock_unencrypted() {
+            Some(unlocked) => Ok((unlocked, Vec::new())),
+            None => self.unlock(&opened, path),
+        };
+        let (unlocked, forms) = match unlocked {
             Ok(unlocked) => unlocked,
             Err(e) => return Ok((refused(Some(&opened.image), e)?, inputs)),
         };

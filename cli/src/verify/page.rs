@@ -193,6 +193,7 @@ fn header(report: &Report) -> Vec<(&'static str, String)> {
                 format!("a passphrase of keyslot {}{form}; the key is in no report", slots.join(", ")),
             ));
         }
+        None if report.is_unencrypted() => rows.push(("Format", "not encrypted: there is no LUKS header".into())),
         None => rows.push(("Opened by", "nothing".into())),
     }
     rows

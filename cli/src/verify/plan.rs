@@ -11,9 +11,9 @@ use unluks::{Error, Key, Result, SecretBytes, json};
 
 use super::codes;
 use super::memory::wanted;
+use super::open::open;
 use crate::args::verify::VerifyArgs;
 use crate::key;
-use crate::open::Opened;
 use crate::source::shown;
 
 /// Bytes that a verification takes beside its key derivation, rounded up.
@@ -61,19 +61,22 @@ pub fn run(args: &VerifyArgs, images: &[PathBuf], jobs: NonZeroUsize, code: impl
 }
 
 fn plan(args: &VerifyArgs, image: &Path) -> Result<Plan> {
-    let mut source = args.source(image);
-    let opened = Opened::open(&mut source)?;
-    let metadata = opened.image.metadata();
-    let options = key::options(false, &args.key, &args.limits);
-    // The cost of a passphrase is that of any.
-    let cost = cost(metadata, &Key::passphrase(SecretBytes::copy_of(b"any")?), &options)?;
-    let kdf_memory_bytes = wanted(metadata);
+    let opened = open(args, image)?;
+    let (kdf_memory_bytes, kdf_seconds) = if opened.image.is_unencrypted() {
+        (0, 0.0)
+    } else {
+        let metadata = opened.image.metadata();
+        let options = key::options(false, &args.key, &args.limits);
+        // The cost of a passphrase is that of any.
+        let cost = cost(metadata, &Key::passphrase(SecretBytes::copy_of(b"any")?), &options)?;
+        (wanted(metadata), cost.time.as_secs_f64())
+    };
     let segments = opened.source.segments.iter().map(|segment| segment.file.len());
     Ok(Plan {
         path: image.to_string_lossy().into_owned(),
         bytes: segments.fold(opened.source.file.len(), u64::saturating_add),
         kdf_memory_bytes,
-        kdf_seconds: cost.time.as_secs_f64(),
+        kdf_seconds,
         memory_bytes: kdf_memory_bytes.saturating_add(BESIDE),
     })
 }

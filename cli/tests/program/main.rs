@@ -57,5 +57,6 @@ mod stack;
 #[allow(dead_code)]
 mod targets;
 mod test_key;
+mod unencrypted;
 mod verify;
 mod whole_disk;

@@ -27,7 +27,12 @@ impl Unlocked {
     /// Nothing proves the keys, and nothing proves the state of a reencryption (CVE-2021-4122).
     pub fn unproven(metadata: &Metadata, keys: BTreeMap<u32, VolumeKey>, options: &UnlockOptions) -> Result<Self> {
         Task::of(metadata, options)?;
-        Ok(Self { opened: Vec::new(), keys, header: KeyedHeader::of(metadata), passed_over: Vec::new() })
+        Ok(Self::without_keyslots(metadata, keys))
+    }
+
+    /// Keys that no keyslot gave; none at all, where nothing is encrypted.
+    pub(crate) fn without_keyslots(metadata: &Metadata, keys: BTreeMap<u32, VolumeKey>) -> Self {
+        Self { opened: Vec::new(), keys, header: KeyedHeader::of(metadata), passed_over: Vec::new() }
     }
 
     /// The keyslots that opened, each with the index of the passphrase among [`Key::candidates`](crate::Key::candidates). Empty where a volume
