@@ -551,7 +551,7 @@ impl<'a> Work<'a> {
             StageName::Integrity if is_authenticated(metadata) => {
                 format!("{} bytes are authenticated", self.coverage.authenticated_bytes)
             }
-            StageName::Integrity => "nothing authenticates the data".into(),
+            StageName::Integrity => report::UNAUTHENTICATED.into(),
             StageName::Contents => contents.map_or("not looked at".into(), ToString::to_string),
             StageName::Plaintext => match &through {
                 Some(t) => format!("{} bytes read, {} of them zero", t.bytes, t.passed.zero),

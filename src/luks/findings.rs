@@ -114,6 +114,20 @@ const SLOW_ARGON2_KIB: u128 = 400_000;
 /// A key below this many bits can be searched for.
 const KEY_BITS_FEW: u32 = 112;
 
+/// Whether sectors are encrypted by one of the ciphers that are known above dm-integrity alone, which keeps tags and IVs of
+/// them: `crypto/aead.rs` has what they are.
+fn keeps_ivs(encryption: &str, integrity: &str) -> bool {
+    let mut parts = encryption.splitn(3, '-');
+    let [cipher, mode, iv] = [(); 3].map(|()| parts.next().unwrap_or_default());
+    let is_aead = match integrity {
+        "aead" => matches!((cipher, iv), ("aegis128" | "aegis128l" | "aegis256", "")) || matches!(mode, "gcm" | "ccm"),
+        "poly1305" => (cipher, iv) == ("chacha20", ""),
+        _ => mode == "xts" && iv == "random",
+    };
+    let spelled = if iv.is_empty() { mode } else { iv };
+    is_aead && matches!(spelled, "random" | "plain64" | "plain64be" | "plain")
+}
+
 /// What there is to say about a header, and, where a data file is given, about that; the gravest first.
 pub fn findings(metadata: &Metadata, file: Option<DataFile>) -> Vec<Finding> {
     let mut all = Findings(Vec::new());
@@ -298,6 +312,9 @@ impl Findings {
         if key_size.is_none() {
             let message = "no keyslot holds the key of this segment: only the volume key itself can open it";
             self.add(Severity::Critical, "no-key", about.as_str(), message);
+        }
+        if crypt.integrity.as_ref().is_some_and(|i| keeps_ivs(&crypt.encryption, &i.kind)) {
+            return;
         }
         let Some(spec) = self.known_cipher(&about, &crypt.encryption) else { return };
         if spec.is_null() {

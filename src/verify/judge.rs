@@ -73,10 +73,12 @@ impl Findings {
 
     /// How a stage went.
     pub fn stage(&self, stage: StageName, says: String) -> Stage {
-        let worst = self.list.iter().filter(|f| StageName::of(&f.code) == stage).map(|f| f.severity).max();
-        let result = match worst {
+        let of_stage = || self.list.iter().filter(|f| StageName::of(&f.code) == stage);
+        let result = match of_stage().map(|f| f.severity).max() {
             Some(Severity::Error) => Outcome::Failed,
             Some(Severity::Warning) => Outcome::Finding,
+            // It is what the verdict is about.
+            Some(Severity::Note) if of_stage().any(|f| f.code == UNRECOGNISED) => Outcome::Finding,
             Some(Severity::Note) | None => Outcome::Ok,
         };
         Stage { stage, result, says }
@@ -209,7 +211,10 @@ pub fn of_bad(run: &BadRun, place: Place) -> Finding {
             "header.overwritten",
             format!("{len} bytes of plaintext from byte {start} on were overwritten with the header"),
         ),
-        Cause::Tag => ("integrity.tag", format!("the tags of {len} bytes of plaintext from byte {start} on are wrong")),
+        Cause::Tag => (
+            "integrity.tag",
+            format!("{len} bytes of plaintext from byte {start} on are not authentic: their tags of dm-integrity are wrong"),
+        ),
     };
     let finding = Finding::new(Severity::Error, code, "sectors", message);
     finding.at(Some(run.stored_at).filter(|_| place == Place::Own)).at_plaintext(Some(run.start))

@@ -198,6 +198,16 @@ pub struct Stage {
     pub says: String,
 }
 
+/// What the stage of integrity says where there are no tags.
+pub(super) const UNAUTHENTICATED: &str = "nothing authenticates the data";
+
+impl Stage {
+    /// Whether there was nothing to look at: the volume has no tags of dm-integrity.
+    pub fn is_of_nothing(&self) -> bool {
+        self.stage == StageName::Integrity && self.says == UNAUTHENTICATED && self.result == Outcome::Ok
+    }
+}
+
 /// The file that was verified.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

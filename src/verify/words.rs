@@ -80,12 +80,12 @@ pub fn statements(coverage: &Coverage, files: Option<&FilesUsed>, packages: Opti
     let proven = [coverage.listed_bytes, coverage.package_bytes].into_iter().flatten().any(|bytes| bytes > 0);
     if !coverage.file_data_proven && proven {
         all.push(
-            "The data of other files is under no checksum that was verified: a changed bit there would not show."
+            "The data of other files is not all under a checksum that was verified: a changed bit there may not show."
                 .into(),
         );
     } else if !coverage.file_data_proven {
         all.push(
-            "The data of files is under no checksum that was verified: a changed bit in a file would not show.".into(),
+            "The data of files is not all under a checksum that was verified: a changed bit in a file may not show.".into(),
         );
     }
     all

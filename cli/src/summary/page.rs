@@ -3,24 +3,21 @@
 use std::time::SystemTime;
 
 use askama::Template;
-use base64::Engine;
-use sha2::{Digest, Sha256};
 use unluks::backup::rfc3339;
 use unluks::error::{counted, visible};
 use unluks::verify::Verdict;
 use unluks::verify::fleet::{Fleet, Proof};
 use unluks::{Error, Result};
 
+use crate::page::Frame;
+
 const BEGINS: &str = "<!DOCTYPE html>\n<!-- unluks verify --batch -->";
-const STYLE: &str = include_str!("../../templates/report.css");
 const DAY: u64 = 86_400;
 
 #[derive(Template)]
 #[template(path = "fleet.html")]
 struct Page {
-    begins: &'static str,
-    style: &'static str,
-    style_hash: String,
+    frame: Frame,
     program: String,
     made_at: String,
     oldest: Option<String>,
@@ -62,9 +59,7 @@ pub fn render(fleet: &Fleet, now: SystemTime) -> Result<String> {
         (word(verdict).0, format!("{count} {}", word(verdict).1))
     };
     let page = Page {
-        begins: BEGINS,
-        style: STYLE,
-        style_hash: base64::engine::general_purpose::STANDARD.encode(Sha256::digest(STYLE)),
+        frame: Frame::of(BEGINS),
         program: format!("unluks {}", env!("CARGO_PKG_VERSION")),
         made_at: rfc3339(now),
         oldest: images.iter().filter_map(|proof| proof.verified_at.as_deref()).min().map(visible),

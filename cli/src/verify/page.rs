@@ -8,15 +8,14 @@ mod files;
 mod picture;
 
 use askama::Template;
-use base64::Engine;
-use sha2::{Digest, Sha256};
 use unluks::error::{counted, visible};
 use unluks::verify::{Finding, Outcome, Report, Verdict};
 use unluks::{Error, Result};
 
+use crate::page::Frame;
+
 /// What a page begins with.
 pub const BEGINS: &str = "<!DOCTYPE html>\n<!-- unluks verify -->";
-const STYLE: &str = include_str!("../../templates/report.css");
 /// What stands around the report's JSON.
 const RECORD_STARTS: &str = "<pre id=\"record\">";
 const RECORD_ENDS: &str = "</pre>";
@@ -24,14 +23,15 @@ const RECORD_ENDS: &str = "</pre>";
 #[derive(Template)]
 #[template(path = "report.html")]
 struct Page<'a> {
-    begins: &'static str,
-    style: &'static str,
-    style_hash: String,
+    frame: Frame,
     report: &'a Report,
     verdict: Verdict2,
     title: String,
     path: String,
     reason: Option<String>,
+    /// Where what the reason says is, where that is known.
+    place: Option<String>,
+    examiner: Option<String>,
     case: Vec<(&'static str, String)>,
     stages: Vec<Stage>,
     layers: Vec<picture::Bar>,
@@ -65,7 +65,7 @@ struct Stage {
 struct Row {
     severity: &'static str,
     code: String,
-    place: String,
+    places: Vec<String>,
     message: String,
     found: String,
     expected: String,
@@ -73,7 +73,6 @@ struct Row {
 
 /// The page of a report whose line of JSON is `line`.
 pub fn render(report: &Report, line: &str) -> Result<String> {
-    let style_hash = base64::engine::general_purpose::STANDARD.encode(Sha256::digest(STYLE));
     let case = &report.run.case;
     let lines =
         [("Case", &case.case), ("Evidence", &case.evidence), ("Examiner", &case.examiner), ("Note", &case.note)];
@@ -81,14 +80,14 @@ pub fn render(report: &Report, line: &str) -> Result<String> {
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     let name = report.image.path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
     let page = Page {
-        begins: BEGINS,
-        style: STYLE,
-        style_hash,
+        frame: Frame::of(BEGINS),
         report,
         verdict: verdict(report.verdict),
         title: visible(name),
         path: visible(&report.image.path),
         reason: report.reason.as_deref().map(visible),
+        place: place(report),
+        examiner: report.run.case.examiner.as_deref().map(visible),
         case: lines.into_iter().filter_map(|(name, text)| Some((name, in_lines(text.as_deref()?)))).collect(),
         stages: report.stages.iter().map(stage).collect(),
         layers: picture::layers(report),
@@ -143,6 +142,7 @@ fn verdict(verdict: Verdict) -> Verdict2 {
 
 fn stage(stage: &unluks::verify::Stage) -> Stage {
     let (class, result) = match stage.result {
+        Outcome::Ok if stage.is_of_nothing() => ("none", "has none"),
         Outcome::Ok => ("good", "ok"),
         Outcome::Finding => ("some", "finding"),
         Outcome::Failed => ("bad", "failed"),
@@ -152,19 +152,37 @@ fn stage(stage: &unluks::verify::Stage) -> Stage {
 }
 
 fn row(finding: &Finding) -> Row {
-    let place = |what: &str, at: Option<u64>| at.map(|at| format!("{what} byte {at}"));
-    let path = finding.path.as_deref().map(visible);
-    let places = [place("image", finding.image_offset), place("plaintext", finding.plaintext_offset), path];
-    let places: Vec<String> = places.into_iter().flatten().collect();
-    let text = |text: &Option<String>| text.as_deref().map(visible).unwrap_or_default();
+    let mut places = places(finding);
+    if places.is_empty() {
+        places.push(visible(&finding.structure));
+    }
+    // What the message says already is not said again.
+    let is_said = finding.found.as_ref().is_some_and(|found| finding.message.contains(found.as_str()));
+    let text = |text: &Option<String>| text.as_deref().filter(|_| !is_said).map(visible).unwrap_or_default();
     Row {
         severity: finding.severity.name(),
         code: visible(&finding.code),
-        place: if places.is_empty() { visible(&finding.structure) } else { places.join(", ") },
+        places,
         message: visible(&finding.message),
         found: text(&finding.found),
         expected: text(&finding.expected),
     }
+}
+
+fn places(finding: &Finding) -> Vec<String> {
+    let byte = |what: &str, at: Option<u64>| at.map(|at| format!("{what} byte {at}"));
+    let path = finding.path.as_deref().map(visible);
+    [byte("image", finding.image_offset), byte("plaintext", finding.plaintext_offset), path]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+/// Where the finding is that the verdict names.
+fn place(report: &Report) -> Option<String> {
+    let reason = report.reason.as_ref()?;
+    let places = places(report.findings.iter().find(|finding| finding.message == *reason)?);
+    Some(places.join(", ")).filter(|text| !text.is_empty())
 }
 
 fn header(report: &Report) -> Vec<(&'static str, String)> {
@@ -276,7 +294,9 @@ fn limits(report: &Report) -> Vec<String> {
 
 fn run(report: &Report) -> Vec<(&'static str, String)> {
     let run = &report.run;
+    let examiner = run.case.examiner.as_deref().map_or("not named".into(), visible);
     let mut rows = vec![
+        ("Examiner", examiner),
         ("Program", visible(&format!("{} {}", run.tool, run.version))),
         ("Began", visible(&run.started_at)),
         ("Ended", visible(&format!("{} (UTC, {} s)", run.ended_at, run.seconds))),

@@ -36,6 +36,8 @@ mod mutations;
 mod nbd_support;
 mod no_threads;
 mod opening;
+#[cfg(all(feature = "files", feature = "peer-tests"))]
+mod pages;
 mod plain;
 #[cfg(feature = "files")]
 mod proof;

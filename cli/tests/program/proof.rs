@@ -50,7 +50,7 @@ fn a_manifest_proves_the_files_that_it_names() {
     assert_eq!(sound["coverage"]["listed_bytes"], 6);
     assert_eq!(sound["coverage"]["file_data_proven"], true, "the manifest names all of them");
     let page = fs::read_to_string(page).unwrap();
-    assert!(page.contains("Files that a hash was known of") && page.contains("1 files, 6 bytes"));
+    assert!(page.contains("Files that a hash was known of") && page.contains("1 file, 6 bytes"));
 
     // Other programs' lines of the same file, and what is not so.
     let right = text(&golden.path("hello"));

@@ -90,6 +90,9 @@ fn a_page_runs_nothing_asks_for_nothing_and_hides_nothing() {
 
     let said = text_of(&page);
     assert!(said.contains("Restorable") && said.contains("Limits: what was not checked"), "{said}");
+    // What is not there is not called good, and who says so is where it is asked.
+    assert!(said.contains("integrityhas nonenothing authenticates the data"), "{said}");
+    assert!(said.contains("begun 20") && said.contains("; examiner: A. B\\u{202e}. Run"), "{said}");
     for wanted in ["2026-17", "E<1>", "A. B\\u{202e}", "two\nlines", "a<b onload=\"x\">&'\\u{202e}gnp\\u{2066}"] {
         assert!(said.contains(wanted), "{wanted}");
     }
@@ -124,6 +127,10 @@ fn a_page_of_a_damaged_image_says_what_and_where() {
         }
     }
     assert!(record.page().contains("<path class=\"marks\" d=\"M"));
+    // The verdict has its place beside it. What was decrypted is not said to be unknown, and what nobody recognises is no "ok".
+    assert!(said.contains("First place: image byte 1069568, plaintext byte 4608"), "{said}");
+    assert!(!said.contains("cannot be decrypted"), "{said}");
+    assert!(said.contains("contentsfindingnoise from its first byte on"), "{said}");
     // So is that of what cannot be opened at all.
     fs::write(&record.image, vec![7; 70_000]).unwrap();
     assert_eq!(record.verify(&["--force"]).code, Some(4));

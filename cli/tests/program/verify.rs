@@ -29,7 +29,7 @@ fn the_last_line_and_the_exit_code_are_the_verdict() {
     let one_copy = Golden::unpack("l2-primary-zeroed");
     assert_ends(&verify(&one_copy, &[]), 0, "restorable with findings");
     assert_ends(&verify(&one_copy, &["--strict"]), 7, "restorable with findings");
-    assert_ends(&verify(&Golden::unpack("l2-integrity-tag-flipped"), &[]), 4, "not restorable: the tags of 512 bytes");
+    assert_ends(&verify(&Golden::unpack("l2-integrity-tag-flipped"), &[]), 4, "not restorable: 512 bytes of plaintext from byte 4608 on are not authentic");
     let other = text(&one_copy.key);
     assert_ends(&unluks(&["verify", &text(&sound.image), "--key-file", &other]), 3, "wrong key: ");
     // What is trouble has no verdict.

@@ -344,3 +344,39 @@ fn a_damaged_copy_is_not_also_said_to_differ() {
     m.copies[0].error = Some(Error::corrupt("csum", "x"));
     assert_eq!(findings(&m, None).iter().map(|f| f.code).collect::<Vec<_>>(), ["header-copy-damaged"]);
 }
+
+/// What opens is not called unknown, and what does not open is.
+#[cfg(feature = "unlock")]
+#[test]
+fn a_cipher_above_dm_integrity_is_known_where_it_decrypts() {
+    let ciphers = ["aes-gcm", "aes-ccm", "aegis128", "aegis128l", "aegis256", "chacha20", "aes-xts", "aes-cbc", "aes-gcmx"];
+    let kinds = ["aead", "poly1305", "hmac(sha256)", "none"];
+    let mut opening = 0;
+    for (cipher, kind, iv) in ciphers
+        .iter()
+        .flat_map(|c| kinds.iter().flat_map(move |k| ["random", "plain64", "lmk"].map(move |iv| (*c, *k, iv))))
+    {
+        let encryption = format!("{cipher}-{iv}");
+        let opens = [16, 19, 32, 35, 64, 96].iter().any(|len| {
+            let key = vec![7; *len];
+            crate::crypto::aead::SectorAead::new(&encryption, kind, None, &key, 512).is_ok()
+        });
+        opening += u32::from(opens);
+        let mut metadata = good();
+        let journal = || "none".to_owned();
+        *crypt(&mut metadata) = CryptSegment {
+            encryption: encryption.clone(),
+            integrity: Some(Integrity {
+                kind: kind.into(),
+                journal_encryption: journal(),
+                journal_integrity: journal(),
+                key_size: None,
+            }),
+            ..crypt(&mut metadata).clone()
+        };
+        let unknown = findings(&metadata, None).iter().any(|f| f.code == "unknown-cipher");
+        assert!(!opens || !unknown, "{encryption} with {kind}");
+        assert!(opens || unknown || cipher == "aes-cbc" || cipher == "aes-xts", "{encryption} with {kind}");
+    }
+    assert!(opening > 12, "{opening}");
+}

@@ -1,6 +1,6 @@
 //! What hashes of files came to, as rows of the page's table.
 
-use unluks::error::visible;
+use unluks::error::{counted, visible};
 use unluks::verify::Report;
 
 /// A source of hashes, and how many files are as it says.
@@ -16,10 +16,10 @@ pub struct Row {
 /// A row for the manifest, and one for each package database.
 pub fn rows(report: &Report) -> Vec<Row> {
     let beside = |files: Option<u64>, bytes: Option<u64>| match (files, bytes) {
-        (Some(files), Some(bytes)) => format!("{files} files, {bytes} bytes"),
+        (Some(files), Some(bytes)) => format!("{}, {}", counted(files, "file"), counted(bytes, "byte")),
         _ => "unknown: not all directories could be gone through".into(),
     };
-    let matched = |files: u64, bytes: u64| format!("{files} files, {bytes} bytes");
+    let matched = |files: u64, bytes: u64| format!("{}, {}", counted(files, "file"), counted(bytes, "byte"));
     let mut rows = Vec::new();
     if let Some(used) = &report.files {
         rows.push(Row {

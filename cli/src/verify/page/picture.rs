@@ -95,14 +95,23 @@ pub fn coverage(report: &Report) -> Vec<Bar> {
         class,
     };
     let file = report.image.size.unwrap_or(0);
-    vec![
-        bar("read and decrypted", coverage.read_bytes, all, "data"),
-        bar("of these, zero", coverage.zero_bytes, all, "zero"),
-        bar("under a tag of dm-integrity that is right", coverage.authenticated_bytes, all, "good"),
-        bar("the same as in an earlier copy", coverage.compared_bytes, all, "good"),
-        bar("of the image, as a recorded hash says", coverage.hashed_bytes, file, "good"),
-        bar("of the image, unreadable", coverage.unreadable_bytes, file, "bad"),
-    ]
+    let mut bars = vec![
+        bar("of the plaintext, read and decrypted", coverage.read_bytes, all, "data"),
+        bar("of that, zero", coverage.zero_bytes, all, "zero"),
+    ];
+    // What was not asked, or is not there, has no line: what was not checked is said below in words.
+    let mut more = |name: &str, bytes: Option<u64>, of, class| {
+        bars.extend(bytes.map(|bytes| bar(name, bytes, of, class)));
+    };
+    let some = |bytes: u64| Some(bytes).filter(|bytes| *bytes > 0);
+    more("of the plaintext, under a tag of dm-integrity that is right", some(coverage.authenticated_bytes), all, "good");
+    more("of the plaintext, the same as in an earlier copy", some(coverage.compared_bytes), all, "good");
+    more("of the plaintext, under a right checksum of its file system", coverage.checksummed_bytes, all, "good");
+    more("of the plaintext, in use by its file system, and under none", coverage.unchecked_bytes, all, "open");
+    more("of the plaintext, free by its file system", coverage.free_bytes, all, "zero");
+    more("of the image, as a recorded hash says", some(coverage.hashed_bytes), file, "good");
+    more("of the image, unreadable", Some(coverage.unreadable_bytes), file, "bad");
+    bars
 }
 
 /// The picture, where the plaintext went by.
