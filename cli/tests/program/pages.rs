@@ -5,6 +5,7 @@
 //! way), so that nothing has to run in the page. `UNLUKS_CHROMIUM` names its program, if it is none of the usual ones.
 
 mod browser;
+mod terminal;
 
 use std::fs;
 use std::path::PathBuf;
@@ -102,7 +103,7 @@ fn pictures_for_the_documentation() {
     let pages = Pages::new();
     let place = |name: &str| root().join("docs").join(name);
     let mut browser = Browser::start();
-    let mut draw = |page: &PathBuf, window: Window, height: u32, name: &str| {
+    let draw = |browser: &mut Browser, page: &PathBuf, window: Window, height: u32, name: &str| {
         browser.show(page, window);
         let out = place(name);
         fs::write(&out, browser.picture(window, height)).unwrap();
@@ -125,7 +126,30 @@ fn pictures_for_the_documentation() {
     let words = ["--case", "2026-17", "--evidence", "volume of web-3", "--examiner", "A. Example"];
     let sound = of("l2-ext4", "web-3.img", &words);
     let damaged = of("l2-integrity-tag-flipped", "db-1.img", &["--case", "2026-18", "--examiner", "A. Example"]);
-    draw(&sound, Window::PICTURE, 1490, "verify-restorable.png");
-    draw(&damaged, Window::PICTURE, 1350, "verify-not-restorable.png");
-    draw(&damaged, Window::PHONE, 900, "verify-phone.png");
+    draw(&mut browser, &sound, Window::PICTURE, 1490, "verify-restorable.png");
+    draw(&mut browser, &damaged, Window::PICTURE, 1350, "verify-not-restorable.png");
+    draw(&mut browser, &damaged, Window::PHONE, 900, "verify-phone.png");
+
+    // The terminal, 100 columns wide.
+    for (command, image, name) in [
+        ("inspect volume.img", "l2-ext4", "inspect.png"),
+        ("scan disk.img --map", "gpt", "scan.png"),
+        ("verify volume.img --key-file volume.key", "l2-ext4", "verify.png"),
+    ] {
+        let image = Golden::unpack(image);
+        for called in ["volume.img", "disk.img"] {
+            fs::copy(&image.image, dir.join(called)).unwrap();
+        }
+        fs::copy(&image.key, dir.join("volume.key")).unwrap();
+        let line = format!("stty cols 100 rows 50; TERM=xterm {} {command}", crate::common::UNLUKS);
+        let mut shell = std::process::Command::new("script");
+        let printed = shell.current_dir(&dir).args(["-qec", &line, "/dev/null"]).output().unwrap().stdout;
+        // What a bar leaves behind it is wiped from the screen.
+        let printed = String::from_utf8(printed).unwrap();
+        let printed = printed.rsplit("\u{1b}[2K").next().unwrap();
+        let page = dir.join("terminal.html");
+        fs::write(&page, terminal::page(&format!("unluks {command}"), printed)).unwrap();
+        let lines = u32::try_from(printed.lines().count()).unwrap() + 1;
+        draw(&mut browser, &page, Window::PICTURE, lines * 19 + 28, name);
+    }
 }
