@@ -339,6 +339,7 @@ fn options(args: &SourceArgs, set: &FilesOf, with: Vec<Named>) -> FindOptions {
         offset: args.offset,
         detached: args.header.is_some() || args.headerless,
         allow_truncated: args.allow_truncated,
+        unfit: args.unfit,
     }
 }
 
