@@ -2,12 +2,14 @@
 //! LVM's volumes.
 
 mod layers;
+mod unfit;
 mod ways;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use crate::luks::layer::{Layer, LayerKind};
+pub use unfit::Unfit;
 pub use ways::{Part, Way, Ways, ways};
 
 use crate::error::{Condition, Error, ErrorKind, Hint, Result, counted, escape};
@@ -55,6 +57,8 @@ pub struct FindOptions {
     pub header: HeaderAt,
     /// Take what is there of a partition that is cut off.
     pub allow_truncated: bool,
+    /// What is done with a file of [`FindOptions::with`] that fits nothing.
+    pub unfit: Unfit,
 }
 
 /// Where a container has its header.
@@ -124,9 +128,14 @@ impl Place {
 ///
 /// # Errors
 /// [`ErrorKind::InvalidInput`] where several partitions hold LUKS and none was named, or
-/// where the named one is not there, or a file of [`FindOptions::with`] fits nothing; otherwise as [`format::open`] and
-/// [`storage::list`].
-pub fn find(file: Arc<dyn ReadAt>, mut options: FindOptions) -> Result<Found> {
+/// where the named one is not there, or a file of [`FindOptions::with`] fits nothing and is to be refused; otherwise as
+/// [`format::open`] and [`storage::list`].
+pub fn find(file: Arc<dyn ReadAt>, options: FindOptions) -> Result<Found> {
+    let (unfit, with) = (options.unfit, options.with.clone());
+    find_all(file, options).map_err(|e| if unfit == Unfit::Damaged { unfit::blame(e, &with) } else { e })
+}
+
+fn find_all(file: Arc<dyn ReadAt>, mut options: FindOptions) -> Result<Found> {
     options.container.with = options.with.clone();
     let opened = format::open(Arc::clone(&file), options.container.clone())?;
     let mut trail = Trail {
@@ -146,7 +155,7 @@ pub fn find(file: Arc<dyn ReadAt>, mut options: FindOptions) -> Result<Found> {
             let Trail { mut notes, mut layers, groups } = trail;
             notes.push("a qcow2 image that encrypts its clusters itself".into());
             layers.push(Layer::new(LayerKind::Format, opened.format, luks.clusters.virtual_size()));
-            all_are_used(&options.with)?;
+            unfit::tell(options.unfit, &options.with, &[], &[], &mut notes)?;
             let (format, snapshots) = (opened.format, opened.snapshots);
             return Ok(Found { file, place: Place::Qcow2Luks(luks), format, snapshots, notes, layers, groups });
         }
@@ -155,11 +164,11 @@ pub fn find(file: Arc<dyn ReadAt>, mut options: FindOptions) -> Result<Found> {
         trail.notes.push(format!("{} image with a disk of {} bytes", opened.format.with_article(), disk.len()));
         trail.layers.push(Layer::new(LayerKind::Format, opened.format, disk.len()));
     }
-    let members = members(&disk, &options)?;
+    let (members, broken) = members(&disk, &options)?;
     let search = Search { options: &options, members: &members };
     let resolved = resolve(disk, opened.sector_size, search, &mut trail, 0);
     let (disk, is_whole) = resolved.map_err(|e| with_snapshots(within(opened.format, e), &opened.snapshots))?;
-    all_are_used(&options.with)?;
+    unfit::tell(options.unfit, &options.with, &members, &broken, &mut trail.notes)?;
     let place = if raw && is_whole { Place::File(disk) } else { Place::Inside(disk) };
     let (format, snapshots, Trail { notes, layers, groups }) = (opened.format, opened.snapshots, trail);
     Ok(Found { file, place, format, snapshots, notes, layers, groups })
@@ -176,33 +185,28 @@ pub(crate) fn with_snapshots(e: Error, snapshots: &[Snapshot]) -> Error {
 }
 
 /// Opens the files that were named and are no parents: what is left are further disks of a set. The disk itself is one, too:
-/// several of its partitions may be parts of one set.
-fn members(disk: &Arc<dyn ReadAt>, options: &FindOptions) -> Result<Vec<Member>> {
+/// several of its partitions may be parts of one set. With the errors of those that do not open, where they are no reason to
+/// refuse.
+fn members(disk: &Arc<dyn ReadAt>, options: &FindOptions) -> Result<(Vec<Member>, Vec<(String, Error)>)> {
     let open = |(n, named): (usize, &Named)| {
         if named.is_used() { None } else { Some((named.clone(), format::open_disk(&options.container, n))) }
     };
     let opened: Vec<_> = options.with.iter().enumerate().filter_map(open).collect();
     let own = Named::new(&options.name, Arc::clone(disk));
-    let mut members = vec![Member { named: own, disk: Arc::clone(disk) }];
+    let (mut members, mut broken) = (vec![Member { named: own, disk: Arc::clone(disk) }], Vec::new());
     for (named, disk) in opened {
         // One of those behind it may lie on top of it.
-        if !named.is_used()
-            && let Some(disk) = disk?
-        {
-            members.push(Member { named, disk });
+        if named.is_used() {
+            continue;
+        }
+        match disk {
+            Ok(Some(disk)) => members.push(Member { named, disk }),
+            Ok(None) => {}
+            Err(e) if options.unfit == Unfit::Damaged && e.kind() == ErrorKind::Corrupt => broken.push((named.name, e)),
+            Err(e) => return Err(e),
         }
     }
-    Ok(members)
-}
-
-/// Refuses a file that was named and fits nothing.
-fn all_are_used(with: &[Named]) -> Result<()> {
-    let Some(unused) = with.iter().find(|named| !named.is_used()) else { return Ok(()) };
-    let message = format!(
-        "{} fits nothing: it is no member of an array, no physical volume and no parent that the image has a use for",
-        unused.name
-    );
-    Err(Error::invalid(message).with_rule("with"))
+    Ok((members, broken))
 }
 
 /// What is looked for, and the disks that may be parts of what it lies in.

@@ -518,11 +518,15 @@ impl<'a> Work<'a> {
         let c = &self.coverage;
         let by_contents = whole && c.unchecked_bytes == Some(0) && c.checksummed_bytes.is_some_and(|bytes| bytes > 0);
         let by_manifest = self.files_used.as_ref().is_some_and(FilesUsed::is_all);
-        self.coverage.file_data_proven = all(c.authenticated_bytes)
-            || all(c.compared_bytes)
-            || (whole && c.hashed_bytes > 0)
-            || by_contents
-            || by_manifest;
+        // What is cut off, or hangs on a damaged structure, is not among the bytes that are there.
+        let has_error =
+            |layer: &str| self.findings.list.iter().any(|f| f.severity == Severity::Error && f.code.starts_with(layer));
+        self.coverage.file_data_proven = !has_error("length.")
+            && (all(c.authenticated_bytes)
+                || all(c.compared_bytes)
+                || (whole && c.hashed_bytes > 0)
+                || (by_contents && !has_error("contents."))
+                || by_manifest);
         self.coverage.statements =
             words::statements(&self.coverage, self.files_used.as_ref(), self.packages_used.as_ref());
         let is_unencrypted = self.image.is_unencrypted();

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use unluks::format::Format;
-use unluks::locate::HeaderAt;
+use unluks::locate::{HeaderAt, Unfit};
 
 use crate::time::duration;
 #[cfg(feature = "nbd")]
@@ -286,6 +286,9 @@ pub struct ServeCommand {
 /// Where the image is.
 #[derive(Clone, Default, Args)]
 pub struct SourceArgs {
+    /// What is done with files of --with that fit nothing: to a verification that is a finding.
+    #[arg(skip)]
+    pub unfit: Unfit,
     /// The image, or the directory of a backup by unluks fetch or Cinder; - reads an image from the standard input
     #[arg(value_name = "IMAGE")]
     pub image: PathBuf,

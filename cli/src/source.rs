@@ -344,6 +344,7 @@ fn options(args: &SourceArgs, set: &FilesOf, with: Vec<Named>) -> FindOptions {
         offset: args.offset,
         header: if args.header.is_some() { HeaderAt::Elsewhere } else { args.header_at },
         allow_truncated: args.allow_truncated,
+        unfit: args.unfit,
     }
 }
 

@@ -10,17 +10,21 @@ use crate::num::at_most;
 #[derive(Clone)]
 pub(super) struct Below {
     disk: Arc<dyn ReadAt>,
+    /// What errors of it have in front of them.
+    name: Arc<str>,
     start: u64,
 }
 
 impl Below {
-    pub(super) fn new(disk: Arc<dyn ReadAt>) -> Self {
-        Self { disk, start: 0 }
+    /// The disk of the file `name`; that of the image itself where the name is empty.
+    pub(super) fn new(disk: Arc<dyn ReadAt>, name: &str) -> Self {
+        let name = if name.is_empty() { "the parent".into() } else { format!("the parent {name}") };
+        Self { disk, name: name.into(), start: 0 }
     }
 
     /// The same from `start` on, for a part of the disk.
     pub(super) fn from(&self, start: u64) -> Self {
-        Self { disk: Arc::clone(&self.disk), start: self.start.saturating_add(start) }
+        Self { start: self.start.saturating_add(start), ..self.clone() }
     }
 
     /// Fills `buf` from byte `offset` of the disk on.
@@ -29,7 +33,7 @@ impl Below {
         let held = at_most(self.disk.len().saturating_sub(at), buf.len());
         let (here, behind) = buf.split_at_mut(held);
         behind.fill(0);
-        if here.is_empty() { Ok(()) } else { self.disk.read_exact_at(here, at).map_err(|e| e.within("the parent")) }
+        if here.is_empty() { Ok(()) } else { self.disk.read_exact_at(here, at).map_err(|e| e.within(&self.name)) }
     }
 
     /// What lies at byte `offset` of the disk, `len` bytes of it at most.
@@ -56,7 +60,7 @@ mod tests {
 
     #[test]
     fn behind_its_end_are_zeroes() {
-        let below = Below::new(Arc::new(vec![7u8; 10])).from(4);
+        let below = Below::new(Arc::new(vec![7u8; 10]), "").from(4);
         let mut found = [9; 8];
         below.read(&mut found, 2).unwrap();
         assert_eq!(found, [7, 7, 7, 7, 0, 0, 0, 0]);

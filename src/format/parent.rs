@@ -140,7 +140,7 @@ impl<'a> Kin<'a> {
             disk.len()
         ));
         notes.extend(opened.notes);
-        Ok(Some(Below::new(disk)))
+        Ok(Some(Below::new(disk, &named.name)))
     }
 
     /// The number of the parent among the files, and its format where that is known.

@@ -29,7 +29,7 @@ use super::joined::Joined;
 use super::map::Mapped;
 use super::parent::{Kin, Named, Wanted, give_it};
 use super::runs::{Runs, RunsDisk, Source};
-use crate::error::{Error, Result, escape};
+use crate::error::{Condition, Error, Result, escape};
 use crate::io::ReadAt;
 use crate::limits::{CONTAINER_PARENTS_MAX, RBD_RECORDS_MAX};
 use crate::num::{to_u64, to_usize};
@@ -139,15 +139,20 @@ pub(super) fn with_diffs(
         let message = format!("more than {CONTAINER_PARENTS_MAX} images lie on top of each other");
         return Err(Error::limit("container.parents", message));
     }
+    let starts: Vec<Option<String>> = diffs.iter().map(|(_, ends)| ends.from.clone()).collect();
     let mut laid: Option<Arc<dyn ReadAt>> = None;
     let mut before = "the image".to_owned();
     for (named, ends) in diffs {
         let from = ends.from.clone().unwrap_or_default();
         let wrong = |ended: &str| {
             let message = format!("{} goes {}, and {before} {ended}", named.name, ends.said());
-            Error::invalid(message).with_rule("rbd.chain").with_hint(
+            let e = Error::invalid(message).with_rule("rbd.chain").with_hint(
                 "name the diffs in the order in which they were made; where one is missing, the others are of no use",
-            )
+            );
+            // In no order would it be a chain.
+            let goes_on =
+                matches!(&state, State::Snapshot(name) if starts.iter().any(|from| from.as_ref() == Some(name)));
+            if goes_on { e } else { e.with_condition(Condition::MissingMember) }
         };
         match &state {
             State::Unknown => notes.push(format!(
@@ -165,7 +170,8 @@ pub(super) fn with_diffs(
         };
         let parsed = Disk::read(&*file).map_err(|e| e.within(&named.name))?;
         state = parsed.state();
-        let below = Below::new(Arc::clone(laid.as_ref().unwrap_or(disk)));
+        let name = if laid.is_some() { before.as_str() } else { "" };
+        let below = Below::new(Arc::clone(laid.as_ref().unwrap_or(disk)), name);
         laid = Some(parsed.over(file, Some(below)).map_err(|e| e.within(&named.name))?);
         named.mark_used();
         notes.push(format!("with {} over it, an rbd diff {}", named.name, ends.said()));

@@ -95,6 +95,7 @@ impl Image {
             offset: options.offset,
             header: if header.is_some() { HeaderAt::Elsewhere } else { HeaderAt::Own },
             allow_truncated: options.allow_truncated,
+            ..FindOptions::default()
         };
         let image = find(named.file, find_options).and_then(|found| {
             let header = header.map_or_else(|| offline_header(image, &found), |header| Ok(Some(header)))?;

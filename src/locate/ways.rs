@@ -67,7 +67,7 @@ pub fn ways(disk: &Arc<dyn ReadAt>, sector_size: Option<u32>, options: &FindOpti
     let mut options = options.clone();
     options.container.with = options.with.clone();
     let members = members(&base, &options)?;
-    let search = Search { options: &options, members: &members };
+    let search = Search { options: &options, members: &members.0 };
     all.walk(&base, sector_size, search, &Step { base: Some((0, disk.len())), ..Step::default() });
     for way in &mut all.found {
         traced.last.store(u64::MAX, Ordering::Relaxed);

@@ -124,9 +124,11 @@ fn coded(rule: &str) -> String {
 /// not as it should be; but for what tells only which of several is read.
 pub fn of_note(note: &str) -> Option<Finding> {
     const TELLS: [&str; 2] = ["internal snapshot", "a descriptor of"];
-    let (layer, _) = note.split_once(": ").unwrap_or(("", ""));
+    let (layer, rest) = note.split_once(": ").unwrap_or(("", ""));
     let code = match layer {
         "md" | "lvm" | "gpt" | "mbr" => format!("storage.{layer}"),
+        // A part of the image, and nothing makes up for it.
+        "with" => return Some(Finding::new(Severity::Error, "storage.with", layer, rest.to_owned())),
         "qcow2" | "qcow" | "vhd" | "vhdx" | "vmdk" | "ewf" | "vdi" | "qed" | "parallels" | "rbd" | "aff4" => {
             format!("format.{layer}")
         }
@@ -213,7 +215,9 @@ pub fn of_bad(run: &BadRun, place: Place) -> Finding {
         ),
         Cause::Tag => (
             "integrity.tag",
-            format!("{len} bytes of plaintext from byte {start} on are not authentic: their tags of dm-integrity are wrong"),
+            format!(
+                "{len} bytes of plaintext from byte {start} on are not authentic: their tags of dm-integrity are wrong"
+            ),
         ),
     };
     let finding = Finding::new(Severity::Error, code, "sectors", message);

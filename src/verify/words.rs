@@ -85,7 +85,8 @@ pub fn statements(coverage: &Coverage, files: Option<&FilesUsed>, packages: Opti
         );
     } else if !coverage.file_data_proven {
         all.push(
-            "The data of files is not all under a checksum that was verified: a changed bit in a file may not show.".into(),
+            "The data of files is not all under a checksum that was verified: a changed bit in a file may not show."
+                .into(),
         );
     }
     all

@@ -14,11 +14,12 @@ use unluks::verify::{Compare, Expected, Options, TreeFile};
 
 use crate::failing::FailingRanges;
 use crate::layers::{group, put, raid1, raid5};
+use crate::parts::of_parts;
 use crate::support::{Golden, PARTITION, in_mbr, in_qcow2, key};
 use crate::verify::{Case, DATA, plaintext};
 
-const BAD: &str = "not-restorable";
-const FINDINGS: &str = "restorable-with-findings";
+pub const BAD: &str = "not-restorable";
+pub const FINDINGS: &str = "restorable-with-findings";
 const WRONG_KEY: &str = "wrong-key";
 /// The image with an ext4 of 1 MiB, in blocks of 1 KiB; its second copy of the header, and its only keyslot.
 const EXT4: &str = "l2-ext4";
@@ -41,17 +42,23 @@ enum At {
     Path(&'static str),
 }
 
-struct Damage {
+pub struct Damage {
     layer: &'static str,
-    what: &'static str,
-    case: Case,
+    pub what: &'static str,
+    pub case: Case,
     verdict: &'static str,
     /// The code of the finding, or what it begins with; empty where there is none.
     code: &'static str,
     at: At,
 }
 
-fn damage(layer: &'static str, what: &'static str, case: Case, verdict: &'static str, code: &'static str) -> Damage {
+pub fn damage(
+    layer: &'static str,
+    what: &'static str,
+    case: Case,
+    verdict: &'static str,
+    code: &'static str,
+) -> Damage {
     Damage { layer, what, case, verdict, code, at: At::Any }
 }
 
@@ -62,7 +69,7 @@ impl Damage {
 }
 
 /// Zeroes in place of a range.
-fn zero(image: &mut [u8], at: usize, len: usize) {
+pub fn zero(image: &mut [u8], at: usize, len: usize) {
     image[at..at + len].fill(0);
 }
 
@@ -123,14 +130,14 @@ fn cut(mut disk: Vec<u8>) -> Vec<u8> {
 }
 
 /// The first members of a set that holds a small image, changed.
-fn part(mut members: Vec<Vec<u8>>, kept: usize, change: impl FnOnce(&mut Vec<Vec<u8>>)) -> Case {
+pub fn part(mut members: Vec<Vec<u8>>, kept: usize, change: impl FnOnce(&mut Vec<Vec<u8>>)) -> Case {
     members.truncate(kept);
     change(&mut members);
     let first = members.remove(0);
     Case { with: members, ..Case::of(&Golden::read(SMALL), first) }
 }
 
-fn small() -> Vec<u8> {
+pub fn small() -> Vec<u8> {
     Golden::read(SMALL).image
 }
 
@@ -473,6 +480,7 @@ fn each_damage_has_its_verdict_and_the_layer_and_place_that_it_is_in() {
         of_files(),
         of_formats(),
         of_storage(),
+        of_parts(),
         of_headers(),
         of_keyslots(),
         of_lengths(),

@@ -11,6 +11,7 @@ mod foreign;
 mod front_door;
 mod layers;
 mod nested;
+mod parts;
 mod proved;
 #[cfg(feature = "serde")]
 mod report;

@@ -8,7 +8,7 @@ use serde_json::Value;
 use unluks::decrypt::hash::{Algorithm, Of};
 use unluks::files::Existing;
 use unluks::format::Named;
-use unluks::locate::{FindOptions, Place, find};
+use unluks::locate::{FindOptions, Place, Unfit, find};
 use unluks::progress::Progress;
 use unluks::verify::{Compare, Expected, Options, Report, Subject, TreeFile, verify};
 use unluks::volume::VolumeOptions;
@@ -60,7 +60,8 @@ impl Case {
         };
         let member = |(n, disk): (usize, Vec<u8>)| Named::new(format!("other {n}"), Arc::new(disk));
         let with = with.into_iter().enumerate().map(member).collect();
-        let find_options = FindOptions { name: "image".into(), with, detached: header.is_some(), ..Default::default() };
+        let (name, detached) = ("image".into(), header.is_some());
+        let find_options = FindOptions { name, with, detached, unfit: Unfit::Damaged, ..Default::default() };
         let report = || {
             let found = match find(Arc::clone(&file), find_options) {
                 Ok(found) => found,
@@ -170,6 +171,14 @@ fn hashes_are_those_of_the_bytes_and_two_runs_are_alike() {
     assert_eq!(report["hashes"]["tree"]["root"], hex::encode(leaf));
     assert_eq!(report["coverage"]["hashed_bytes"], golden.image.len());
     assert_eq!(report["coverage"]["file_data_proven"], true);
+}
+
+/// What is left of a file system that is cut off is no proof of the files that it had.
+#[test]
+fn files_are_not_proven_where_a_part_is_cut_off() {
+    let report = Case::changed("l2-ext4", |image| image.truncate(600_000)).verify();
+    assert_eq!((&report["verdict"], &report["coverage"]["unchecked_bytes"]), (&"not-restorable".into(), &0.into()));
+    assert_eq!(report["coverage"]["file_data_proven"], false);
 }
 
 #[test]

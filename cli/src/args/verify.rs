@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use unluks::format::Format;
+use unluks::locate::Unfit;
 use unluks::verify::MustBe;
 use unluks::volume::BadSectorPolicy;
 
@@ -274,6 +275,7 @@ impl VerifyArgs {
             snapshot: self.decrypted.snapshot.clone(),
             image_map: self.decrypted.image_map.clone(),
             recover: self.decrypted.recover,
+            unfit: Unfit::Damaged,
             ..SourceArgs::default()
         }
     }

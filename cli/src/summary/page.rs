@@ -104,7 +104,8 @@ fn row(proof: &Proof, now: SystemTime) -> Row {
         path: visible(&proof.path),
         size: proof.size,
         reason: text(&proof.reason),
-        verified_at: text(&proof.verified_at),
+        // Between date and time a line may break.
+        verified_at: text(&proof.verified_at).replacen('T', " ", 1),
         age: proof.verified_at.as_deref().map_or(String::new(), |at| age(at, now)),
         findings: if proof.verdict.is_some() {
             format!("{}, {}", counted(proof.errors, "error"), counted(proof.warnings, "warning"))

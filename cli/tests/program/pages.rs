@@ -87,7 +87,9 @@ fn pages_fit_a_desktop_a_phone_and_paper_and_nothing_is_said_in_the_console() {
         fs::write(&spoilt, page.replace("</body>", &format!("{what}</body>"))).unwrap();
         browser.show(&spoilt, Window::PHONE)
     };
-    for what in ["<script>1</script>", "<img src=\"http://127.0.0.1:9/\">", "<p style=\"color:red\">", "<b onclick=\"1\">"] {
+    for what in
+        ["<script>1</script>", "<img src=\"http://127.0.0.1:9/\">", "<p style=\"color:red\">", "<b onclick=\"1\">"]
+    {
         let shown = with(what);
         assert!(!shown.said.is_empty(), "{what}");
         assert!(shown.fault(Window::PHONE).is_some(), "{what}");

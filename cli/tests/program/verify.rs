@@ -29,7 +29,11 @@ fn the_last_line_and_the_exit_code_are_the_verdict() {
     let one_copy = Golden::unpack("l2-primary-zeroed");
     assert_ends(&verify(&one_copy, &[]), 0, "restorable with findings");
     assert_ends(&verify(&one_copy, &["--strict"]), 7, "restorable with findings");
-    assert_ends(&verify(&Golden::unpack("l2-integrity-tag-flipped"), &[]), 4, "not restorable: 512 bytes of plaintext from byte 4608 on are not authentic");
+    assert_ends(
+        &verify(&Golden::unpack("l2-integrity-tag-flipped"), &[]),
+        4,
+        "not restorable: 512 bytes of plaintext from byte 4608 on are not authentic",
+    );
     let other = text(&one_copy.key);
     assert_ends(&unluks(&["verify", &text(&sound.image), "--key-file", &other]), 3, "wrong key: ");
     // What is trouble has no verdict.
@@ -99,4 +103,34 @@ fn a_tree_is_compared_with_and_takes_the_place_of_no_input() {
     *bytes.last_mut().unwrap() ^= 1;
     fs::write(&golden.image, bytes).unwrap();
     assert_ends(&verify(&golden, &["--compare", &tree]), 4, "not restorable: the plaintext is another one");
+}
+
+/// What was named as a part and is damaged is what is wrong with the image; to a command that writes it is a wrong file.
+#[test]
+fn a_damaged_part_that_was_named_is_a_verdict_that_names_it() {
+    let golden = Golden::unpack("l2-ext4");
+    let (image, key) = (text(&golden.image), text(&golden.key));
+    let (part, out) = (golden.path("part.rbd"), text(&golden.path("out")));
+    let mut diff = b"rbd diff v1\nf\x01\0\0\0at\x01\0\0\0bs".to_vec();
+    diff.extend(fs::metadata(&golden.image).unwrap().len().to_le_bytes());
+    diff.push(b'e');
+    fs::write(&part, &diff).unwrap();
+    let ask = |more: &[&str]| unluks(&[&["verify", &image, "--key-file", &key, "--with", &text(&part)], more].concat());
+    let sound = ask(&[]);
+    assert_eq!(sound.code, Some(0), "{}", sound.stderr);
+    for (change, code) in [(0, "storage.with"), (diff.len() - 1, "format.rbd.record")] {
+        let mut damaged = diff.clone();
+        damaged[change] ^= 0x80;
+        fs::write(&part, damaged).unwrap();
+        let run = ask(&["--json"]);
+        assert_eq!(run.code, Some(4), "{}", run.stderr);
+        let report: Value = serde_json::from_slice(&run.stdout).unwrap();
+        assert_eq!(report["verdict"], "not-restorable");
+        assert!(report["reason"].as_str().unwrap().contains("part.rbd"), "{report:#}");
+        let has = |f: &Value| f["code"] == code && f["message"].as_str().unwrap().contains("part.rbd");
+        assert!(report["findings"].as_array().unwrap().iter().any(has), "{code}: {report:#}");
+        let decrypt = ["decrypt", &image, "--key-file", &key, "--with", &text(&part), "-o", &out];
+        assert_ne!(unluks(&decrypt).code, Some(0));
+        assert!(!golden.path("out").exists());
+    }
 }

@@ -349,7 +349,8 @@ fn a_damaged_copy_is_not_also_said_to_differ() {
 #[cfg(feature = "unlock")]
 #[test]
 fn a_cipher_above_dm_integrity_is_known_where_it_decrypts() {
-    let ciphers = ["aes-gcm", "aes-ccm", "aegis128", "aegis128l", "aegis256", "chacha20", "aes-xts", "aes-cbc", "aes-gcmx"];
+    let ciphers =
+        ["aes-gcm", "aes-ccm", "aegis128", "aegis128l", "aegis256", "chacha20", "aes-xts", "aes-cbc", "aes-gcmx"];
     let kinds = ["aead", "poly1305", "hmac(sha256)", "none"];
     let mut opening = 0;
     for (cipher, kind, iv) in ciphers

@@ -96,7 +96,7 @@ pub fn coverage(report: &Report) -> Vec<Bar> {
     };
     let file = report.image.size.unwrap_or(0);
     let mut bars = vec![
-        bar("of the plaintext, read and decrypted", coverage.read_bytes, all, "data"),
+        bar("of the plaintext that is there, read and decrypted", coverage.read_bytes, all, "data"),
         bar("of that, zero", coverage.zero_bytes, all, "zero"),
     ];
     // What was not asked, or is not there, has no line: what was not checked is said below in words.
@@ -104,7 +104,12 @@ pub fn coverage(report: &Report) -> Vec<Bar> {
         bars.extend(bytes.map(|bytes| bar(name, bytes, of, class)));
     };
     let some = |bytes: u64| Some(bytes).filter(|bytes| *bytes > 0);
-    more("of the plaintext, under a tag of dm-integrity that is right", some(coverage.authenticated_bytes), all, "good");
+    more(
+        "of the plaintext, under a tag of dm-integrity that is right",
+        some(coverage.authenticated_bytes),
+        all,
+        "good",
+    );
     more("of the plaintext, the same as in an earlier copy", some(coverage.compared_bytes), all, "good");
     more("of the plaintext, under a right checksum of its file system", coverage.checksummed_bytes, all, "good");
     more("of the plaintext, in use by its file system, and under none", coverage.unchecked_bytes, all, "open");

@@ -67,9 +67,9 @@ fn program() -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let names = ["chromium-headless-shell", "chromium", "chromium-browser", "google-chrome"];
     let mut found = names.iter().flat_map(|name| std::env::split_paths(&path).map(move |dir| dir.join(name)));
-    found
-        .find(|path| path.is_file())
-        .unwrap_or_else(|| panic!("no Chromium is installed: apt-get install chromium-headless-shell, or UNLUKS_CHROMIUM=PATH"))
+    found.find(|path| path.is_file()).unwrap_or_else(|| {
+        panic!("no Chromium is installed: apt-get install chromium-headless-shell, or UNLUKS_CHROMIUM=PATH")
+    })
 }
 
 impl Browser {
