@@ -326,6 +326,13 @@ pub const CLOUD_SILENCE: Duration = Duration::from_secs(120);
 pub const CLOUD_RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
 /// OpenStack: how many snapshots of a server's image are listed. Nova attaches at most 26 volumes of most kinds.
 pub const CLOUD_SNAPSHOTS_MAX: usize = 64;
+/// OpenStack: pieces of a download that may wait for each of the threads that take them. A piece is what one read of the
+/// connection gives, at most 408 KiB.
+pub const CLOUD_PIECES_MAX: usize = 32;
+/// OpenStack: the bytes of a part, where an image comes by several connections at once.
+pub const CLOUD_PART: u64 = 8 << 20;
+/// OpenStack: the parts that are under way at once; they are kept in memory until those before them are there.
+pub const CLOUD_PARTS_MAX: usize = 4;
 
 /// The limits that a caller may set.
 #[derive(Clone, Debug)]

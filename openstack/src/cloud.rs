@@ -168,6 +168,26 @@ impl Cloud {
         sent.map_err(|e| transport(request.service.name(), &e))
     }
 
+    /// A request with the token that there is, whose answer is waited for while something else is: see [`Cloud::spawn`].
+    ///
+    /// # Errors
+    /// As [`Cloud::send`] before anything is sent.
+    pub(super) fn start(
+        &self,
+        request: &Request<'_>,
+    ) -> Result<impl Future<Output = reqwest::Result<Response>> + Send + use<>> {
+        let (http, built) = (self.http.clone(), self.build(request)?);
+        Ok(async move { http.execute(built).await })
+    }
+
+    /// Does something whenever anything is waited for.
+    pub(super) fn spawn<T: Send + 'static>(
+        &self,
+        what: impl Future<Output = T> + Send + 'static,
+    ) -> tokio::task::JoinHandle<T> {
+        self.runtime.spawn(what)
+    }
+
     fn build(&self, request: &Request<'_>) -> Result<reqwest::Request> {
         let wrong = |what: &str| Error::invalid(format!("{what} cannot be sent in a header")).with_rule("cloud.header");
         let (mut url, _) = self.endpoint(request.service)?;

@@ -102,13 +102,21 @@ impl Partial {
     /// Appends.
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         let written = self.file.write_all_at(bytes, self.len);
-        written.map_err(|e| {
-            failed(&self.path, e)
-                .at(self.len)
-                .with_hint(format!("what came is kept in {}: make room, and run it again to go on", shown(&self.temp)))
-        })?;
+        written.map_err(|e| self.failed(e))?;
         self.len += to_u64(bytes.len());
         Ok(())
+    }
+
+    /// The same file once more: for whoever reads it or syncs it while it grows.
+    pub fn share(&self) -> Result<File> {
+        self.file.try_clone().map_err(|e| self.failed(e))
+    }
+
+    /// The error of a failure to write it.
+    pub fn failed(&self, e: std::io::Error) -> Error {
+        failed(&self.path, e)
+            .at(self.len)
+            .with_hint(format!("what came is kept in {}: make room, and run it again to go on", shown(&self.temp)))
     }
 
     /// The temporary name.
