@@ -14,6 +14,7 @@
 //! groups 1 and the powers of 3, 5 and 7. The source is Linux's `fs/ext4/ext4.h` and `super.c`, and e2fsprogs'
 //! `lib/ext2fs/csum.c`. What is rejected as no superblock is what Linux refuses to mount.
 
+mod attributes;
 mod dirs;
 #[cfg(feature = "read-ext")]
 mod files;

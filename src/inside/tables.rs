@@ -70,6 +70,17 @@ pub(super) fn check(look: &Look<'_>, contents: &mut Contents) {
             contents.find(Severity::Warning, code, structure, escape(e.message()), expected);
         }
     }
+    if let (true, true, Some(what)) = (copies.first.state.is_ok(), copies.spare.state.is_ok(), copies.differ) {
+        let structure = ("the spare copy of the table", copies.spare.offset);
+        let expected = "both copies say the same";
+        contents.find(
+            Severity::Warning,
+            "contents.gpt.copies-differ",
+            structure,
+            format!("another value for {what}"),
+            expected,
+        );
+    }
 }
 
 /// Looks at what is in the partitions.

@@ -13,6 +13,7 @@
 
 mod full;
 mod inodes;
+mod links;
 mod tree;
 
 use zerocopy::byteorder::big_endian::{U16, U32, U64};

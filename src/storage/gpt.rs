@@ -120,6 +120,8 @@ pub struct GptCopies {
     pub first: GptCopy,
     /// That where the first says that it is, or at the disk's end where the first is not whole.
     pub spare: GptCopy,
+    /// What two copies that are whole do not say alike.
+    pub differ: Option<&'static str>,
 }
 
 impl GptCopies {
@@ -153,10 +155,29 @@ pub(super) fn copies(disk: &dyn ReadAt, sector_size: u32) -> GptCopies {
     let first = copy(1);
     let alternate = try_header(disk, 1, sector).ok().flatten().map(|header| header.alternate_lba.get());
     let last = disk.len().checked_div(sector).and_then(|n| n.checked_sub(1)).unwrap_or(0);
-    GptCopies { first, spare: copy(alternate.unwrap_or(last)) }
+    let spare = alternate.unwrap_or(last);
+    let header = |lba| try_header(disk, lba, sector).ok().flatten();
+    let differ = header(1).zip(header(spare)).and_then(|(first, spare)| first.differs(&spare));
+    GptCopies { first, spare: copy(spare), differ }
 }
 
 impl Header {
+    /// What the other copy's header has to say as well, and does not.
+    fn differs(&self, other: &Self) -> Option<&'static str> {
+        let (entries, others) = (self.partition_entry_array_crc32, other.partition_entry_array_crc32);
+        [
+            ("the disk's GUID", self.disk_guid != other.disk_guid),
+            ("the first sector that partitions may have", self.first_usable_lba != other.first_usable_lba),
+            ("the last sector that partitions may have", self.last_usable_lba != other.last_usable_lba),
+            ("the number of entries", self.number_of_partition_entries != other.number_of_partition_entries),
+            ("the size of entries", self.size_of_partition_entry != other.size_of_partition_entry),
+            ("the entries", entries != others),
+            ("the place of the other header", self.my_lba != other.alternate_lba),
+        ]
+        .into_iter()
+        .find_map(|(what, differs)| differs.then_some(what))
+    }
+
     /// The end of the later of the two headers, and the disk's GUID.
     fn end_and_guid(&self, sector: u64) -> (u64, Uuid) {
         let last = self.my_lba.get().max(self.alternate_lba.get());

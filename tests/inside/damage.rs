@@ -158,3 +158,17 @@ fn of_the_others() {
     let both = Patched::new(&f2fs).flipped(pack).flipped(pack + (512 * 4096)).contents();
     assert_eq!(codes(&both), [("contents.f2fs.checkpoint", Error, Some(pack))]);
 }
+
+#[test]
+fn of_a_gpt_whose_copies_say_different_things() {
+    let disk = open(&make("gpt"));
+    let spare = disk.len() - 512;
+    let mut header = vec![0; 512];
+    disk.read_exact_at(&mut header, spare).unwrap();
+    header[56] ^= 1;
+    header[16..20].fill(0);
+    let sum = crc32fast::hash(&header[..92]);
+    header[16..20].copy_from_slice(&sum.to_le_bytes());
+    let contents = Patched::new(&disk).with(spare, &header).contents();
+    assert_eq!(codes(&contents), [("contents.gpt.copies-differ", Warning, Some(spare))]);
+}

@@ -99,6 +99,42 @@ const OF_EXT2: &[Damage] = &[
         Some("/dir"),
     ),
     (
+        "a slash in a name",
+        |i| vec![(entry(i, "/dir/below", "other") + 9, b"/".to_vec())],
+        "contents.ext.directory-entry",
+        Some("/dir/below"),
+    ),
+    (
+        "a name twice in a directory",
+        |i| {
+            let at = i.block(MANY, 2);
+            let bytes = i.bytes(at, 1024);
+            let (first, next) = (usize::from(bytes[4]), usize::from(bytes[6]));
+            let other = i.bytes(at + first as u64 + 8, next);
+            vec![(at + 8, other)]
+        },
+        "contents.ext.directory-entry",
+        Some(MANY),
+    ),
+    (
+        "the type of an entry",
+        |i| vec![(entry(i, "/dir/below", "other") + 7, vec![2])],
+        "contents.ext.directory-type",
+        Some("/dir/below"),
+    ),
+    (
+        "a time of deletion",
+        |i| vec![(i.inode("/dir/file") + 0x14, vec![1])],
+        "contents.ext.inode-deleted",
+        Some("/dir/file"),
+    ),
+    (
+        "the size of an inode's other fields",
+        |i| vec![(i.inode("/dir/file") + 0x80, vec![0x7f])],
+        "contents.ext.inode-extra",
+        Some("/dir/file"),
+    ),
+    (
         "the whole of the first superblock but its magic",
         |_| vec![(1024, vec![0; 0x38]), (1024 + 0x3a, vec![0; 900])],
         "contents.ext.superblock",
@@ -208,7 +244,29 @@ const OF_XFS: &[Damage] = &[
         None,
     ),
     ("a byte of a file", |i| i.flip(i.xfs(&["path /dir/file", "dblock 3"]) + 7), "", None),
+    (
+        "the number of an inode's links",
+        |i| sealed(i, i.xfs(&["path /dir/file"]), 100, 16, &[0, 0, 0, 9]),
+        "contents.xfs.inode-links",
+        Some("/dir/file"),
+    ),
+    (
+        "the number of free inodes of a group",
+        |i| sealed(i, i.xfs(&["agi 0"]), 312, 28, &[0, 0, 0, 1]),
+        "contents.xfs.counts",
+        None,
+    ),
 ];
+
+/// Other bytes in a structure of a sector of 512 bytes, and its checksum made right.
+fn sealed(image: &Filled, at: u64, sum_at: usize, within: usize, bytes: &[u8]) -> Patches {
+    let mut all = image.bytes(at, 512);
+    all[within..within + bytes.len()].copy_from_slice(bytes);
+    all[sum_at..sum_at + 4].fill(0);
+    let sum = crc32c::crc32c(&all);
+    all[sum_at..sum_at + 4].copy_from_slice(&sum.to_le_bytes());
+    vec![(at, all)]
+}
 
 fn link(i: &Filled, table: usize, n: u64, next: u64) -> (u64, Vec<u8>) {
     let Fat { tables, entry, .. } = fat(&*i.disk);
@@ -228,6 +286,12 @@ const OF_FAT: &[Damage] = &[
     ("a chain that is too short", |i| links(i, 4, 0x0fff_ffff), "contents.fat.size", Some("/FILE.BIN")),
     ("clusters that no file has", |i| links(i, 40, 0x0fff_ffff), "contents.fat.clusters-lost", None),
     ("the size of a file", |i| vec![(fat(&*i.disk).root + 31, vec![1])], "contents.fat.size", Some("/FILE.BIN")),
+    (
+        "a directory without its own name",
+        |i| vec![(fat(&*i.disk).data + 5 * fat(&*i.disk).cluster, b"X".to_vec())],
+        "contents.fat.directory",
+        Some("/DIR"),
+    ),
     ("a byte of a file", |i| i.flip(fat(&*i.disk).data + fat(&*i.disk).cluster + 9), "", None),
 ];
 
@@ -290,6 +354,7 @@ const OF_EXFAT: &[Damage] = &[
         Some("/file.bin"),
     ),
     ("a chain that is too short", |i| exfat_link(i, 1, 0xffff_ffff), "contents.exfat.chain-short", Some("/file.bin")),
+    ("the checksum's sector", |i| i.flip(11 * 512 + 100), "contents.exfat.boot-checksum", None),
     ("clusters in use, marked free", |i| exfat_bits(i, |_| 0), "contents.exfat.bitmap", None),
     ("free clusters, marked in use", |i| exfat_bits(i, |_| 0xff), "contents.exfat.bitmap", None),
 ];

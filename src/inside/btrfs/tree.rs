@@ -10,10 +10,11 @@
 
 use super::{Chunk, Contents, ITEM, NODE_HEADER, Severity, Superblock, is_proved};
 use crate::inside::full::Claims;
-use crate::inside::look::{Look, field, le32, le64};
+use crate::inside::look::{Look, crc32c_raw, field, le32, le64};
 use crate::num::{at_most, from_u32, to_u64};
 
 const POINTER: usize = 33;
+const DIR_ITEM: u8 = 84;
 const LEVEL_MAX: u8 = 7;
 
 /// A key: objectid, type, offset.
@@ -252,6 +253,11 @@ fn wrong(fs: &Fs<'_>, wanted: &Wanted, node: &[u8]) -> Option<(&'static str, Str
     if let Some(n) = keys.array_windows().position(|[a, b]| a >= b) {
         return is(format!("item {n} is not in front of the next"), "keys rise".into());
     }
+    if level == 0
+        && let Some(says) = gap(node)
+    {
+        return is(says.0, says.1);
+    }
     let is_out = |(_, item): &(Key, Option<&[u8]>)| item.is_none();
     match level {
         0 => items(node)
@@ -259,6 +265,30 @@ fn wrong(fs: &Fs<'_>, wanted: &Wanted, node: &[u8]) -> Option<(&'static str, Str
             .and_then(|n| is(format!("item {n} beyond the leaf"), format!("the leaf has {} bytes", node.len()))),
         _ => None,
     }
+}
+
+/// Items of a leaf lie behind each other, the first at its end; what is wrong with that otherwise. A name's item has the
+/// hash of its name in its key.
+fn gap(node: &[u8]) -> Option<(String, String)> {
+    let count = from_u32(le32(node, 0x60));
+    let data = node.get(NODE_HEADER..).unwrap_or_default();
+    let mut wanted = to_u64(data.len());
+    for (n, item) in data.chunks_exact(ITEM).take(count).enumerate() {
+        let (at, len) = (u64::from(le32(item, 17)), u64::from(le32(item, 21)));
+        let end = at.saturating_add(len);
+        if end != wanted {
+            return Some((format!("item {n} up to byte {end} of the leaf"), format!("it ends at {wanted}")));
+        }
+        wanted = at;
+    }
+    items(node).zip(0u64..).find_map(|((key, item), n)| {
+        let item = item.filter(|item| key.1 == DIR_ITEM && item.len() >= 30)?;
+        let len = usize::from(u16::from_le_bytes(field(item, 27)));
+        // Two names of one hash share an item.
+        let name = item.get(30..30usize.saturating_add(len))?;
+        let right = u64::from(crc32c_raw(!1, name));
+        (right != key.2).then(|| (format!("item {n} with the hash {:#x}", key.2), format!("{right:#x} is its name's")))
+    })
 }
 
 /// Bytes of an item's name, as text.

@@ -241,6 +241,15 @@ impl Full<'_, '_> {
             names.flat_map(|entry| entry.get(2..).unwrap_or_default().chunks_exact(2).map(|unit| le16(unit, 0)));
         let name = String::from_utf16_lossy(&units.take(len.into()).collect::<Vec<_>>());
         let found = Stream { cluster: le32(stream, 20), len: le64(stream, 24), has_chain: flags & 2 == 0 };
+        let parts = set.iter().skip(2).filter(|entry| entry.first() == Some(&0xc1)).count();
+        if parts != usize::from(len).div_ceil(15) || len == 0 {
+            let says = (format!("a name of {len} units"), format!("there are {}", counted(to_u64(parts), "part")));
+            self.find(Severity::Error, "contents.exfat.entries", place(), says, &above);
+        }
+        if le64(stream, 8) > found.len {
+            let says = (format!("{} bytes that are written", le64(stream, 8)), format!("its length is {}", found.len));
+            self.find(Severity::Error, "contents.exfat.size", place(), says, &format!("{}/{name}", dir.path()));
+        }
         if found.len == 0 {
             return;
         }

@@ -24,6 +24,8 @@ pub(super) struct DirBlock {
     /// Its number in the directory.
     pub logical: u32,
     pub is_indexed: bool,
+    /// Its names may be any bytes.
+    pub is_encrypted: bool,
 }
 
 /// A name in a directory.
@@ -156,6 +158,43 @@ fn tree(fs: &Fs<'_>, dir: DirBlock, bytes: &[u8], (seed, blocks): (u32, u64)) ->
         return Err((code, place, format!("block {child}"), format!("the directory has {}", counted(blocks, "block"))));
     }
     Ok(fs.has_csum)
+}
+
+/// What is wrong with the names of a block: found, and wanted.
+pub(super) fn wrong_names(dir: DirBlock, entries: &[Entry<'_>]) -> Option<(String, String)> {
+    if dir.logical == 0 {
+        let first: Vec<&[u8]> = entries.iter().take(2).map(|entry| entry.name).collect();
+        let own = entries.first().map(|entry| entry.inode);
+        if first != [b".".as_slice(), b".."] {
+            return Some(("other names at its start".into(), "\".\" and \"..\" are wanted".into()));
+        } else if own != Some(dir.inode) {
+            let found = format!("inode {} by the name \".\"", own.unwrap_or(0));
+            return Some((found, "its own is wanted".into()));
+        }
+    }
+    let mut names: Vec<&[u8]> = entries.iter().map(|entry| entry.name).collect();
+    let is_odd = |name: &&&[u8]| !dir.is_encrypted && name.iter().any(|byte| matches!(byte, 0 | b'/'));
+    if let Some(name) = names.iter().find(is_odd) {
+        let found = format!("the name \"{}\"", name.escape_ascii());
+        return Some((found, "one without zeroes and slashes is wanted".into()));
+    }
+    names.sort_unstable();
+    let [twice, _] = names.array_windows().find(|[a, b]| a == b)?;
+    Some((format!("the name \"{}\" twice", twice.escape_ascii()), "each is there once".into()))
+}
+
+/// The type that an entry has for a type of a mode.
+pub(super) fn entry_kind(kind: u8) -> u8 {
+    match kind {
+        8 => 1,
+        4 => 2,
+        2 => 3,
+        6 => 4,
+        1 => 5,
+        12 => 6,
+        10 => 7,
+        _ => 0,
+    }
 }
 
 /// The bytes of a block where they can be read.

@@ -224,6 +224,7 @@ impl Files {
                             generation: dir.inode().generation(),
                             logical: u32::try_from(logical).unwrap_or(u32::MAX),
                             is_indexed: dir.inode().flags() & INDEXED != 0,
+                            is_encrypted: false,
                         };
                         let bytes = dirs::read(fs, block)?;
                         let (entries, fault, _) = dirs::check(fs, block, &bytes, blocks);

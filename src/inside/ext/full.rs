@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::attributes;
 use super::dirs::{self, DirBlock};
 use super::gather::{Gathered, Inodes};
 use super::map::{EA_INODE, Fault, Fs, Group, INLINE_DATA, Inode, ROOT, Run, walk};
@@ -13,12 +14,13 @@ use super::names::Names;
 use super::{Contents, INCOMPAT_RECOVER, Severity, State, Superblock};
 use crate::error::counted;
 use crate::inside::full::{Claims, Coverage, set_bits};
-use crate::inside::look::{Look, crc32c_raw, le32};
+use crate::inside::look::{Look, crc32c_raw, le16, le32};
 use crate::limits::INSIDE_DIRECTORIES_MAX;
 use crate::num::{at_most, low_u32, to_u64, to_usize};
 
 const COMPAT_RESIZE_INODE: u32 = 0x10;
 const COMPAT_ORPHAN_FILE: u32 = 0x1000;
+const INCOMPAT_FILETYPE: u32 = 0x2;
 const INCOMPAT_MMP: u32 = 0x100;
 const RO_COMPAT_HUGE_FILE: u32 = 0x8;
 const RO_COMPAT_SHARED_BLOCKS: u32 = 0x4000;
@@ -31,6 +33,7 @@ const RO_COMPAT_UNDERSTOOD: u32 =
 const INODE_UNINIT: u16 = 1;
 const HUGE_FILE: u32 = 0x4_0000;
 const INDEXED: u32 = 0x1000;
+const ENCRYPTED: u32 = 0x800;
 const VERITY: u32 = 0x10_0000;
 const RESIZE: u32 = 7;
 /// How much of an inode table is read at once.
@@ -268,7 +271,8 @@ impl Full<'_, '_> {
             self.verified = self.verified.saturating_add(to_u64(inode.bytes.len()));
         }
         let (kind, links) = (inode.kind(), inode.links());
-        if !is_reserved && links == 0 && kind == 0 || inode.dtime() != 0 && links == 0 && self.is_settled() {
+        let is_own = !is_reserved && !self.is_systems(number);
+        if links == 0 && (is_own && kind == 0 || (is_own || inode.dtime() != 0) && self.is_settled()) {
             let says = ("an inode that was freed".to_owned(), "the bitmap says that it is in use".to_owned());
             return self.find(Severity::Warning, "contents.ext.inode-bitmap", place(), says, None);
         }
@@ -276,6 +280,9 @@ impl Full<'_, '_> {
             let says = (format!("a mode of type {kind}"), "a file, a directory or another type is wanted");
             self.is_partial = true;
             return self.find(Severity::Error, "contents.ext.inode-mode", place(), says, Some(number));
+        }
+        if !is_reserved {
+            self.fields(inode);
         }
         let is_special = is_reserved || inode.flags() & EA_INODE != 0 || self.is_systems(number);
         if let Some(seen) = self.inodes.get(number) {
@@ -287,6 +294,27 @@ impl Full<'_, '_> {
             self.contents.note("ext: directories within their inodes were not looked into");
         }
         self.map(inode);
+    }
+
+    /// What an inode says of its own size and of its end, and the attributes within it.
+    fn fields(&mut self, inode: Inode<'_>) {
+        let place = || (format!("inode {}", inode.number), inode.place);
+        if inode.dtime() != 0 && self.is_settled() {
+            let says = (format!("a time of deletion, {}", inode.dtime()), "it is in use");
+            self.find(Severity::Warning, "contents.ext.inode-deleted", place(), says, Some(inode.number));
+        }
+        let Some(room) = inode.bytes.len().checked_sub(128).filter(|room| *room > 0) else { return };
+        let extra = usize::from(le16(inode.bytes, 0x80));
+        if extra != 0 && !(4..=room).contains(&extra) || !extra.is_multiple_of(4) {
+            let says = (format!("{extra} bytes more of fields"), format!("4 to {room}, a multiple of 4, is allowed"));
+            return self.find(Severity::Warning, "contents.ext.inode-extra", place(), says, Some(inode.number));
+        }
+        let start = extra.saturating_add(132);
+        if extra > 0 && le32(inode.bytes, start.saturating_sub(4)) == ATTRIBUTES_MAGIC {
+            if let Some(says) = attributes::wrong(inode.bytes, start, start) {
+                self.find(Severity::Warning, "contents.ext.attributes", place(), says, Some(inode.number));
+            }
+        }
     }
 
     /// The blocks of an inode: its map, its data's places, its attributes.
@@ -415,6 +443,8 @@ impl Full<'_, '_> {
             } else {
                 self.verified = self.verified.saturating_add(fs.block);
             }
+        } else if let Some(says) = attributes::wrong(&bytes, 32, 0) {
+            self.find(Severity::Warning, code, place, says, Some(inode.number));
         }
         1
     }
@@ -424,6 +454,7 @@ impl Full<'_, '_> {
         let blocks = inode.size().div_ceil(fs.block);
         let mapped = runs.iter().filter(|run| run.written).fold(0u64, |sum, run| sum.saturating_add(run.len));
         let is_indexed = inode.flags() & INDEXED != 0;
+        let is_encrypted = inode.flags() & ENCRYPTED != 0;
         if mapped < blocks && inode.flags() & INLINE_DATA == 0 {
             let place = (format!("directory {}", inode.number), inode.place);
             let says = (counted(mapped, "block"), format!("{blocks} by its size"));
@@ -446,7 +477,8 @@ impl Full<'_, '_> {
                 }
                 let block = run.start.saturating_add(n);
                 let (inode, generation) = (inode.number, inode.generation());
-                self.dirs.push(DirBlock { block, inode, generation, logical: low_u32(logical), is_indexed });
+                let logical = low_u32(logical);
+                self.dirs.push(DirBlock { block, inode, generation, logical, is_indexed, is_encrypted });
             }
         }
     }
@@ -474,18 +506,33 @@ impl Full<'_, '_> {
                 let place = (structure(), fs.place(dir.block).saturating_add(within));
                 self.find(Severity::Error, code, place, (found, expected), Some(dir.inode));
             }
-            if dir.logical == 0 && entries.first().is_some_and(|e| e.name == b"." && e.inode != dir.inode) {
-                let says = (format!("inode {} by the name \".\"", entries[0].inode), "its own is wanted");
-                let place = (structure(), fs.place(dir.block));
-                self.find(Severity::Error, "contents.ext.directory-entry", place, says, Some(dir.inode));
-            }
-            for entry in &entries {
-                if let Some(seen) = self.inodes.get(entry.inode) {
-                    seen.counted = seen.counted.saturating_add(1);
-                }
-            }
+            self.names(*dir, &entries, structure());
         }
         self.dirs = dirs;
+    }
+
+    /// Names in a block of a directory, and whether their inodes are of the types that they say.
+    fn names(&mut self, dir: DirBlock, entries: &[dirs::Entry<'_>], structure: String) {
+        let fs = self.fs;
+        let place = (structure, fs.place(dir.block));
+        // One that could not be gone through to its end has been said.
+        if let Some(says) = dirs::wrong_names(dir, entries).filter(|_| !entries.is_empty()) {
+            self.find(Severity::Error, "contents.ext.directory-entry", place.clone(), says, Some(dir.inode));
+        }
+        let has_types = fs.sb.has_incompat(INCOMPAT_FILETYPE);
+        let mut other = None;
+        for entry in entries {
+            let Some(seen) = self.inodes.get(entry.inode) else { continue };
+            seen.counted = seen.counted.saturating_add(1);
+            let wanted = dirs::entry_kind(seen.kind);
+            if has_types && seen.is_used && wanted != 0 && entry.kind != wanted && other.is_none() {
+                let name = entry.name.escape_ascii();
+                other = Some((format!("type {} of \"{name}\"", entry.kind), format!("{wanted} by its inode")));
+            }
+        }
+        if let Some(says) = other {
+            self.find(Severity::Warning, "contents.ext.directory-type", place, says, Some(dir.inode));
+        }
     }
 
     fn finish(mut self) {

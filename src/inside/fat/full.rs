@@ -259,6 +259,7 @@ impl Full<'_, '_> {
             0
         };
         let mut long: Vec<u16> = Vec::new();
+        let mut slots = Slots::default();
         for (n, entry) in bytes.chunks_exact(ENTRY).enumerate() {
             let [first] = field(entry, 0);
             let [attributes] = field(entry, 11);
@@ -273,6 +274,7 @@ impl Full<'_, '_> {
                 let parts = [entry.get(1..11), entry.get(14..26), entry.get(28..32)].into_iter().flatten();
                 let units = parts.flat_map(|part| part.chunks_exact(2)).map(|unit| le16(unit, 0));
                 let mut part: Vec<u16> = units.take_while(|unit| *unit != 0).collect();
+                slots.take(entry);
                 // The last part comes first.
                 if first & 0x40 != 0 {
                     long.clear();
@@ -285,7 +287,31 @@ impl Full<'_, '_> {
             }
             let short = short_name(entry);
             let name = if long.is_empty() { short.clone() } else { String::from_utf16_lossy(&long) };
+            if let Some(found) = std::mem::take(&mut slots).wrong(entry).filter(|_| !long.is_empty()) {
+                let says = (found.to_owned(), "each part fits its short name".to_owned());
+                let path = format!("{}/{short}", dir.path());
+                self.find(
+                    Severity::Warning,
+                    "contents.fat.long-name",
+                    (format!("the long name of {short:?}"), place(n)),
+                    says,
+                    &path,
+                );
+            }
             long.clear();
+            let is_dot = |dots: &str| short == dots && attributes & ATTR_DIRECTORY != 0;
+            let wanted = if n == 0 { "." } else { ".." };
+            if !dir.is_root() && n < 2 && !is_dot(wanted) {
+                let says = (format!("{short:?} as entry {n}"), format!("{wanted:?} is wanted"));
+                let path = dir.path();
+                self.find(
+                    Severity::Warning,
+                    "contents.fat.directory",
+                    (format!("the directory {path:?}"), place(n)),
+                    says,
+                    &path,
+                );
+            }
             if attributes & ATTR_VOLUME_ID != 0 || matches!(short.as_str(), "." | "..") {
                 continue;
             }
@@ -359,6 +385,36 @@ impl Full<'_, '_> {
         let behind = len.saturating_sub(self.boot.sectors.saturating_mul(self.boot.sector));
         let free = free.saturating_mul(self.boot.cluster).saturating_add(behind);
         self.contents.coverage = Some(Coverage::of(len, 0, free));
+    }
+}
+
+/// The parts of a long name, which come from its last to its first.
+#[derive(Default)]
+struct Slots {
+    next: u8,
+    sum: u8,
+    is_odd: bool,
+}
+
+impl Slots {
+    fn take(&mut self, entry: &[u8]) {
+        let ([number], [sum]) = (field(entry, 0), field(entry, 13));
+        if number & 0x40 != 0 {
+            *self = Self { next: number & 0x1f, sum, is_odd: false };
+        }
+        self.is_odd |= self.next == 0 || number & 0x1f != self.next || sum != self.sum || le16(entry, 26) != 0;
+        self.next = self.next.saturating_sub(1);
+    }
+
+    /// What does not fit the short entry behind them.
+    fn wrong(self, entry: &[u8]) -> Option<&'static str> {
+        let name = entry.get(..11).unwrap_or_default();
+        let right = name.iter().fold(0u8, |sum, byte| sum.rotate_right(1).wrapping_add(*byte));
+        if self.is_odd || self.next != 0 {
+            Some("parts that do not follow each other")
+        } else {
+            (self.sum != right).then_some("the checksum of another short name")
+        }
     }
 }
 

@@ -13,11 +13,12 @@
 //! in a note, and is no finding. The log is not replayed here.
 
 use super::inodes::{self, Inode};
+use super::links::Links;
 use super::tree::{Fs, Kind, Walker, short};
 use super::{Contents, INCOMPAT_NEEDSREPAIR, Severity, State, Superblock};
 use crate::error::counted;
 use crate::inside::full::{Claims, Coverage};
-use crate::inside::look::{Look, be16, be32, be64};
+use crate::inside::look::{Look, be16, be32, be64, field};
 use crate::limits::{INSIDE_DIRECTORIES_MAX, INSIDE_PATH_DEPTH_MAX};
 use crate::num::{to_u64, to_usize};
 
@@ -51,6 +52,7 @@ struct Full<'a, 'b> {
     hits: Vec<(usize, u64)>,
     directories: Vec<u64>,
     all_directories: bool,
+    links: Links,
 }
 
 /// Checks all of a file system.
@@ -71,7 +73,15 @@ pub(super) fn check(look: &Look<'_>, sb: &Superblock, contents: &mut Contents) {
         contents.find(Severity::Note, code, ("the superblock", 0), found, expected);
     }
     let walker = Walker { contents: &mut own, claims, verified: 512, is_partial };
-    let mut full = Full { fs: &fs, walker, free: 0, hits: Vec::new(), directories: Vec::new(), all_directories: true };
+    let mut full = Full {
+        fs: &fs,
+        walker,
+        free: 0,
+        hits: Vec::new(),
+        directories: Vec::new(),
+        all_directories: true,
+        links: Links::default(),
+    };
     full.claim_log();
     for group in 0..fs.groups {
         if look.is_cancelled() {
@@ -80,6 +90,10 @@ pub(super) fn check(look: &Look<'_>, sb: &Superblock, contents: &mut Contents) {
         full.group(group);
     }
     full.lost();
+    if full.all_directories && !full.walker.is_partial && !look.is_cancelled() {
+        let hits = full.links.check(&fs, &full.directories, full.walker.contents);
+        full.hits.extend(hits);
+    }
     let (verified, free) = (full.walker.verified, full.free);
     full.name();
     let behind = look.len().saturating_sub(sb.sb_dblocks.get().saturating_mul(fs.block));
@@ -219,28 +233,41 @@ impl Full<'_, '_> {
     fn inodes(&mut self, group: u64, agi: &[u8], at: u64) {
         let fs = self.fs;
         let [_, _, all, free, _, _] = kinds();
+        let is_sparse = fs.sb.features()[0] & INCOMPAT_SPARSE != 0;
         let mut chunks = Vec::new();
         let each = &mut |record: &[u8]| {
             if chunks.len() < INSIDE_DIRECTORIES_MAX {
-                chunks.push((u64::from(be32(record, 0)), be16(record, 4), be64(record, 8)));
+                let [few] = field(record, 7);
+                let says = if is_sparse { u32::from(few) } else { be32(record, 4) };
+                chunks.push((u64::from(be32(record, 0)), be16(record, 4), be64(record, 8), says));
             }
         };
         self.walker.walk(fs, &all, group, (be32(agi, 20).into(), be32(agi, 24)), each);
         if fs.sb.features()[1] & RO_COMPAT_FINOBT != 0 {
             self.walker.walk(fs, &free, group, (be32(agi, 328).into(), be32(agi, 332)), &mut |_| ());
         }
-        let is_sparse = fs.sb.features()[0] & INCOMPAT_SPARSE != 0;
-        let mut count = 0u64;
-        for (first, holes, free) in chunks {
+        let (mut count, mut idle) = (0u64, 0u64);
+        for (first, holes, free, says) in chunks {
             let holes = if is_sparse { holes } else { 0 };
             let missing = u64::from(holes.count_ones()).saturating_mul(4);
             count = count.saturating_add(CHUNK.saturating_sub(missing));
+            // Those that are not there count as free in the bits, and not in the number.
+            let there = u64::from(free.count_ones()).saturating_sub(missing);
+            idle = idle.saturating_add(there);
+            if u64::from(says) != there {
+                let place = (format!("inodes from {first} on of group {group}"), at);
+                let (found, expected) = (format!("{says} free inodes"), format!("{there} by its bits"));
+                self.walker.contents.find(Severity::Error, "contents.xfs.inode-tree", place, found, expected);
+            }
             self.chunk(group, (first, holes, free));
         }
-        if count != u64::from(be32(agi, 16)) && !self.walker.is_partial {
-            let place = (format!("the AGI of group {group}"), at);
-            let (found, expected) = (counted(be32(agi, 16), "inode"), format!("{count} are there"));
-            self.walker.contents.find(Severity::Warning, "contents.xfs.counts", place, found, expected);
+        let pairs = [("inodes", 16usize, count), ("free inodes", 28, idle)];
+        for (what, field, counted) in pairs.into_iter().filter(|(_, field, n)| u64::from(be32(agi, *field)) != *n) {
+            if !self.walker.is_partial {
+                let place = (format!("the AGI of group {group}"), at);
+                let (found, expected) = (format!("{} {what}", be32(agi, field)), format!("{counted} are there"));
+                self.walker.contents.find(Severity::Warning, "contents.xfs.counts", place, found, expected);
+            }
         }
     }
 
@@ -295,6 +322,7 @@ impl Full<'_, '_> {
             let number = group << fs.sb.sb_agblklog.saturating_add(fs.sb.sb_inopblog) | first.saturating_add(n);
             let inode = Inode { number, place: at, bytes: &bytes };
             inodes::check(fs, &mut self.walker, inode, &mut self.hits);
+            self.links.take(inode);
             if inode.kind() == 4 {
                 self.all_directories = self.directories.len() < INSIDE_DIRECTORIES_MAX;
                 if self.all_directories {
@@ -377,7 +405,7 @@ impl Full<'_, '_> {
 }
 
 /// Reads an inode.
-fn with_inode(fs: &Fs<'_>, number: u64, each: &mut dyn FnMut(Inode<'_>)) {
+pub(super) fn with_inode(fs: &Fs<'_>, number: u64, each: &mut dyn FnMut(Inode<'_>)) {
     let log = u32::from(fs.sb.sb_agblklog.saturating_add(fs.sb.sb_inopblog));
     let (group, within) = (number >> log, number & (1u64 << log).saturating_sub(1));
     let place = fs.place(group, 0).saturating_add(within.saturating_mul(fs.sb.sb_inodesize.get().into()));
