@@ -6,10 +6,7 @@ use std::process::Command;
 
 fn main() {
     let said = |name: &str| env::var(name).unwrap_or_default();
-    let features = ["NBD", "OPENSTACK"].iter().filter(|f| env::var_os(format!("CARGO_FEATURE_{f}")).is_some());
-    let features: Vec<String> = features.map(|f| f.to_lowercase()).collect();
     let compiler = line(Command::new(said("RUSTC")).arg("--version")).unwrap_or_else(|| "unknown".to_owned());
-    println!("cargo::rustc-env=UNLUKS_FEATURES={}", features.join(" "));
     println!("cargo::rustc-env=UNLUKS_TARGET={}", said("TARGET"));
     println!("cargo::rustc-env=UNLUKS_COMPILER={compiler}");
     println!("cargo::rustc-env=UNLUKS_COMMIT={}", commit(&said("PROFILE")));

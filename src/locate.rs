@@ -27,6 +27,9 @@ struct Member {
     disk: Arc<dyn ReadAt>,
 }
 
+/// The names of files that do not open, and why.
+type Broken = Vec<(String, Error)>;
+
 /// What was met on the way down.
 #[derive(Default)]
 struct Trail {
@@ -72,6 +75,13 @@ pub enum HeaderAt {
     /// There is none, for nothing is encrypted: a disk is taken as it is, with its partitions and volumes, unless one of
     /// them is named. An array is put together.
     Nowhere,
+}
+
+/// A header that was named lies elsewhere; else it is looked for.
+impl<T> From<&Option<T>> for HeaderAt {
+    fn from(named: &Option<T>) -> Self {
+        if named.is_some() { Self::Elsewhere } else { Self::Own }
+    }
 }
 
 /// Where the LUKS container is.
@@ -187,7 +197,7 @@ pub(crate) fn with_snapshots(e: Error, snapshots: &[Snapshot]) -> Error {
 /// Opens the files that were named and are no parents: what is left are further disks of a set. The disk itself is one, too:
 /// several of its partitions may be parts of one set. With the errors of those that do not open, where they are no reason to
 /// refuse.
-fn members(disk: &Arc<dyn ReadAt>, options: &FindOptions) -> Result<(Vec<Member>, Vec<(String, Error)>)> {
+fn members(disk: &Arc<dyn ReadAt>, options: &FindOptions) -> Result<(Vec<Member>, Broken)> {
     let open = |(n, named): (usize, &Named)| {
         if named.is_used() { None } else { Some((named.clone(), format::open_disk(&options.container, n))) }
     };

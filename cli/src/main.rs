@@ -24,6 +24,7 @@ mod map;
 #[cfg(feature = "mount")]
 mod mount;
 mod open;
+mod own;
 mod page;
 mod plain;
 mod progress;

@@ -4,17 +4,16 @@
 mod page;
 
 use std::ffi::OsString;
-use std::io::Read;
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::CommandFactory;
 use clap_complete::Shell;
-use sha2::{Digest, Sha256};
 use unluks::error::shown;
 use unluks::{Error, Result};
 
 use crate::args::Cli;
+use crate::own;
 use crate::terminal;
 
 /// `unluks IMAGE` inspects it.
@@ -48,22 +47,9 @@ pub fn version(args: &[OsString]) -> Option<String> {
 
 /// The build and the file that runs, a line each.
 fn about() -> String {
-    // The file that runs, also where its name is another file's by now.
-    let digest = std::fs::File::open("/proc/self/exe").or_else(|_| std::fs::File::open(std::env::current_exe()?));
-    let digest = digest.and_then(|mut file| {
-        let (mut hasher, mut buffer) = (Sha256::new(), vec![0; 1 << 16]);
-        loop {
-            match file.read(&mut buffer)? {
-                0 => return Ok(hex::encode(hasher.finalize())),
-                n => hasher.update(&buffer[..n]),
-            }
-        }
-    });
-    let digest = digest.unwrap_or_else(|e| format!("unknown: {e}"));
-    let features = match env!("UNLUKS_FEATURES") {
-        "" => "none",
-        features => features,
-    };
+    let digest = own::hash().unwrap_or_else(|e| format!("unknown: {e}"));
+    let features: Vec<&str> = own::features().collect();
+    let features = if features.is_empty() { "none".into() } else { features.join(" ") };
     format!(
         "unluks {}\ncommit:   {}\nfeatures: {features}\ntarget:   {}\ncompiler: {}\nsha256:   {digest}\n",
         env!("CARGO_PKG_VERSION"),

@@ -18,6 +18,7 @@ use unluks::reader::wire::{self, Remote, has_ended};
 use unluks::reader::{Entry, FileSystem, Metadata};
 use unluks::{Error, ReadAt, Result};
 
+use crate::own;
 use crate::sandbox;
 
 /// So often a process that has ended is started again.
@@ -81,10 +82,7 @@ impl Reader {
         }
         self.starts += 1;
         let failed = |e| Error::io("starting the process of a reader", e);
-        let mut command = Command::new("/proc/self/exe");
-        if !std::path::Path::new("/proc/self/exe").exists() {
-            command = Command::new(std::env::current_exe().map_err(failed)?);
-        }
+        let mut command = Command::new(own::path().map_err(failed)?);
         // It gets nothing of what this process was told.
         command.arg("reader").env_clear().current_dir("/");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

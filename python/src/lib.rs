@@ -215,8 +215,15 @@ fn open_image(
 ) -> PyResult<NativeImage> {
     let opened = py.detach(|| {
         let format = format.map(|name| name.parse()).transpose()?;
-        let options =
-            OpenOptions { header: header.clone(), partition, volume, offset, format, with: with_, ..Default::default() };
+        let options = OpenOptions {
+            header: header.clone(),
+            partition,
+            volume,
+            offset,
+            format,
+            with: with_,
+            ..Default::default()
+        };
         Image::open_path(&path, &options)
     });
     let image = opened.map_err(|e| raise(py, &e))?;
@@ -243,7 +250,7 @@ fn open_object(
     let opened = py.detach(|| {
         let format = format.map(|name| name.parse::<Format>()).transpose()?;
         let container = format::Options { format, ..Default::default() };
-        let header_at = if header.is_some() { HeaderAt::Elsewhere } else { HeaderAt::Own };
+        let header_at = HeaderAt::from(&header);
         let options =
             FindOptions { name, container, partition, volume, offset, header: header_at, ..Default::default() };
         Image::open_found(&find(file, options)?, header)

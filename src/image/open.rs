@@ -93,7 +93,7 @@ impl Image {
             },
             partition: options.partition.clone(),
             offset: options.offset,
-            header: if header.is_some() { HeaderAt::Elsewhere } else { HeaderAt::Own },
+            header: HeaderAt::from(&header),
             allow_truncated: options.allow_truncated,
             ..FindOptions::default()
         };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::support::*;
 use unluks::format::{Contents, Format, Named, Opened, Options, file_set, open};
 use unluks::io::FileSource;
-use unluks::locate::{FindOptions, find};
+use unluks::locate::{FindOptions, HeaderAt, find};
 use unluks::{ErrorKind, ReadAt, Result};
 
 /// A file with the others of its set, under its path as its name.
@@ -240,7 +240,8 @@ fn a_file_that_fits_nothing_is_refused() {
     std::fs::write(&other, [1; 4096]).unwrap();
     let image = named(&disk).unwrap();
     let with = vec![named(&other).unwrap()];
-    let e = find(image.file, FindOptions { with, detached: true, ..FindOptions::default() }).err().unwrap();
+    let e =
+        find(image.file, FindOptions { with, header: HeaderAt::Elsewhere, ..FindOptions::default() }).err().unwrap();
     assert_eq!((e.kind(), e.rule()), (ErrorKind::InvalidInput, "with"));
     assert!(e.to_string().contains("other.raw fits nothing"), "{e}");
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use unluks::locate::{FindOptions, find};
+use unluks::locate::{FindOptions, HeaderAt, find};
 use unluks::{ErrorKind, Image, OpenOptions, ReadAt, Result};
 
 use crate::support::{Golden, PARTITION, in_mbr, in_qcow2};
@@ -13,7 +13,7 @@ fn shared(bytes: &[u8]) -> Arc<dyn ReadAt> {
 
 /// What the image says of a header that was given for it.
 fn foreign(data: &[u8], options: FindOptions, header: &[u8]) -> Result<Option<unluks::Error>> {
-    let found = find(shared(data), FindOptions { detached: true, ..options })?;
+    let found = find(shared(data), FindOptions { header: HeaderAt::Elsewhere, ..options })?;
     Image::open_found(&found, Some(shared(header))).map(|image| image.foreign_header())
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use unluks::format::Options;
-use unluks::locate::{FindOptions, find};
+use unluks::locate::{FindOptions, HeaderAt, find};
 use unluks::luks::unlock::UnlockOptions;
 use unluks::{Image, Key, ReadAt, Result, SecretBytes};
 
@@ -68,7 +68,7 @@ pub fn key(passphrase: &str) -> Key {
 
 /// Finds and opens, as every command does; what was said on the way comes beside it.
 pub fn open(file: Arc<dyn ReadAt>, header: Option<Arc<dyn ReadAt>>) -> (Result<Image>, Vec<String>) {
-    let options = FindOptions { detached: header.is_some(), container: Options::default(), ..Default::default() };
+    let options = FindOptions { header: HeaderAt::from(&header), container: Options::default(), ..Default::default() };
     match find(file, options) {
         Ok(found) => (Image::open_found(&found, header), found.notes),
         Err(e) => (Err(e), Vec::new()),

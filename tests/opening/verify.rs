@@ -8,7 +8,7 @@ use serde_json::Value;
 use unluks::decrypt::hash::{Algorithm, Of};
 use unluks::files::Existing;
 use unluks::format::Named;
-use unluks::locate::{FindOptions, Place, Unfit, find};
+use unluks::locate::{FindOptions, HeaderAt, Place, Unfit, find};
 use unluks::progress::Progress;
 use unluks::verify::{Compare, Expected, Options, Report, Subject, TreeFile, verify};
 use unluks::volume::VolumeOptions;
@@ -60,8 +60,8 @@ impl Case {
         };
         let member = |(n, disk): (usize, Vec<u8>)| Named::new(format!("other {n}"), Arc::new(disk));
         let with = with.into_iter().enumerate().map(member).collect();
-        let (name, detached) = ("image".into(), header.is_some());
-        let find_options = FindOptions { name, with, detached, unfit: Unfit::Damaged, ..Default::default() };
+        let (name, header_at) = ("image".into(), HeaderAt::from(&header));
+        let find_options = FindOptions { name, with, header: header_at, unfit: Unfit::Damaged, ..Default::default() };
         let report = || {
             let found = match find(Arc::clone(&file), find_options) {
                 Ok(found) => found,

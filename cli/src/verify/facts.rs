@@ -3,7 +3,6 @@
 use std::ffi::OsStr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 
 use sha2::{Digest, Sha256};
 use unluks::error::escape;
@@ -11,6 +10,7 @@ use unluks::verify::{Case, Host, InputFile, Program, Run};
 
 use crate::args::verify::VerifyArgs;
 use crate::key;
+use crate::own;
 
 /// Flags whose value is the file of a secret.
 const SECRETS: [&str; 10] = [
@@ -79,33 +79,12 @@ pub fn asked(args: &VerifyArgs, files: &Files<'_>) -> String {
 fn program(args: &VerifyArgs) -> Program {
     let limits = key::limits(&args.limits);
     Program {
-        sha256: own_hash(),
-        features: [("nbd", cfg!(feature = "nbd")), ("openstack", cfg!(feature = "openstack"))]
-            .into_iter()
-            .filter(|(_, is_there)| *is_there)
-            .map(|(name, _)| name.to_owned())
-            .collect(),
+        sha256: own::hash().ok(),
+        features: own::features().map(str::to_owned).collect(),
         arguments: arguments(std::env::args_os().map(|arg| arg.to_string_lossy().into_owned())),
         kdf_memory_max: limits.kdf_memory,
         kdf_seconds_max: limits.kdf_time.as_secs(),
     }
-}
-
-/// The hash of this program's file: it says which build it is, whatever its version says.
-fn own_hash() -> Option<String> {
-    static HASH: OnceLock<Option<String>> = OnceLock::new();
-    let hash = || {
-        let mut file = std::fs::File::open("/proc/self/exe").ok()?;
-        let mut hash = Sha256::new();
-        let mut buffer = vec![0; 1 << 16];
-        loop {
-            match std::io::Read::read(&mut file, &mut buffer).ok()? {
-                0 => return Some(hex::encode(hash.finalize())),
-                n => hash.update(&buffer[..n]),
-            }
-        }
-    };
-    HASH.get_or_init(hash).clone()
 }
 
 /// The arguments. A secret is in a file, but somebody may have given one in place of its name.

@@ -38,7 +38,7 @@ fn disk(file_system: &[u8], other: &[u8]) -> Vec<u8> {
 
 fn noise(len: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15u64;
-    let mut next = || {
+    let next = move || {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
