@@ -113,6 +113,9 @@ fn a_damaged_part_that_was_named_is_a_verdict_that_names_it() {
     let (part, out) = (golden.path("part.rbd"), text(&golden.path("out")));
     let mut diff = b"rbd diff v1\nf\x01\0\0\0at\x01\0\0\0bs".to_vec();
     diff.extend(fs::metadata(&golden.image).unwrap().len().to_le_bytes());
+    // Nothing of the disk is other than before.
+    diff.push(b'w');
+    diff.extend([0; 16]);
     diff.push(b'e');
     fs::write(&part, &diff).unwrap();
     let ask = |more: &[&str]| unluks(&[&["verify", &image, "--key-file", &key, "--with", &text(&part)], more].concat());
