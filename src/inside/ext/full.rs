@@ -323,6 +323,7 @@ impl Full<'_, '_> {
         let number = inode.number;
         let is_dir = inode.kind() == 4;
         let claim = !(number == RESIZE && fs.sb.s_feature_compat.get() & COMPAT_RESIZE_INODE != 0);
+        let mut kept = None;
         let mut gathered = Gathered {
             fs,
             claims: &mut self.claims,
@@ -341,6 +342,7 @@ impl Full<'_, '_> {
             // The other blocks of this one are those that are kept for more descriptors.
             gathered.claim = true;
             gathered.take(double, 1);
+            kept = Some(double);
         }
         let Gathered { blocks, end, proved, twice, faults, unread, dirs, .. } = gathered;
         self.verified = self.verified.saturating_add(proved);
@@ -364,6 +366,9 @@ impl Full<'_, '_> {
                 (format!("block {block}"), "another structure has it"),
                 Some(number),
             );
+        }
+        if let Some(double) = kept {
+            self.resize(inode, double);
         }
         let attributes = self.attribute_block(inode);
         if is_whole && claim {

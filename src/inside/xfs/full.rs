@@ -302,7 +302,7 @@ impl Full<'_, '_> {
         }
         let whole = fs.look.bytes(place, to_usize(size.saturating_mul(CHUNK)).unwrap_or(0));
         for n in 0..CHUNK {
-            if free >> n & 1 == 1 || !is_there(n) {
+            if !is_there(n) {
                 continue;
             }
             let within = n.saturating_mul(size);
@@ -321,6 +321,13 @@ impl Full<'_, '_> {
             };
             let number = group << fs.sb.sb_agblklog.saturating_add(fs.sb.sb_inopblog) | first.saturating_add(n);
             let inode = Inode { number, place: at, bytes: &bytes };
+            if free >> n & 1 == 1 {
+                if let Some((code, found, expected)) = inodes::core(fs, inode) {
+                    let place = (format!("inode {number}, which is free"), at);
+                    self.walker.contents.find(Severity::Warning, code, place, found, expected);
+                }
+                continue;
+            }
             inodes::check(fs, &mut self.walker, inode, &mut self.hits);
             self.links.take(inode);
             if inode.kind() == 4 {
