@@ -310,10 +310,9 @@ impl Full<'_, '_> {
             return self.find(Severity::Warning, "contents.ext.inode-extra", place(), says, Some(inode.number));
         }
         let start = extra.saturating_add(132);
-        if extra > 0 && le32(inode.bytes, start.saturating_sub(4)) == ATTRIBUTES_MAGIC {
-            if let Some(says) = attributes::wrong(inode.bytes, start, start) {
-                self.find(Severity::Warning, "contents.ext.attributes", place(), says, Some(inode.number));
-            }
+        let has_some = extra > 0 && le32(inode.bytes, start.saturating_sub(4)) == ATTRIBUTES_MAGIC;
+        if let Some(says) = has_some.then(|| attributes::wrong(inode.bytes, start, start)).flatten() {
+            self.find(Severity::Warning, "contents.ext.attributes", place(), says, Some(inode.number));
         }
     }
 

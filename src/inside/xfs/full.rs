@@ -383,7 +383,7 @@ impl Full<'_, '_> {
             self.hits.iter().map(|(_, number)| *number).chain(self.directories.iter().copied()).collect();
         let mut names = std::collections::BTreeMap::new();
         for number in self.directories.drain(..) {
-            with_inode(fs, number, &mut |inode| {
+            inodes::with_inode(fs, number, &mut |inode| {
                 inodes::names(fs, inode, &mut |entry, name| {
                     if wanted.contains(&entry) && !matches!(name, b"." | b"..") {
                         let name = String::from_utf8_lossy(name).into_owned();
@@ -408,15 +408,5 @@ impl Full<'_, '_> {
                 self.walker.contents.findings.get_mut(n).into_iter().for_each(|f| f.path = Some(path.clone()));
             }
         }
-    }
-}
-
-/// Reads an inode.
-pub(super) fn with_inode(fs: &Fs<'_>, number: u64, each: &mut dyn FnMut(Inode<'_>)) {
-    let log = u32::from(fs.sb.sb_agblklog.saturating_add(fs.sb.sb_inopblog));
-    let (group, within) = (number >> log, number & (1u64 << log).saturating_sub(1));
-    let place = fs.place(group, 0).saturating_add(within.saturating_mul(fs.sb.sb_inodesize.get().into()));
-    if let Some(bytes) = fs.look.bytes(place, fs.sb.sb_inodesize.get().into()) {
-        each(Inode { number, place, bytes: &bytes });
     }
 }

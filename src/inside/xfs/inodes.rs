@@ -459,3 +459,13 @@ fn entries(bytes: &[u8], each: &mut dyn FnMut(u64, &[u8])) {
         at = at.saturating_add(len.saturating_add(12).next_multiple_of(8));
     }
 }
+
+/// Reads an inode.
+pub(super) fn with_inode(fs: &Fs<'_>, number: u64, each: &mut dyn FnMut(Inode<'_>)) {
+    let log = u32::from(fs.sb.sb_agblklog.saturating_add(fs.sb.sb_inopblog));
+    let (group, within) = (number >> log, number & (1u64 << log).saturating_sub(1));
+    let place = fs.place(group, 0).saturating_add(within.saturating_mul(fs.sb.sb_inodesize.get().into()));
+    if let Some(bytes) = fs.look.bytes(place, fs.sb.sb_inodesize.get().into()) {
+        each(Inode { number, place, bytes: &bytes });
+    }
+}
