@@ -23,6 +23,7 @@ mod gather;
 mod journal;
 mod map;
 mod names;
+mod resize;
 mod sums;
 
 #[cfg(feature = "read-ext")]

@@ -135,6 +135,13 @@ const OF_EXT2: &[Damage] = &[
         Some("/dir/file"),
     ),
     (
+        "a list of blocks for more descriptors",
+        |i| vec![(i.le(i.inode("<7>") + 0x28 + 52, 4) * 1024 + 16, vec![0; 4])],
+        "contents.ext.resize-inode",
+        None,
+    ),
+    ("a block for more descriptors", |i| vec![(5 * 1024, vec![0; 4])], "contents.ext.resize-inode", None),
+    (
         "the whole of the first superblock but its magic",
         |_| vec![(1024, vec![0; 0x38]), (1024 + 0x3a, vec![0; 900])],
         "contents.ext.superblock",
@@ -248,6 +255,18 @@ const OF_XFS: &[Damage] = &[
         "the number of an inode's links",
         |i| sealed(i, i.xfs(&["path /dir/file"]), 100, 16, &[0, 0, 0, 9]),
         "contents.xfs.inode-links",
+        Some("/dir/file"),
+    ),
+    (
+        "the number of an inode's blocks",
+        |i| sealed(i, i.xfs(&["path /dir/file"]), 100, 64, &[9; 8]),
+        "contents.xfs.inode-blocks",
+        Some("/dir/file"),
+    ),
+    (
+        "an inode of a name that waits to be freed",
+        |i| sealed(i, i.xfs(&["path /dir/file"]), 100, 96, &[0; 4]),
+        "contents.xfs.inode",
         Some("/dir/file"),
     ),
     (

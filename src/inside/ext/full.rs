@@ -310,10 +310,8 @@ impl Full<'_, '_> {
             return self.find(Severity::Warning, "contents.ext.inode-extra", place(), says, Some(inode.number));
         }
         let start = extra.saturating_add(132);
-        if extra > 0
-            && le32(inode.bytes, start.saturating_sub(4)) == ATTRIBUTES_MAGIC
-            && let Some(says) = attributes::wrong(inode.bytes, start, start)
-        {
+        let has_some = extra > 0 && le32(inode.bytes, start.saturating_sub(4)) == ATTRIBUTES_MAGIC;
+        if let Some(says) = has_some.then(|| attributes::wrong(inode.bytes, start, start)).flatten() {
             self.find(Severity::Warning, "contents.ext.attributes", place(), says, Some(inode.number));
         }
     }
@@ -324,6 +322,7 @@ impl Full<'_, '_> {
         let number = inode.number;
         let is_dir = inode.kind() == 4;
         let claim = !(number == RESIZE && fs.sb.s_feature_compat.get() & COMPAT_RESIZE_INODE != 0);
+        let mut kept = None;
         let mut gathered = Gathered {
             fs,
             claims: &mut self.claims,
@@ -342,6 +341,7 @@ impl Full<'_, '_> {
             // The other blocks of this one are those that are kept for more descriptors.
             gathered.claim = true;
             gathered.take(double, 1);
+            kept = Some(double);
         }
         let Gathered { blocks, end, proved, twice, faults, unread, dirs, .. } = gathered;
         self.verified = self.verified.saturating_add(proved);
@@ -365,6 +365,9 @@ impl Full<'_, '_> {
                 (format!("block {block}"), "another structure has it"),
                 Some(number),
             );
+        }
+        if let Some(double) = kept {
+            self.resize(inode, double);
         }
         let attributes = self.attribute_block(inode);
         if is_whole && claim {

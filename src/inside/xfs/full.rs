@@ -302,7 +302,7 @@ impl Full<'_, '_> {
         }
         let whole = fs.look.bytes(place, to_usize(size.saturating_mul(CHUNK)).unwrap_or(0));
         for n in 0..CHUNK {
-            if free >> n & 1 == 1 || !is_there(n) {
+            if !is_there(n) {
                 continue;
             }
             let within = n.saturating_mul(size);
@@ -321,6 +321,13 @@ impl Full<'_, '_> {
             };
             let number = group << fs.sb.sb_agblklog.saturating_add(fs.sb.sb_inopblog) | first.saturating_add(n);
             let inode = Inode { number, place: at, bytes: &bytes };
+            if free >> n & 1 == 1 {
+                if let Some((code, found, expected)) = inodes::core(fs, inode) {
+                    let place = (format!("inode {number}, which is free"), at);
+                    self.walker.contents.find(Severity::Warning, code, place, found, expected);
+                }
+                continue;
+            }
             inodes::check(fs, &mut self.walker, inode, &mut self.hits);
             self.links.take(inode);
             if inode.kind() == 4 {
@@ -376,7 +383,7 @@ impl Full<'_, '_> {
             self.hits.iter().map(|(_, number)| *number).chain(self.directories.iter().copied()).collect();
         let mut names = std::collections::BTreeMap::new();
         for number in self.directories.drain(..) {
-            with_inode(fs, number, &mut |inode| {
+            inodes::with_inode(fs, number, &mut |inode| {
                 inodes::names(fs, inode, &mut |entry, name| {
                     if wanted.contains(&entry) && !matches!(name, b"." | b"..") {
                         let name = String::from_utf8_lossy(name).into_owned();
@@ -401,15 +408,5 @@ impl Full<'_, '_> {
                 self.walker.contents.findings.get_mut(n).into_iter().for_each(|f| f.path = Some(path.clone()));
             }
         }
-    }
-}
-
-/// Reads an inode.
-pub(super) fn with_inode(fs: &Fs<'_>, number: u64, each: &mut dyn FnMut(Inode<'_>)) {
-    let log = u32::from(fs.sb.sb_agblklog.saturating_add(fs.sb.sb_inopblog));
-    let (group, within) = (number >> log, number & (1u64 << log).saturating_sub(1));
-    let place = fs.place(group, 0).saturating_add(within.saturating_mul(fs.sb.sb_inodesize.get().into()));
-    if let Some(bytes) = fs.look.bytes(place, fs.sb.sb_inodesize.get().into()) {
-        each(Inode { number, place, bytes: &bytes });
     }
 }

@@ -92,29 +92,54 @@ pub(super) enum Fork {
     Attributes,
 }
 
-/// Checks an inode, all that it leads to, and claims its blocks. Says which findings are of it.
-pub(super) fn check(fs: &Fs<'_>, walker: &mut Walker<'_>, inode: Inode<'_>, hits: &mut Vec<(usize, u64)>) {
-    let structure = format!("inode {}", inode.number);
+/// What is wrong with what each inode has, also one that is free: the code, what was found, what is wanted.
+pub(super) fn core(fs: &Fs<'_>, inode: Inode<'_>) -> Option<(&'static str, String, String)> {
     let (stored, right) = checksums(inode.bytes, 100);
     let own = be64(inode.bytes, 152);
     let version = inode.bytes.get(4).copied().unwrap_or(0);
-    let (code, found, expected) = if !inode.bytes.starts_with(b"IN") || version != 3 {
+    if !inode.bytes.starts_with(b"IN") || version != 3 {
         let found = format!("\"{}\", version {version}", field::<2>(inode.bytes, 0).escape_ascii());
-        ("contents.xfs.inode", found, "\"IN\" and version 3 are wanted".to_owned())
+        Some(("contents.xfs.inode", found, "\"IN\" and version 3 are wanted".to_owned()))
     } else if stored != right {
-        ("contents.xfs.inode-checksum", hex(stored), checksum_is(right))
+        Some(("contents.xfs.inode-checksum", hex(stored), checksum_is(right)))
     } else if own != inode.number {
-        ("contents.xfs.inode", format!("number {own}"), format!("it is inode {}", inode.number))
+        Some(("contents.xfs.inode", format!("number {own}"), format!("it is inode {}", inode.number)))
     } else if field::<16>(inode.bytes, 160) != fs.sb.meta_uuid() {
-        ("contents.xfs.inode", "another UUID".into(), "the superblock's is wanted".into())
+        Some(("contents.xfs.inode", "another UUID".into(), "the superblock's is wanted".into()))
+    } else {
+        None
+    }
+}
+
+/// What an inode in use says of itself that cannot be.
+fn odd(inode: Inode<'_>) -> Option<(String, String)> {
+    let (links, next) = (be32(inode.bytes, 16), be32(inode.bytes, 96));
+    let [offset, format] = field::<2>(inode.bytes, 82);
+    if links > 0 && next != u32::MAX {
+        return Some((format!("inode {next} as the next without a name"), "it has names, and none is wanted".into()));
+    }
+    // One that was just made may have none.
+    let is_right = if offset == 0 { matches!(format, 0 | 2) } else { (1..=3).contains(&format) };
+    (!is_right).then(|| (format!("format {format} of its attributes"), "another is wanted".into()))
+}
+
+/// Checks an inode, all that it leads to, and claims its blocks. Says which findings are of it.
+pub(super) fn check(fs: &Fs<'_>, walker: &mut Walker<'_>, inode: Inode<'_>, hits: &mut Vec<(usize, u64)>) {
+    let structure = format!("inode {}", inode.number);
+    let (code, found, expected) = if let Some(wrong) = core(fs, inode) {
+        wrong
     } else if !matches!(inode.kind(), 0 | 1 | 2 | 4 | 6 | 8 | 10 | 12) {
         ("contents.xfs.inode", format!("a mode of type {}", inode.kind()), "a file or another type is wanted".into())
     } else {
         walker.verified = walker.verified.saturating_add(to_u64(inode.bytes.len()));
         let before = walker.contents.findings.len();
-        let mut maps = Maps { fs, walker, inode, nth: None };
+        let mut maps = Maps { fs, walker, inode, nth: None, blocks: 0 };
+        if let Some(says) = odd(inode) {
+            maps.find("contents.xfs.inode", (structure.clone(), inode.place), says);
+        }
         maps.fork(Fork::Data);
         maps.fork(Fork::Attributes);
+        maps.count(structure);
         let last = maps.nth;
         hits.extend((before..walker.contents.findings.len()).chain(last).map(|n| (n, inode.number)));
         return;
@@ -184,6 +209,8 @@ struct Maps<'a, 'b, 'c> {
     inode: Inode<'a>,
     /// A finding that took the place of another.
     nth: Option<usize>,
+    /// How many blocks its forks have.
+    blocks: u64,
 }
 
 impl Maps<'_, '_, '_> {
@@ -191,6 +218,19 @@ impl Maps<'_, '_, '_> {
         self.walker.is_partial = true;
         let nth = self.walker.contents.find_nth(Severity::Error, code, (structure, place), says.0, says.1);
         self.nth = nth.or(self.nth);
+    }
+
+    /// Compares the number of blocks that the inode says, at byte 64.
+    fn count(&mut self, structure: String) {
+        let says = be64(self.inode.bytes, 64);
+        let is_realtime = be16(self.inode.bytes, 90) & REALTIME != 0;
+        if says != self.blocks && !is_realtime && !self.walker.is_partial {
+            let (found, expected) = (counted(says, "block"), format!("its maps have {}", self.blocks));
+            let place = (structure, self.inode.place);
+            let code = "contents.xfs.inode-blocks";
+            let nth = self.walker.contents.find_nth(Severity::Warning, code, place, found, expected);
+            self.nth = nth.or(self.nth);
+        }
     }
 
     fn fork(&mut self, fork: Fork) {
@@ -247,6 +287,7 @@ impl Maps<'_, '_, '_> {
                 continue;
             }
             next = extent.logical.saturating_add(extent.len);
+            self.blocks = self.blocks.saturating_add(extent.len);
             let is_shared = be64(self.inode.bytes, 120) & SHARED != 0;
             let start = group.saturating_mul(fs.in_group).saturating_add(block);
             if is_shared {
@@ -290,6 +331,7 @@ impl Maps<'_, '_, '_> {
             return None;
         }
         self.walker.verified = self.walker.verified.saturating_add(fs.block);
+        self.blocks = self.blocks.saturating_add(1);
         Some(bytes)
     }
 
@@ -415,5 +457,15 @@ fn entries(bytes: &[u8], each: &mut dyn FnMut(u64, &[u8])) {
             each(be64(entry, 0), name);
         }
         at = at.saturating_add(len.saturating_add(12).next_multiple_of(8));
+    }
+}
+
+/// Reads an inode.
+pub(super) fn with_inode(fs: &Fs<'_>, number: u64, each: &mut dyn FnMut(Inode<'_>)) {
+    let log = u32::from(fs.sb.sb_agblklog.saturating_add(fs.sb.sb_inopblog));
+    let (group, within) = (number >> log, number & (1u64 << log).saturating_sub(1));
+    let place = fs.place(group, 0).saturating_add(within.saturating_mul(fs.sb.sb_inodesize.get().into()));
+    if let Some(bytes) = fs.look.bytes(place, fs.sb.sb_inodesize.get().into()) {
+        each(Inode { number, place, bytes: &bytes });
     }
 }

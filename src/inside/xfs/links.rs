@@ -49,7 +49,7 @@ impl Links {
         }
         let mut unused = Vec::new();
         for number in directories {
-            super::full::with_inode(fs, *number, &mut |inode| {
+            inodes::with_inode(fs, *number, &mut |inode| {
                 inodes::names(fs, inode, &mut |entry, name| {
                     if matches!(name, b"." | b"..") {
                         return;
