@@ -123,6 +123,37 @@ fn a_store_without_ranges_is_gone_on_with_all_the_same() {
     );
 }
 
+/// First and last byte of what was asked for with both ends.
+fn part_of(head: &str) -> Option<(u64, u64)> {
+    let (first, last) = head.lines().find_map(|l| l.strip_prefix("range: bytes="))?.split_once('-')?;
+    Some((first.parse().ok()?, last.parse().ok()?))
+}
+
+#[test]
+fn a_slow_connection_gets_others_beside_it_which_change_nothing() {
+    const SLOW: u64 = 5_000_000;
+    // A store with parts; one without, where the first connection goes on; and one whose part is cut.
+    for (cut, without_header) in [(None, None), (None, Some("range:")), (Some(1_000_000), None)] {
+        let glance = Proxy::downloads(bed().port("image"), move |n| Fault {
+            rate: Some(SLOW),
+            cut_after: cut.filter(|_| n == 2),
+            without_header,
+            ..Fault::default()
+        });
+        let desk = Desk::with_glance(glance.port);
+        desk.fetch(bed().id("luks2"), &["--decrypt", "plain"]).ok();
+        assert_eq!(sha256(&desk.path("plain")), bed().image("luks2")["plain_sha256"].as_str().unwrap());
+        desk.assert_whole(bed().image("luks2"));
+        let mut parts: Vec<_> = glance.download_heads().iter().filter_map(|head| part_of(head)).collect();
+        parts.sort_unstable();
+        assert!(parts.len() >= 2, "{parts:?}");
+        assert!(parts.windows(2).all(|two| two[0].1 + 1 == two[1].0), "{parts:?}");
+        assert_eq!(parts[parts.len() - 1].1 + 1, size("luks2"), "{parts:?}");
+        // Nothing is asked for twice where the store gives no parts.
+        assert!(without_header.is_none() || glance.download_heads().len() == 1 + parts.len());
+    }
+}
+
 #[test]
 fn a_store_that_is_short_is_said_to_be() {
     let end = 5_000_000u64;
