@@ -11,6 +11,7 @@ mod foreign;
 mod front_door;
 mod layers;
 mod nested;
+#[cfg(feature = "serde")]
 mod parts;
 mod proved;
 #[cfg(feature = "serde")]
