@@ -345,12 +345,14 @@ impl Error {
     }
 
     /// Whether it is of the part of that name, by what stands in front of its message or in it.
+    #[cfg(feature = "unlock")]
     pub(crate) fn names(&self, name: &str) -> bool {
         let names = [name, &escape(name)];
         names.iter().any(|name| self.inner.context.contains(name) || self.inner.message.contains(name))
     }
 
     /// The same error, whose message has in it what stood in front of it, and its place: those are of another file.
+    #[cfg(feature = "unlock")]
     #[must_use]
     pub(crate) fn told(mut self) -> Self {
         let place = self.inner.offset.take().map_or(String::new(), |offset| format!(" (at its byte {offset})"));

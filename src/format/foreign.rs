@@ -18,7 +18,7 @@ pub struct Foreign {
 
 impl Foreign {
     /// Whether it looks as all encrypted data does, and nothing else is known of it.
-    pub(crate) fn is_noise(&self) -> bool {
+    pub fn is_noise(&self) -> bool {
         self.name == NOISE
     }
 

@@ -140,7 +140,7 @@ const OF_EXT2: &[Damage] = &[
         "contents.ext.resize-inode",
         None,
     ),
-    ("a block for more descriptors", |i| vec![(5 * 1024, vec![0; 4])], "contents.ext.resize-inode", None),
+    ("a block for more descriptors", |_| vec![(5 * 1024, vec![0; 4])], "contents.ext.resize-inode", None),
     (
         "the whole of the first superblock but its magic",
         |_| vec![(1024, vec![0; 0x38]), (1024 + 0x3a, vec![0; 900])],
