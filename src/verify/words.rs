@@ -15,6 +15,9 @@ pub fn layers(image: &Image) -> String {
 
 /// Which copies of the header are good.
 pub fn header(metadata: &Metadata) -> String {
+    if metadata.copies.is_empty() {
+        return "none: whoever opened it says how it is encrypted".into();
+    }
     let good: Vec<&str> = metadata
         .copies
         .iter()
