@@ -10,10 +10,14 @@
 //! pipes; the fences are for what a parser with an error might be made to do.
 
 #[cfg(target_os = "linux")]
-use landlock::{ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, Scope};
+use landlock::{ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, Scope};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use unluks::limits::READER_MEMORY_MAX;
 use unluks::threads::taken;
+
+/// What is asked of Landlock: what an older kernel has not is left out.
+#[cfg(target_os = "linux")]
+const NEWEST: ABI = ABI::V6;
 
 /// Puts all fences up.
 pub fn enter() {
@@ -25,6 +29,27 @@ pub fn enter() {
     }
 }
 
+/// The fences that this system has, in words.
+pub fn fences() -> Vec<String> {
+    let mut all = vec!["a limit of memory".to_owned()];
+    #[cfg(target_os = "linux")]
+    {
+        let rules = |level, abi| Ruleset::default().set_compatibility(level).handle_access(AccessFs::from_all(abi));
+        let hard = CompatLevel::HardRequirement;
+        let whole = |rules: Ruleset| rules.handle_access(AccessNet::from_all(NEWEST))?.scope(Scope::from_all(NEWEST));
+        if rules(hard, NEWEST).and_then(whole).and_then(Ruleset::create).is_ok() {
+            all.push("Landlock".into());
+        } else if rules(hard, ABI::V1).and_then(Ruleset::create).is_ok() {
+            all.push("Landlock, of an older kernel".into());
+        }
+        let is_there = std::fs::read_to_string("/proc/self/status").is_ok_and(|text| text.contains("\nSeccomp:"));
+        if is_there && seccompiler::TargetArch::try_from(std::env::consts::ARCH).is_ok() {
+            all.push("seccomp".into());
+        }
+    }
+    all
+}
+
 /// What address space the process has already, and so much more.
 fn limit_memory() {
     let most = Some(taken().unwrap_or(0).saturating_add(READER_MEMORY_MAX));
@@ -34,11 +59,10 @@ fn limit_memory() {
 
 #[cfg(target_os = "linux")]
 fn no_files() -> Result<(), landlock::RulesetError> {
-    let abi = ABI::V6;
     let all = Ruleset::default()
-        .handle_access(AccessFs::from_all(abi))?
-        .handle_access(AccessNet::from_all(abi))?
-        .scope(Scope::from_all(abi))?;
+        .handle_access(AccessFs::from_all(NEWEST))?
+        .handle_access(AccessNet::from_all(NEWEST))?
+        .scope(Scope::from_all(NEWEST))?;
     all.create()?.restrict_self()?;
     Ok(())
 }

@@ -40,6 +40,9 @@ pub struct Program {
     pub sha256: Option<String>,
     /// What it was built with.
     pub features: Vec<String>,
+    /// The fences that this system has around processes that read files out of an image; empty where the program has none.
+    #[serde(default)]
+    pub sandbox: Vec<String>,
     /// Its arguments. The name of what is no file is left out where a key's file is wanted: it may be the key.
     pub arguments: Vec<String>,
     /// The most bytes of memory that a key derivation was allowed.

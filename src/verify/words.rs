@@ -141,3 +141,19 @@ fn of_packages(used: &PackagesUsed) -> String {
         all(|d| d.unread)
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::image::PlainOptions;
+
+    #[test]
+    fn what_has_no_header_has_no_copies_of_it() {
+        let cipher = "aes-xts-plain64".to_owned();
+        let options = PlainOptions { cipher, sector_size: 512, iv_offset: 0, offset: 0, size: None };
+        let image = Image::plain(Arc::new(vec![0; 4096]), options);
+        assert!(header(image.metadata()).starts_with("none: "));
+    }
+}

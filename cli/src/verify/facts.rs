@@ -81,6 +81,10 @@ fn program(args: &VerifyArgs) -> Program {
     Program {
         sha256: own::hash().ok(),
         features: own::features().map(str::to_owned).collect(),
+        #[cfg(feature = "files")]
+        sandbox: crate::sandbox::fences(),
+        #[cfg(not(feature = "files"))]
+        sandbox: Vec::new(),
         arguments: arguments(std::env::args_os().map(|arg| arg.to_string_lossy().into_owned())),
         kdf_memory_max: limits.kdf_memory,
         kdf_seconds_max: limits.kdf_time.as_secs(),

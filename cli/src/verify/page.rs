@@ -305,6 +305,8 @@ fn run(report: &Report) -> Vec<(&'static str, String)> {
         let hash = program.sha256.as_deref().map_or("unknown".into(), visible);
         rows.push(("Its SHA-256", hash));
         rows.push(("Built with", visible(&program.features.join(", "))));
+        let fences = if program.sandbox.is_empty() { "none".into() } else { visible(&program.sandbox.join(", ")) };
+        rows.push(("Readers of files behind", fences));
         rows.push(("Command", visible(&program.arguments.join(" "))));
         let (memory, time) = (program.kdf_memory_max >> 20, program.kdf_seconds_max);
         rows.push(("Limits", format!("{memory} MiB and {time} s for key derivations")));

@@ -240,7 +240,10 @@ fn what_is_signed_is_proven_and_what_is_not_is_refused() {
     assert_eq!(run.code, Some(0), "{}", run.stderr);
     let said = String::from_utf8(run.stdout).unwrap();
     let hash = sha256(&fs::read(&record.json).unwrap());
-    let id = record.report()["run"]["id"].as_str().unwrap().to_owned();
+    let report = record.report();
+    let id = report["run"]["id"].as_str().unwrap().to_owned();
+    let fences = report["run"]["program"]["sandbox"].as_array().unwrap();
+    assert_eq!(!fences.is_empty(), cfg!(feature = "files"), "{fences:?}");
     assert!(said.contains(&format!("signed: unluks verify: restorable run:{id} sha256:{hash}")), "{said}");
 
     let other = Keys::new();
