@@ -113,6 +113,9 @@ fn check(args: &VerifyArgs) -> Result<()> {
         return Err(Error::invalid("verify wants an image that can be read at any place, not a pipe"));
     }
     key::check(&args.key, false)?;
+    if args.fleet.batch && args.fleet.reports.is_none() && !args.fleet.plan {
+        return Err(batch::without_reports());
+    }
     let record = &args.record;
     let single = [
         ("--tree", args.tree.is_some()),

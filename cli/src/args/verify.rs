@@ -195,7 +195,7 @@ pub struct FleetArgs {
     /// Verify all images of lists (a path each line) and folders, several at once, and end with a summary
     ///
     /// The largest is first, and failures do not end it. The summary is text, or JSON, CSV or HTML with --json, --csv or --html.
-    #[arg(long, requires = "reports")]
+    #[arg(long)]
     pub batch: bool,
     /// Where --batch writes a report of each image; what has an unchanged one there is passed over
     #[arg(long, value_name = "DIR", requires = "batch")]

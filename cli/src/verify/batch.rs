@@ -60,7 +60,7 @@ pub fn run(
     code: &(impl Fn(&Error) -> u8 + Sync),
 ) -> Result<ExitCode> {
     let args = wishes.args;
-    let folder = args.fleet.reports.as_deref().ok_or_else(|| Error::invalid("--batch wants --reports"))?;
+    let folder = args.fleet.reports.as_deref().ok_or_else(|| without_reports())?;
     std::fs::create_dir_all(folder).map_err(|e| Error::io(format!("making {}", shown(folder)), e))?;
     let mut tasks: Vec<Task> = images.into_iter().map(|path| Task { bytes: bytes(&path), path }).collect();
     tasks.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.path.cmp(&b.path)));
@@ -130,6 +130,11 @@ fn one(wishes: &Wishes<'_>, folder: &Path, path: &Path, progress: &Progress, cod
             Ended { proof, code: code(&e), is_passed_over: false }
         }
     }
+}
+
+/// The error of a batch whose reports go nowhere.
+pub fn without_reports() -> Error {
+    Error::invalid("--batch writes a report of each image").with_hint("--reports DIR says where")
 }
 
 /// The report of an earlier run, where the same was asked, and none of the files has changed since. What did not open is

@@ -150,6 +150,17 @@ fn a_plan_is_of_the_header_and_wants_no_key() {
     let plan: Value = serde_json::from_slice(&run.stdout).unwrap();
     assert!(plan["kdf_memory_bytes"].as_u64().unwrap() > 0, "{plan}");
     assert_eq!(plan["bytes"], fs::metadata(&golden.image).unwrap().len());
+    let list = text(&golden.path("list"));
+    fs::write(&list, format!("{image}\n")).unwrap();
+    let run = unluks(&["verify", "--batch", "--plan", &list]);
+    assert_eq!(
+        (run.code, String::from_utf8(run.stdout).unwrap().starts_with(&image)),
+        (Some(0), true),
+        "{}",
+        run.stderr
+    );
+    let run = unluks(&["verify", "--batch", &list]);
+    assert_eq!((run.code, run.stderr.contains("--reports DIR says where")), (Some(2), true), "{}", run.stderr);
     let run = unluks(&["verify", "--plan", &image, &image, &other, "/nowhere"]);
     let said = String::from_utf8(run.stdout).unwrap();
     assert_eq!(run.code, Some(1), "{said}{}", run.stderr);

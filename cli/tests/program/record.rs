@@ -516,3 +516,19 @@ fn a_decryption_with_bad_sectors_has_a_record_that_says_where_they_are() {
     let run = unluks(&[&skip[..], &["--bad-sectors", "skip", "--report", &text(&golden.path("p"))]].concat());
     assert_eq!(run.refusal_fault(&[2]), None, "{}", run.stderr);
 }
+
+/// `UNLUKS_DFXML_XSD=PATH cargo test … dfxml_is_valid -- --ignored`, with the schema of dfxml-working-group/dfxml_schema.
+#[test]
+#[ignore = "wants the schema, which is in no package: UNLUKS_DFXML_XSD"]
+fn dfxml_is_valid_by_its_schema() {
+    let schema = std::env::var("UNLUKS_DFXML_XSD").expect("UNLUKS_DFXML_XSD names dfxml.xsd");
+    for name in ["l2-ext4", "l2-primary-zeroed", "l2-integrity-tag-flipped", "l2-both-damaged", "gpt"] {
+        let record = Record::of(name);
+        let xml = text(&record.golden.path("record.xml"));
+        let run =
+            record.verify(&["--dfxml", &xml, "--case", "<7>\u{202e}&", "--hash", "image:sha512", "--hash", "md5"]);
+        assert!(matches!(run.code, Some(0 | 4)), "{name}: {}", run.stderr);
+        let run = std::process::Command::new("xmllint").args(["--noout", "--schema", &schema, &xml]).output().unwrap();
+        assert!(run.status.success(), "{name}: {}", String::from_utf8_lossy(&run.stderr));
+    }
+}
