@@ -52,7 +52,7 @@ impl Downloaded {
     /// Gives the file its name.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`] where it cannot be synced or renamed, or somebody took the name.
+    /// [`ErrorKind::Io`](unluks::ErrorKind::Io) where it cannot be synced or renamed, or somebody took the name.
     pub fn commit(&self) -> Result<()> {
         self.partial.as_ref().map_or(Ok(()), Partial::commit)
     }
@@ -69,8 +69,8 @@ impl Download<'_> {
     /// Downloads all of it, and compares its hashes.
     ///
     /// # Errors
-    /// As [`Image::check_data`] and [`Cloud::send`]; [`ErrorKind::InvalidInput`] with the rule `image.download` where the
-    /// role does not allow it; [`ErrorKind::Corrupt`] with the rule `image.data` where the store has none or not all of
+    /// As [`Image::check_data`] and [`Cloud::send`]; [`ErrorKind::InvalidInput`](unluks::ErrorKind::InvalidInput) with the rule `image.download` where the
+    /// role does not allow it; [`ErrorKind::Corrupt`](unluks::ErrorKind::Corrupt) with the rule `image.data` where the store has none or not all of
     /// it, `image.checksum` or `image.os_hash_value` where it has another hash. What came is kept for a later run, but
     /// not where it is wrong.
     pub fn run(self) -> Result<Downloaded> {

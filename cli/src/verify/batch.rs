@@ -60,7 +60,7 @@ pub fn run(
     code: &(impl Fn(&Error) -> u8 + Sync),
 ) -> Result<ExitCode> {
     let args = wishes.args;
-    let folder = args.fleet.reports.as_deref().ok_or_else(|| without_reports())?;
+    let folder = args.fleet.reports.as_deref().ok_or_else(without_reports)?;
     std::fs::create_dir_all(folder).map_err(|e| Error::io(format!("making {}", shown(folder)), e))?;
     let mut tasks: Vec<Task> = images.into_iter().map(|path| Task { bytes: bytes(&path), path }).collect();
     tasks.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.path.cmp(&b.path)));
