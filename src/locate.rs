@@ -1,6 +1,7 @@
 //! From an image file to the place where its LUKS container starts: through a file format, partition tables, md arrays and
 //! LVM's volumes.
 
+mod header_at;
 mod layers;
 mod unfit;
 mod ways;
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use crate::luks::layer::{Layer, LayerKind};
+pub use header_at::HeaderAt;
 pub use unfit::Unfit;
 pub use ways::{Part, Way, Ways, ways};
 
@@ -62,26 +64,6 @@ pub struct FindOptions {
     pub allow_truncated: bool,
     /// What is done with a file of [`FindOptions::with`] that fits nothing.
     pub unfit: Unfit,
-}
-
-/// Where a container has its header.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum HeaderAt {
-    /// In front of its data, where it is looked for.
-    #[default]
-    Own,
-    /// Elsewhere: the file holds data alone.
-    Elsewhere,
-    /// There is none, for nothing is encrypted: a disk is taken as it is, with its partitions and volumes, unless one of
-    /// them is named. An array is put together.
-    Nowhere,
-}
-
-/// A header that was named lies elsewhere; else it is looked for.
-impl<T> From<&Option<T>> for HeaderAt {
-    fn from(named: &Option<T>) -> Self {
-        if named.is_some() { Self::Elsewhere } else { Self::Own }
-    }
 }
 
 /// Where the LUKS container is.
