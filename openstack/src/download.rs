@@ -69,10 +69,10 @@ impl Download<'_> {
     /// Downloads all of it, and compares its hashes.
     ///
     /// # Errors
-    /// As [`Image::check_data`] and [`Cloud::send`]; [`ErrorKind::InvalidInput`](unluks::ErrorKind::InvalidInput) with the rule `image.download` where the
-    /// role does not allow it; [`ErrorKind::Corrupt`](unluks::ErrorKind::Corrupt) with the rule `image.data` where the store has none or not all of
-    /// it, `image.checksum` or `image.os_hash_value` where it has another hash. What came is kept for a later run, but
-    /// not where it is wrong.
+    /// As [`Image::check_data`] and [`Cloud::send`]; [`ErrorKind::InvalidInput`](unluks::ErrorKind::InvalidInput) with the
+    /// rule `image.download` where the role does not allow it; [`ErrorKind::Corrupt`](unluks::ErrorKind::Corrupt) with the
+    /// rule `image.data` where the store has none or not all of it, `image.checksum` or `image.os_hash_value` where it has
+    /// another hash. What came is kept for a later run, but not where it is wrong.
     pub fn run(self) -> Result<Downloaded> {
         let size = self.image.check_data()?;
         let mut partial = self.path.map(|path| Partial::open(path, self.image, size)).transpose()?;

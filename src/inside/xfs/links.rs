@@ -9,9 +9,8 @@ use super::inodes::{self, Inode};
 use super::tree::Fs;
 use super::{Contents, Severity};
 use crate::error::counted;
-use crate::inside::look::be32;
+use crate::inside::look::{be32, be64};
 use crate::limits::INSIDE_INODES_MAX;
-use crate::num::to_usize;
 
 /// What is known of an inode.
 struct Seen {
@@ -78,7 +77,8 @@ impl Links {
                 contents.find_nth(Severity::Error, code, structure, found, "it is not in use").map(|n| (n, number)),
             );
         }
-        let mut all: Vec<_> = self.seen.iter().filter(|(number, _)| !is_systems(fs, **number)).collect();
+        let systems = systems(fs);
+        let mut all: Vec<_> = self.seen.iter().filter(|(number, _)| !systems.contains(number)).collect();
         all.sort_unstable_by_key(|(number, _)| **number);
         for (number, seen) in all {
             let right = if seen.is_dir { seen.below.saturating_add(2) } else { seen.names };
@@ -102,8 +102,8 @@ impl Links {
     }
 }
 
-/// Whether an inode is of the realtime device or of quotas, which have no names.
-fn is_systems(fs: &Fs<'_>, number: u64) -> bool {
-    let sector = fs.look.bytes(0, to_usize(512).unwrap_or(0)).unwrap_or_default();
-    [64, 72, 160, 168, 232].iter().any(|at| crate::inside::look::be64(&sector, *at) == number)
+/// The inodes of the realtime device and of quotas, which have no names: the superblock has their numbers.
+fn systems(fs: &Fs<'_>) -> [u64; 5] {
+    let sector = fs.look.bytes(0, 512).unwrap_or_default();
+    [64, 72, 160, 168, 232].map(|at| be64(&sector, at))
 }
