@@ -106,7 +106,7 @@ pub struct FetchCommand {
     pub what: fetch::What,
 }
 
-/// Shows all that a header says, and what is wrong or weak about it; needs no key, but with --inside
+/// Shows all that a header says, and what is wrong or weak about it; a key is for --inside and --map alone
 #[derive(Args)]
 #[command(after_long_help = examples::INSPECT)]
 pub struct InspectArgs {

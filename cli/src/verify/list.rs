@@ -12,7 +12,8 @@ use unluks::{Error, Result};
 use crate::source::{WithinFile, shown};
 
 /// Endings of names in a folder that are of no image.
-const NO_IMAGES: [&str; 9] = ["csv", "html", "json", "key", "log", "md", "minisig", "toml", "txt"];
+const NO_IMAGES: [&str; 12] =
+    ["csv", "html", "json", "key", "log", "md", "minisig", "toml", "tsq", "tsr", "txt", "xml"];
 
 /// All images, each once. A list has a path each line; it may be in UTF-8 or not. Of a folder, backups in it and all files
 /// are images, but for hidden ones and those whose names end as no image's does.

@@ -26,7 +26,9 @@ impl Fleet {
         }
         fs::write(images.join("damaged.img"), &image[..image.len() / 2]).unwrap();
         fs::copy(Golden::unpack("l2-argon2id").image, images.join("other.img")).unwrap();
-        fs::write(images.join("notes.txt"), "no image").unwrap();
+        for beside in ["notes.txt", "record.xml", "record.json.tsq"] {
+            fs::write(images.join(beside), "no image").unwrap();
+        }
         Self { golden, images, reports }
     }
 
