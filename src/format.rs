@@ -26,6 +26,7 @@ mod aff4;
 mod android;
 mod below;
 mod cache;
+mod checks;
 mod ewf;
 mod ewf2;
 mod fields;
@@ -48,10 +49,12 @@ mod vhd;
 mod vhdx;
 mod vmdk;
 
+use std::cell::RefCell;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+pub use checks::{Bookkeeping, Checks, Doubt, Recorded, Weight};
 pub use ewf::segment_files;
 pub use foreign::{Foreign, name};
 pub use parent::Named;
@@ -207,6 +210,8 @@ pub struct Opened {
     pub snapshots: Vec<Snapshot>,
     /// What the user should know, one line each: a log of damage that was passed over, things that were left unread.
     pub notes: Vec<String>,
+    /// What it says of itself that reading the disk does not show; that of its parents, too.
+    pub checks: Checks,
 }
 
 /// What is in a container.
@@ -275,7 +280,8 @@ fn open_below(file: Arc<dyn ReadAt>, mut options: Options, chain: &[usize]) -> R
             Error::invalid(format!("{} image has no internal snapshots", format.with_article())).with_rule("snapshot")
         );
     }
-    let kin = Kin { options: &options, chain };
+    let kin = Kin { options: &options, chain, checks: RefCell::default() };
+    let mut checks = Checks::default();
     let mut snapshots = Vec::new();
     let mut notes = Vec::new();
     let mut sector_size = None;
@@ -297,6 +303,7 @@ fn open_below(file: Arc<dyn ReadAt>, mut options: Options, chain: &[usize]) -> R
         Format::Qcow2 => {
             let qcow2 = qcow2::open(file, &kin, &mut notes)?;
             snapshots = qcow2.snapshots;
+            checks.books.extend(qcow2.references);
             qcow2.contents
         }
         Format::Qcow => Contents::Disk(qcow1::open(file)?),
@@ -311,6 +318,7 @@ fn open_below(file: Arc<dyn ReadAt>, mut options: Options, chain: &[usize]) -> R
         Format::Aff4 => {
             let aff4 = aff4::open(file, &kin, &mut notes)?;
             sector_size = aff4.sector_size;
+            checks.recorded = aff4.recorded;
             Contents::Disk(aff4.disk)
         }
         Format::Parallels => Contents::Disk(parallels::open(file, &mut notes)?),
@@ -327,6 +335,7 @@ fn open_below(file: Arc<dyn ReadAt>, mut options: Options, chain: &[usize]) -> R
             let segments = std::iter::once(file).chain(options.segments.iter().cloned()).collect();
             let ewf = if is_2 { ewf2::open(segments, &mut notes)? } else { ewf::open(segments, &mut notes)? };
             sector_size = Some(ewf.sector_size);
+            checks.recorded = ewf.recorded;
             Contents::Disk(ewf.disk)
         }
     };
@@ -346,7 +355,8 @@ fn open_below(file: Arc<dyn ReadAt>, mut options: Options, chain: &[usize]) -> R
         )
         .with_hint(Hint::RaiseMaxSize));
     }
-    Ok(Opened { format, contents, sector_size, snapshots, notes })
+    checks.join(kin.checks.take());
+    Ok(Opened { format, contents, sector_size, snapshots, notes, checks })
 }
 
 const VMDK_DESCRIPTOR: &[u8] = b"# Disk Descriptor";

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{HostMap, Qcow2Luks, Snapshot};
+use crate::format::{Checks, HostMap, Qcow2Luks, Snapshot};
 use crate::io::ReadAt;
 use crate::key::Key;
 use crate::luks::data::{Data, DataFile, assess};
@@ -52,6 +52,7 @@ pub struct Image {
     layers: Arc<[Layer]>,
     groups: Arc<[Arc<VolumeGroup>]>,
     snapshots: Arc<[Snapshot]>,
+    checks: Checks,
     metadata: Arc<Metadata>,
 }
 
@@ -106,6 +107,7 @@ impl Image {
             layers: Arc::default(),
             groups: Arc::default(),
             snapshots: Arc::default(),
+            checks: Checks::default(),
             metadata: Arc::new(metadata),
         }
     }
@@ -123,6 +125,11 @@ impl Image {
     /// What lies on what, from the file down to what holds the container; empty where it was not looked for.
     pub fn layers(&self) -> &[Layer] {
         &self.layers
+    }
+
+    /// What the containers of its files say of themselves; nothing where it was not looked for.
+    pub fn checks(&self) -> &Checks {
+        &self.checks
     }
 
     /// The file that the container was found in; its first one, where it lies in several.

@@ -81,6 +81,12 @@ pub const QCOW2_SNAPSHOTS_MAX: u32 = 65_536;
 pub const QCOW2_SNAPSHOTS_SIZE_MAX: u64 = 16 << 20;
 /// qcow2: the most extra data of an internal snapshot (`QCOW_MAX_SNAPSHOT_EXTRA_DATA`).
 pub const QCOW2_SNAPSHOT_EXTRA_MAX: u32 = 1024;
+/// qcow2: the most clusters of a file whose reference counts are checked: 64 TiB in clusters of 64 KiB.
+pub const QCOW2_CHECK_CLUSTERS_MAX: u64 = 1 << 30;
+/// qcow2: the most bytes of tables that a check of the reference counts reads, those of all snapshots together: some seconds.
+pub const QCOW2_CHECK_TABLES_MAX: u64 = 8 << 30;
+/// qcow2: the largest table of reference counts (`QCOW_MAX_REFTABLE_SIZE`).
+pub const QCOW2_REFCOUNT_TABLE_MAX: u64 = 8 << 20;
 /// VHDX: the largest item that says what the parent is. Hyper-V's has some hundred bytes.
 pub const VHDX_LOCATOR_MAX: u32 = 64 << 10;
 /// VHDX: the largest log that is looked through for entries. Hyper-V's has 1 MiB.

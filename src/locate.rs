@@ -15,7 +15,7 @@ pub use unfit::Unfit;
 pub use ways::{Part, Way, Ways, ways};
 
 use crate::error::{Condition, Error, ErrorKind, Hint, Result, counted, escape};
-use crate::format::{self, Contents, Format, Named, Qcow2Luks, Snapshot};
+use crate::format::{self, Checks, Contents, Format, Named, Qcow2Luks, Snapshot};
 use crate::io::{Peek, ReadAt, Window};
 use crate::limits::{LAYERS_DEPTH_MAX, LUKS2_HDR_SIZE_MIN};
 use crate::luks::{MAGIC_SECONDARY, offline, recover};
@@ -27,6 +27,8 @@ use crate::storage::{self, Entry, Scheme, Table, list_of, starts_as_luks};
 struct Member {
     named: Named,
     disk: Arc<dyn ReadAt>,
+    /// What its container says of itself.
+    checks: Checks,
 }
 
 /// The names of files that do not open, and why.
@@ -82,6 +84,8 @@ pub struct Found {
     pub layers: Vec<Layer>,
     /// The volume groups of LVM on the way.
     pub groups: Vec<Arc<VolumeGroup>>,
+    /// What the containers of its files say of themselves.
+    pub checks: Checks,
 }
 
 impl Found {
@@ -148,8 +152,9 @@ fn find_all(file: Arc<dyn ReadAt>, mut options: FindOptions) -> Result<Found> {
             notes.push("a qcow2 image that encrypts its clusters itself".into());
             layers.push(Layer::new(LayerKind::Format, opened.format, luks.clusters.virtual_size()));
             unfit::tell(options.unfit, &options.with, &[], &[], &mut notes)?;
-            let (format, snapshots) = (opened.format, opened.snapshots);
-            return Ok(Found { file, place: Place::Qcow2Luks(luks), format, snapshots, notes, layers, groups });
+            let (place, format, snapshots, checks) =
+                (Place::Qcow2Luks(luks), opened.format, opened.snapshots, opened.checks);
+            return Ok(Found { file, place, format, snapshots, notes, layers, groups, checks });
         }
     };
     if opened.format != Format::Raw {
@@ -163,7 +168,9 @@ fn find_all(file: Arc<dyn ReadAt>, mut options: FindOptions) -> Result<Found> {
     unfit::tell(options.unfit, &options.with, &members, &broken, &mut trail.notes)?;
     let place = if raw && is_whole { Place::File(disk) } else { Place::Inside(disk) };
     let (format, snapshots, Trail { notes, layers, groups }) = (opened.format, opened.snapshots, trail);
-    Ok(Found { file, place, format, snapshots, notes, layers, groups })
+    let mut checks = opened.checks;
+    members.into_iter().filter(|member| member.named.is_used()).for_each(|member| checks.join(member.checks));
+    Ok(Found { file, place, format, snapshots, notes, layers, groups, checks })
 }
 
 /// Names the internal snapshots in the error of a disk without a LUKS header: an earlier state may have one.
@@ -185,14 +192,15 @@ fn members(disk: &Arc<dyn ReadAt>, options: &FindOptions) -> Result<(Vec<Member>
     };
     let opened: Vec<_> = options.with.iter().enumerate().filter_map(open).collect();
     let own = Named::new(&options.name, Arc::clone(disk));
-    let (mut members, mut broken) = (vec![Member { named: own, disk: Arc::clone(disk) }], Vec::new());
+    let own = Member { named: own, disk: Arc::clone(disk), checks: Checks::default() };
+    let (mut members, mut broken) = (vec![own], Vec::new());
     for (named, disk) in opened {
         // One of those behind it may lie on top of it.
         if named.is_used() {
             continue;
         }
         match disk {
-            Ok(Some(disk)) => members.push(Member { named, disk }),
+            Ok(Some((disk, checks))) => members.push(Member { named, disk, checks }),
             Ok(None) => {}
             Err(e) if options.unfit == Unfit::Damaged && e.kind() == ErrorKind::Corrupt => broken.push((named.name, e)),
             Err(e) => return Err(e),

@@ -15,6 +15,7 @@
 
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 
+mod books;
 mod container;
 mod counts;
 pub mod fleet;
@@ -47,13 +48,13 @@ use std::time::SystemTime;
 
 use crate::decrypt::hash::{Algorithm, Hashed, Hashers, Of, Wanted};
 use crate::decrypt::{self, Job};
-use crate::error::{Condition, ErrorKind, Result, escape};
+use crate::error::{Condition, Error, ErrorKind, Result, catch_panic, escape};
 use crate::image::{Image, UnlockedImage};
 use crate::inside::{Contents, Level};
 use crate::io::ReadAt;
-use crate::luks::metadata::{Metadata, SegmentKind};
 use crate::progress::Progress;
 use crate::volume::{BadSectorPolicy, Cause, Volume, VolumeOptions};
+use container::is_authenticated;
 use judge::Findings;
 use pass::{Pass, Passed};
 use patient::Patient;
@@ -140,6 +141,7 @@ pub fn verify(subject: &Subject<'_>, mut options: Options, progress: &Progress) 
     let image = subject.unlocked.image();
     let tree = options.tree.take();
     let mut work = Work::new(subject, image, &options);
+    work.check_books(progress)?;
     let volume = work.open()?;
     let contents = match &volume {
         Some(volume) => work.look(volume, options.level, progress)?,
@@ -350,7 +352,13 @@ impl<'a> Work<'a> {
         }
         let job = Job { volume, start: 0, len: None };
         let options = decrypt::Options { threads: self.threads, allow_truncated: true, drop_behind: false };
-        let ran = decrypt::run(&job, 0, &pass, &hashers, options, progress);
+        let checks = self.image.checks();
+        let (ran, compared) = std::thread::scope(|scope| {
+            let compared = scope.spawn(|| catch_panic("comparing", || books::compare(checks, progress)));
+            let ran = decrypt::run(&job, 0, &pass, &hashers, options, progress);
+            (ran, compared.join().unwrap_or_else(|_| Err(Error::cancelled())))
+        });
+        self.take_compared(compared?);
         let bytes = match ran.and_then(|bytes| hashers.results().map(|hashed| (bytes, hashed))) {
             Ok((bytes, hashed)) => {
                 self.take_hashes(hashed, volume);
@@ -524,7 +532,7 @@ impl<'a> Work<'a> {
         self.coverage.file_data_proven = !has_error("length.")
             && (all(c.authenticated_bytes)
                 || all(c.compared_bytes)
-                || (whole && c.hashed_bytes > 0)
+                || (whole && (c.hashed_bytes > 0 || self.is_as_recorded()))
                 || (by_contents && !has_error("contents."))
                 || by_manifest);
         self.coverage.statements =
@@ -587,12 +595,4 @@ impl<'a> Work<'a> {
             run: clock.run(),
         }
     }
-}
-
-/// Whether every sector has a tag.
-fn is_authenticated(metadata: &Metadata) -> bool {
-    metadata.live_segments().all(|(_, segment)| match &segment.kind {
-        SegmentKind::Crypt(crypt) => crypt.integrity.as_ref().is_some_and(|i| i.kind != "none"),
-        _ => false,
-    })
 }

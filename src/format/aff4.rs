@@ -33,6 +33,7 @@ use std::sync::Arc;
 use zerocopy::byteorder::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use super::checks::Recorded;
 use super::parent::{Kin, Named};
 use crate::error::{Condition, Error, Hint, Result, escape};
 use crate::io::{Peek, ReadAt};
@@ -60,6 +61,8 @@ pub(super) fn is_image(look: &Peek<'_>) -> bool {
 pub(super) struct Aff4 {
     pub disk: Arc<dyn ReadAt>,
     pub sector_size: Option<u32>,
+    /// The hashes that the streams and the disk had when they were written.
+    pub recorded: Vec<Recorded>,
 }
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Clone, Copy)]
@@ -109,9 +112,17 @@ pub(super) fn open(file: Arc<dyn ReadAt>, kin: &Kin<'_>, notes: &mut Vec<String>
     }
     let names: Vec<_> = names.iter().zip(is_used).map(|(name, is_used)| is_used.then_some(name.as_str())).collect();
     let file = Arc::clone(&volume.archive.file);
-    let (targets, streams) = Volumes::new(volume, kin).targets(&names)?;
+    // A stream that is the disk itself is among the streams.
+    let of_map = if of_data.kinds.is_map { of_data.hashes.clone() } else { Vec::new() };
+    let Streams { targets, streams, mut recorded } = Volumes::new(volume, kin).targets(&names)?;
     let disk = Disk::new(file, size, Parts { entries, targets, gap, streams })?;
-    Ok(Aff4 { disk: disk.finish(notes), sector_size })
+    let (disk, is_whole) = disk.finish(notes);
+    if is_whole {
+        let by = || "the AFF4 image's map".to_owned();
+        let of = |(algorithm, hex)| Recorded { by: by(), algorithm, hex, at: None, of: Arc::clone(&disk) };
+        recorded.extend(of_map.into_iter().map(of));
+    }
+    Ok(Aff4 { disk, sector_size, recorded })
 }
 
 fn gap_unread(name: &str) -> Error {
@@ -244,7 +255,7 @@ impl<'a> Volumes<'a> {
     }
 
     /// Where the streams of these names lie; of those that are `None`, no entry of the map has any byte.
-    fn targets(&self, names: &[Option<&str>]) -> Result<(Vec<Target>, Vec<Stream>)> {
+    fn targets(&self, names: &[Option<&str>]) -> Result<Streams> {
         let mut targets = Vec::with_capacity(names.len());
         let mut wanted: Vec<(&str, usize, Geometry, Vec<Bevy>)> = Vec::new();
         let mut bevies = 0u64;
@@ -277,13 +288,32 @@ impl<'a> Volumes<'a> {
                 Ok(())
             })?;
         }
-        let make = |(name, n, geometry, bevies): (&str, usize, Geometry, Vec<Bevy>)| {
-            let (volume, _) = self.0.get(n)?;
-            Some(Stream::new(Arc::clone(&volume.archive), name, geometry, bevies))
-        };
-        let streams = wanted.into_iter().filter_map(make).collect::<Result<_>>()?;
-        Ok((targets, streams))
+        let (mut streams, mut recorded) = (Vec::with_capacity(wanted.len()), Vec::new());
+        for (name, n, geometry, bevies) in wanted {
+            let Some((volume, _)) = self.0.get(n) else { continue };
+            let archive = || Arc::clone(&volume.archive);
+            let hashes = volume.things.get(name).map(|thing| thing.hashes.as_slice()).unwrap_or_default();
+            if !hashes.is_empty() {
+                let stream = Stream::new(archive(), name, geometry, bevies.clone())?;
+                let of = Disk::of_stream(Arc::clone(&volume.archive.file), stream)?;
+                let by = || format!("the AFF4 image's stream {}", escape(name));
+                recorded.extend(hashes.iter().map(|(algorithm, hex)| {
+                    let (hex, of) = (hex.clone(), Arc::clone(&of));
+                    Recorded { by: by(), algorithm, hex, at: None, of }
+                }));
+            }
+            streams.push(Stream::new(archive(), name, geometry, bevies)?);
+        }
+        Ok(Streams { targets, streams, recorded })
     }
+}
+
+/// What a disk is made of.
+struct Streams {
+    targets: Vec<Target>,
+    streams: Vec<Stream>,
+    /// The hashes of the streams.
+    recorded: Vec<Recorded>,
 }
 
 /// Keeps a member that is a bevy of one of the streams, or the index of one.

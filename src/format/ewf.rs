@@ -19,6 +19,8 @@
 //! leaves out table entries that it finds malformed, so that all chunks behind them move; gives zeroes for what a short
 //! stream lacks; and compares neither the tables' nor the chunks' checksums. Each would give wrong bytes for right ones.
 //!
+//! The hashes of the disk that the image keeps are told ([`Recorded`]); a section that holds one and is damaged is a note.
+//!
 //! Segment files are named by a fixed rule, E01, E02 …, and not by the image; so a caller who was given the first may
 //! open the others. This module opens none: it names them, and takes them in their order.
 
@@ -33,6 +35,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::adler::{adler32, check_adler32};
 use super::cache::Pages;
+use super::checks::Recorded;
 use super::joined::Joined;
 use super::lost;
 use super::map::{Layout, Mapped, Place, Run};
@@ -137,6 +140,31 @@ fn segment_extensions_2() -> impl Iterator<Item = String> {
 pub(super) struct Ewf {
     pub disk: Arc<dyn ReadAt>,
     pub sector_size: u32,
+    /// The hashes that the disk had when it was taken.
+    pub recorded: Vec<Recorded>,
+}
+
+/// A hash of the disk that a section holds.
+pub(super) struct Stored {
+    pub algorithm: &'static str,
+    pub hash: Vec<u8>,
+    /// Where it lies in the segment files.
+    pub at: u64,
+}
+
+impl Stored {
+    /// Those that are there: an all-zero one was not made, and the same may be stored twice.
+    pub(super) fn of_disk(found: Vec<Self>, disk: &Arc<dyn ReadAt>) -> Vec<Recorded> {
+        let mut all: Vec<Recorded> = Vec::new();
+        for Self { algorithm, hash, at } in found {
+            let hex = hex::encode(&hash);
+            let is_new = !all.iter().any(|r| r.algorithm == algorithm && r.hex == hex);
+            if is_new && hash.iter().any(|byte| *byte != 0) {
+                all.push(Recorded { by: "the EWF image".into(), algorithm, hex, at: Some(at), of: Arc::clone(disk) });
+            }
+        }
+        all
+    }
 }
 
 /// Reads all sections of all segment files, which come in their order, and gives the disk.
@@ -191,8 +219,14 @@ pub(super) fn open(segments: Vec<Arc<dyn ReadAt>>, notes: &mut Vec<String>) -> R
     let file: Arc<dyn ReadAt> = Arc::new(file);
     let chunks = Chunks { pages: Pages::new(file.clone()), file, volume, tables: found.tables };
     let lost = errors::in_bytes(found.unread, sector_size.into());
-    let disk = lost::without(Arc::new(Mapped::new(chunks)), Format::Ewf, [(lost, lost::UNREAD)], notes);
-    Ok(Ewf { disk, sector_size })
+    if let Some(e) = found.unreadable_hash {
+        notes.push(format!("ewf: a hash of the disk that the image keeps cannot be read: {e}"));
+    }
+    // What could not be read was taken as zeroes, in the hashes as well.
+    let taken: Arc<dyn ReadAt> = Arc::new(Mapped::new(chunks));
+    let recorded = Stored::of_disk(found.stored, &taken);
+    let disk = lost::without(taken, Format::Ewf, [(lost, lost::UNREAD)], notes);
+    Ok(Ewf { disk, sector_size, recorded })
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -224,6 +258,9 @@ struct Found {
     second_tables: usize,
     /// The sectors that could not be read when the image was made.
     unread: Vec<Range<u64>>,
+    stored: Vec<Stored>,
+    /// Why a section with a hash could not be read.
+    unreadable_hash: Option<Error>,
 }
 
 impl Found {
@@ -299,6 +336,11 @@ impl Found {
                         self.second_tables = self.second_tables.saturating_add(1);
                     }
                 }
+                b"hash" | b"digest" => {
+                    if let Err(e) = self.read_hashes(file, start, body, kind) {
+                        self.unreadable_hash = Some(e);
+                    }
+                }
                 b"error2" => self.unread.extend(errors::read(file, body, end, errors::VERSION_1)?),
                 _ => (),
             }
@@ -342,6 +384,23 @@ impl Found {
                 let what = "the segment files are of different images: their volume sections differ";
                 return Err(Error::corrupt("ewf.volume", what).at(at));
             }
+        }
+        Ok(())
+    }
+
+    /// The section *hash* has an MD5, 16 bytes that nothing is known of, and their Adler-32; *digest* an MD5, a SHA-1, 40
+    /// bytes of padding, and their Adler-32.
+    fn read_hashes(&mut self, file: &Arc<dyn ReadAt>, start: u64, at: u64, kind: &[u8]) -> Result<()> {
+        let is_digest = kind == b"digest";
+        let sum_at = at.saturating_add(if is_digest { 76 } else { 32 });
+        check_adler32(file, at, sum_at, "ewf.hash", "the section")?;
+        let both: [u8; 36] = fields::read(file, at, "ewf.hash", "the section")?;
+        let (md5, sha1) = both.split_at(16);
+        let place = start.saturating_add(at);
+        self.stored.push(Stored { algorithm: "md5", hash: md5.to_vec(), at: place });
+        if is_digest {
+            let at = place.saturating_add(16);
+            self.stored.push(Stored { algorithm: "sha1", hash: sha1.to_vec(), at });
         }
         Ok(())
     }

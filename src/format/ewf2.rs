@@ -26,7 +26,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::adler::{adler32, check_adler32};
 use super::cache::Pages;
-use super::ewf::{Ewf, errors};
+use super::ewf::{Ewf, Stored, errors};
 use super::joined::Joined;
 use super::lost;
 use super::map::{Layout, Mapped, Place, Run};
@@ -35,7 +35,7 @@ use super::{Format, fields};
 use crate::error::{Condition, Error, Result, counted};
 use crate::io::ReadAt;
 use crate::limits::{CONTAINER_UNIT_MAX, EWF_SECTIONS_MAX, EWF2_TEXT_MAX};
-use crate::num::to_usize;
+use crate::num::{to_u64, to_usize};
 
 /// The first bytes of a segment file.
 pub(super) const MAGIC: [u8; 8] = *b"EVF2\r\n\x81\0";
@@ -49,6 +49,8 @@ const DEVICE: u32 = 1;
 const CASE: u32 = 2;
 const TABLE: u32 = 4;
 const ERRORS: u32 = 5;
+const MD5: u32 = 8;
+const SHA1: u32 = 9;
 const NEXT: u32 = 13;
 const DONE: u32 = 15;
 
@@ -123,6 +125,9 @@ struct Found {
     tables: Vec<Table>,
     /// The sectors that could not be read when the image was made.
     unread: Vec<Range<u64>>,
+    stored: Vec<Stored>,
+    /// Why a section with a hash could not be read.
+    unreadable_hash: Option<Error>,
 }
 
 /// Reads all sections of all segment files, which come in their order, and gives the disk.
@@ -146,11 +151,17 @@ pub(super) fn open(segments: Vec<Arc<dyn ReadAt>>, notes: &mut Vec<String>) -> R
             .with_hint("all segment files (Ex01, Ex02 …) have to lie side by side"));
     }
     let unread = std::mem::take(&mut found.unread);
+    let (stored, unreadable_hash) = (std::mem::take(&mut found.stored), found.unreadable_hash.take());
     let chunks = Chunks::new(found, Arc::new(file))?;
     let lost = errors::in_bytes(unread, chunks.sector_size);
     let sector_size = u32::try_from(chunks.sector_size).unwrap_or(512);
-    let disk = lost::without(Arc::new(Mapped::new(chunks)), Format::Ewf, [(lost, lost::UNREAD)], notes);
-    Ok(Ewf { disk, sector_size })
+    if let Some(e) = unreadable_hash {
+        notes.push(format!("ewf: a hash of the disk that the image keeps cannot be read: {e}"));
+    }
+    let taken: Arc<dyn ReadAt> = Arc::new(Mapped::new(chunks));
+    let recorded = Stored::of_disk(stored, &taken);
+    let disk = lost::without(taken, Format::Ewf, [(lost, lost::UNREAD)], notes);
+    Ok(Ewf { disk, sector_size, recorded })
 }
 
 impl Found {
@@ -190,11 +201,26 @@ impl Found {
             match section.kind {
                 DEVICE | CASE => self.text(file, &section, compression)?,
                 TABLE => self.table(file, start, &section)?,
+                MD5 => self.hash(file, start, &section, "md5", 16),
+                SHA1 => self.hash(file, start, &section, "sha1", 20),
                 ERRORS => self.unread.extend(errors::read(file, section.at, section.end, errors::VERSION_2)?),
                 _ => (),
             }
         }
         Ok(is_done)
+    }
+
+    /// A hash of the disk, with its Adler-32 behind it.
+    fn hash(&mut self, file: &Arc<dyn ReadAt>, start: u64, section: &Section, algorithm: &'static str, len: usize) {
+        let mut hash = vec![0; len];
+        let read = fields::fill(file, &mut hash, section.at, "ewf.hash", "the section").and_then(|()| {
+            let end = section.at.saturating_add(to_u64(len));
+            check_adler32(file, section.at, end, "ewf.hash", "the section")
+        });
+        match read {
+            Ok(()) => self.stored.push(Stored { algorithm, hash, at: start.saturating_add(section.at) }),
+            Err(e) => self.unreadable_hash = Some(e),
+        }
     }
 
     /// The sections in the order in which they lie, and whether they end the image.

@@ -4,10 +4,12 @@
 //! An image says what its parent is called, or which identity it has. That is only compared with the files that the user
 //! named: nothing is ever opened by an image's word.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::below::Below;
+use super::checks::Checks;
 use super::{Contents, Format, Opened, Options, Set, open_below};
 use crate::error::{Error, Hint, Result};
 use crate::io::ReadAt;
@@ -64,11 +66,11 @@ impl Named {
 ///
 /// # Errors
 /// As [`super::open`]; [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for one that encrypts its clusters.
-pub(crate) fn open_disk(options: &Options, n: usize) -> Result<Option<Arc<dyn ReadAt>>> {
+pub(crate) fn open_disk(options: &Options, n: usize) -> Result<Option<(Arc<dyn ReadAt>, Checks)>> {
     let Some(named) = options.with.get(n) else { return Ok(None) };
     let opened = named.open(options, None, &[n]).map_err(|e| e.within(&named.name))?;
     match opened.contents {
-        Contents::Disk(disk) => Ok(Some(disk)),
+        Contents::Disk(disk) => Ok(Some((disk, opened.checks.of(&named.name)))),
         Contents::Qcow2Luks(_) => {
             Err(Error::invalid("it encrypts its clusters itself, and is no part of a set").within(&named.name))
         }
@@ -108,6 +110,8 @@ pub(super) struct Kin<'a> {
     pub options: &'a Options,
     /// Which of them are above this image in its chain.
     pub chain: &'a [usize],
+    /// What those that were opened say of themselves.
+    pub checks: RefCell<Checks>,
 }
 
 impl<'a> Kin<'a> {
@@ -140,6 +144,7 @@ impl<'a> Kin<'a> {
             disk.len()
         ));
         notes.extend(opened.notes);
+        self.checks.borrow_mut().join(opened.checks.of(&format!("the parent {}", named.name)));
         Ok(Some(Below::new(disk, &named.name)))
     }
 

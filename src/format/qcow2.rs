@@ -23,10 +23,11 @@
 //! Of the files that an image can name, its backing file and its external data file, none is ever opened: whoever made
 //! the image could name any file that the reader may read, and find its bytes in the output. Reading stays within the one
 //! file, and every offset is checked against it; a backing file is one that the caller opened. Reference counts are not
-//! looked at.
+//! looked at to read the disk; [`references`] checks them.
 
 mod encrypted;
 mod extensions;
+mod references;
 mod snapshots;
 
 use std::sync::Arc;
@@ -37,11 +38,13 @@ use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 use self::encrypted::luks_header;
 pub use self::encrypted::{HostMap, Mapping, Qcow2Luks};
 use self::extensions::Extensions;
+use self::references::References;
 pub use self::snapshots::Snapshot;
 pub(crate) use self::snapshots::hint as snapshots_hint;
 use super::Contents;
 use super::below::Below;
 use super::cache::Pages;
+use super::checks::Bookkeeping;
 use super::fields;
 use super::map::{Layout, Mapped, Place, Run, run_within, truncated};
 use super::parent::Kin;
@@ -101,6 +104,8 @@ const _: () = assert!(size_of::<HeaderV3>() == 32);
 pub(super) struct Opened {
     pub contents: Contents,
     pub snapshots: Vec<Snapshot>,
+    /// Its reference counts; `None` where not all that is counted is known.
+    pub references: Option<Arc<dyn Bookkeeping>>,
 }
 
 /// The tables of a disk's state.
@@ -171,12 +176,12 @@ pub(super) fn open(file: Arc<dyn ReadAt>, kin: &Kin<'_>, notes: &mut Vec<String>
     }
     let packing = packing(&pages, features, header_length)?;
 
-    let snapshots = match (snapshots::read(&file, &header), &kin.options.snapshot) {
-        (Ok(snapshots), _) => snapshots,
+    let (snapshots, all_known) = match (snapshots::read(&file, &header), &kin.options.snapshot) {
+        (Ok(snapshots), _) => (snapshots, true),
         // They do not matter to the disk's last state.
         (Err(e), None) => {
             notes.push(format!("qcow2: the internal snapshots cannot be told: {e}"));
-            Vec::new()
+            (Vec::new(), false)
         }
         (Err(e), Some(_)) => return Err(e),
     };
@@ -199,6 +204,28 @@ pub(super) fn open(file: Arc<dyn ReadAt>, kin: &Kin<'_>, notes: &mut Vec<String>
     }
     fields::table_within(&file, l1_table_offset, l1_size, 8, "qcow2.l1_size", "the L1 table")?;
     let has_below = below.is_some();
+    let references: Option<Arc<dyn Bookkeeping>> = if all_known {
+        let state = |l1_table_offset, l1_size, is_read| references::State { l1_table_offset, l1_size, is_read };
+        let last = state(header.l1_table_offset.get(), u64::from(header.l1_size.get()), snapshot.is_none());
+        let is_read = |s: &Snapshot| snapshot.is_some_and(|read| read.at == s.at);
+        let kept = snapshots.iter().map(|s| state(s.l1_table_offset, s.l1_size, is_read(s)));
+        let listed = snapshots.last().map(|last| header.snapshots_offset.get()..last.end);
+        let crypt_header = extensions.crypt_header.map(|(at, len)| at..at.saturating_add(len));
+        Some(Arc::new(References {
+            file: file.clone(),
+            cluster_bits,
+            refcount_order: if version == 2 { 4 } else { v3.refcount_order.get() },
+            refcount_table_offset: header.refcount_table_offset.get(),
+            refcount_table_clusters: u64::from(header.refcount_table_clusters.get()),
+            states: std::iter::once(last).chain(kept).collect(),
+            others: listed.into_iter().chain(crypt_header).collect(),
+            bitmaps: extensions.bitmaps(&pages)?,
+            extended_l2,
+            is_dirty: features & FEATURE_DIRTY != 0,
+        }))
+    } else {
+        None
+    };
     let file_of = file.clone();
     let image =
         Qcow2 { file: file_of, pages, size, version, cluster_bits, l1_table_offset, extended_l2, packing, below };
@@ -220,7 +247,7 @@ pub(super) fn open(file: Arc<dyn ReadAt>, kin: &Kin<'_>, notes: &mut Vec<String>
     }
     if features & FEATURE_DIRTY != 0 {
         notes.push(
-            "qcow2: the image was not closed cleanly; its reference counts may be wrong, but they are not read".into(),
+            "qcow2: the image was not closed cleanly; its reference counts may be wrong, and reading wants none".into(),
         );
     }
     // QEMU opens such an image for reading, too.
@@ -246,7 +273,7 @@ pub(super) fn open(file: Arc<dyn ReadAt>, kin: &Kin<'_>, notes: &mut Vec<String>
         Some(header) => Contents::Qcow2Luks(Qcow2Luks { header, clusters: Arc::new(image) }),
         None => Contents::Disk(Arc::new(Mapped::new(image))),
     };
-    Ok(Opened { contents, snapshots })
+    Ok(Opened { contents, snapshots, references })
 }
 
 /// Where the tables of a state of the disk are.
@@ -294,6 +321,15 @@ fn packing(pages: &Pages, features: u64, header_length: u64) -> Result<Packing> 
         )
         .at(104)),
     }
+}
+
+/// Where the compressed bytes of an L2 entry start, and the end of the last sector that they reach into.
+#[expect(clippy::arithmetic_side_effects, reason = "offset_bits is 49 to 61")]
+fn packed_range(entry: u64, cluster_bits: u32) -> (u64, u64) {
+    let offset_bits = 62 - (cluster_bits - 8);
+    let host = entry & ((1 << offset_bits) - 1);
+    let more_sectors = (entry & !(L2_COMPRESSED | 1 << 63)) >> offset_bits;
+    (host, host - host % 512 + (more_sectors + 1) * 512)
 }
 
 /// Where one cluster, or subcluster, lies.
@@ -475,12 +511,8 @@ impl Layout for Qcow2 {
 
     /// `unit` is the L2 entry without its highest bit: the offset of the compressed bytes, and how many more 512-byte
     /// sectors than the first they reach into.
-    #[expect(clippy::arithmetic_side_effects, reason = "offset_bits is 49 to 61")]
     fn unpack(&self, unit: u64) -> Result<Vec<u8>> {
-        let offset_bits = 62 - (self.cluster_bits - 8);
-        let host = unit & ((1 << offset_bits) - 1);
-        let more_sectors = (unit & !L2_COMPRESSED) >> offset_bits;
-        let end = host - host % 512 + (more_sectors + 1) * 512;
+        let (host, end) = packed_range(unit, self.cluster_bits);
         // The last sector may lie beyond the file's end: QEMU writes only the bytes that the stream has.
         let len = end.min(self.file.len()).saturating_sub(host);
         let mut packed = vec![0; to_usize(len)?];

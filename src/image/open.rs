@@ -142,6 +142,7 @@ impl Image {
         image.snapshots = found.snapshots.as_slice().into();
         image.layers = found.layers.as_slice().into();
         image.groups = found.groups.as_slice().into();
+        image.checks = found.checks.clone();
         image.file = match found.place {
             Place::File(_) => None,
             Place::Inside(_) | Place::Qcow2Luks(_) => Some(Arc::clone(&found.file)),

@@ -82,7 +82,7 @@ pub(super) fn part_of(disk: &dyn ReadAt) -> Option<String> {
 /// that is seen in the member of an array is the array's.
 fn candidates(members: &[Member]) -> Vec<(&Named, Source)> {
     let mut all = Vec::new();
-    for Member { named, disk } in members {
+    for Member { named, disk, .. } in members {
         let name = &named.name;
         all.push((named, Source { name: name.clone(), disk: Arc::clone(disk) }));
         if own_superblock(disk).is_none() {

@@ -47,3 +47,11 @@ fn derivation(kind: &KeyslotKind) -> String {
         KeyslotKind::Unknown { kind } => kind.clone(),
     }
 }
+
+/// Whether every sector has a tag.
+pub(super) fn is_authenticated(metadata: &Metadata) -> bool {
+    metadata.live_segments().all(|(_, segment)| match &segment.kind {
+        SegmentKind::Crypt(crypt) => crypt.integrity.as_ref().is_some_and(|i| i.kind != "none"),
+        _ => false,
+    })
+}

@@ -247,6 +247,8 @@ pub struct Coverage {
     pub authenticated_bytes: u64,
     /// Bytes of the files that are the same as a recorded hash says.
     pub hashed_bytes: u64,
+    /// Bytes of disks, or of streams, that are the same as a hash says that their container keeps.
+    pub recorded_bytes: u64,
     /// Bytes of plaintext that are the same as in what they were compared with.
     pub compared_bytes: u64,
     /// Bytes of the files that could not be read.
@@ -295,6 +297,8 @@ pub struct Hashes {
     pub plaintext: BTreeMap<String, String>,
     /// Of the image's files, by the hash's name, in their order.
     pub image: BTreeMap<String, Vec<String>>,
+    /// Of disks, or of streams, in containers that keep such a hash of them, by the hash's name.
+    pub container: BTreeMap<String, Vec<String>>,
     /// The tree over the plaintext.
     pub tree: Option<TreeInfo>,
 }

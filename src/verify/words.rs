@@ -52,6 +52,12 @@ pub fn statements(coverage: &Coverage, files: Option<&FilesUsed>, packages: Opti
     } else {
         all.push("The image was not compared with a recorded hash.".into());
     }
+    if coverage.recorded_bytes > 0 {
+        let bytes = coverage.recorded_bytes;
+        all.push(format!(
+            "{bytes} bytes in the container are the same as when it was made, by the hash that it keeps."
+        ));
+    }
     if coverage.compared_bytes > 0 {
         all.push(format!(
             "{} of {read} bytes of plaintext are the same as in an earlier one.",

@@ -5,6 +5,7 @@
 #![cfg(all(feature = "peer-tests", feature = "unlock"))]
 
 mod aff4;
+mod books;
 mod ewf2;
 mod formats;
 mod hostile;

@@ -15,7 +15,7 @@ use unluks::verify::{Compare, Expected, Options, TreeFile};
 use crate::failing::FailingRanges;
 use crate::layers::{group, put, raid1, raid5};
 use crate::parts::of_parts;
-use crate::support::{Golden, PARTITION, in_mbr, in_qcow2, key};
+use crate::support::{Golden, PARTITION, REFERENCES, in_ewf, in_mbr, in_qcow2, key};
 use crate::verify::{Case, DATA, plaintext};
 
 pub const BAD: &str = "not-restorable";
@@ -214,7 +214,66 @@ fn of_formats() -> Vec<Damage> {
             BAD,
             "format.",
         ),
+        of(
+            "a reference count of a qcow2 that is 0",
+            qcow2(|file| put(file, REFERENCES + 2 * 20, &[0, 0])),
+            FINDINGS,
+            "format.qcow2.refcount",
+        )
+        .at(At::Image(20 * CLUSTER)),
+        of(
+            "two clusters of a qcow2 in one place",
+            qcow2(|file| put(file, 2 * CLUSTER + 8 * 10, &(18u64 << 16 | 1 << 63).to_be_bytes())),
+            BAD,
+            "format.qcow2.claimed-twice",
+        )
+        .at(At::Image(18 * CLUSTER)),
+        of(
+            "a cluster of a qcow2 that is its table",
+            qcow2(|file| put(file, 2 * CLUSTER + 8 * 10, &(3u64 << 16 | 1 << 63).to_be_bytes())),
+            BAD,
+            "format.qcow2.claimed-twice",
+        )
+        .at(At::Image(3 * CLUSTER)),
+        of(
+            "the table of reference counts of a qcow2",
+            qcow2(|file| put(file, 48, &(3u64 << 40).to_be_bytes())),
+            FINDINGS,
+            "format.qcow2.refcount-table",
+        ),
+        of("the MD5 that an E01 keeps", ewf(|file, at| file[at] ^= 1), BAD, "format.hash"),
+        of("the SHA-1 that an E01 keeps", ewf(|file, at| file[at + 16] ^= 1), BAD, "format.hash"),
     ]
+}
+
+/// The image with the ext4 in an E01, of which the hashes are changed; their checksum is right again.
+fn ewf(change: impl FnOnce(&mut Vec<u8>, usize)) -> Case {
+    let golden = Golden::read(EXT4);
+    let (mut file, at) = in_ewf(&golden.image);
+    change(&mut file, at);
+    let mut sum = adler2::Adler32::new();
+    sum.write_slice(&file[at..at + 76]);
+    put(&mut file, at + 76, &sum.checksum().to_le_bytes());
+    Case::of(&golden, file)
+}
+
+/// What a container says of itself is proof where it is right, and no finding.
+#[test]
+fn containers_that_agree_with_themselves_are_sound() {
+    let report = qcow2(|_| ()).verify();
+    assert_eq!(report["verdict"], "restorable");
+    assert!(report["findings"].as_array().unwrap().iter().all(|f| !f["code"].as_str().unwrap().starts_with("format.")));
+    let report = ewf(|_, _| ()).verify();
+    assert_eq!((&report["verdict"], &report["coverage"]["file_data_proven"]), (&"restorable".into(), &true.into()));
+    assert_eq!(report["coverage"]["recorded_bytes"], Golden::read(EXT4).image.len());
+    let hashes = report["hashes"]["container"].as_object().unwrap();
+    assert_eq!(hashes.keys().collect::<Vec<_>>(), ["md5", "sha1"]);
+    // A section that is damaged says nothing of the disk.
+    let golden = Golden::read(EXT4);
+    let (mut file, at) = in_ewf(&golden.image);
+    file[at] ^= 1;
+    let report = Case::of(&golden, file).verify();
+    assert_eq!((&report["verdict"], &report["findings"][0]["code"]), (&FINDINGS.into(), &"format.ewf".into()));
 }
 
 fn of_storage() -> Vec<Damage> {

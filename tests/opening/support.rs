@@ -93,6 +93,9 @@ pub fn in_mbr(luks: &[u8]) -> Vec<u8> {
 /// Where the partition of [`in_mbr`] lies, and the data of [`in_qcow2`].
 pub const PARTITION: u64 = 1 << 20;
 
+/// Where the reference counts of [`in_qcow2`] lie.
+pub const REFERENCES: usize = 4 << 16;
+
 /// A qcow2 image, version 2, whose clusters of 64 KiB lie in order from [`PARTITION`] on.
 pub fn in_qcow2(disk: &[u8]) -> Vec<u8> {
     const CLUSTER: usize = 64 << 10;
@@ -110,6 +113,56 @@ pub fn in_qcow2(disk: &[u8]) -> Vec<u8> {
         let at = PARTITION + u64::try_from(n * CLUSTER).unwrap();
         put(2 * CLUSTER + n * 8, &(at | 1 << 63).to_be_bytes());
     }
+    // The table of reference counts is the fourth, its one block the fifth; a count has 16 bits.
+    put(48, &(3u64 << 16).to_be_bytes());
+    put(56, &1u32.to_be_bytes());
+    put(3 * CLUSTER, &(4u64 << 16).to_be_bytes());
+    for used in (0..5).chain(16..16 + clusters) {
+        put(REFERENCES + used * 2, &1u16.to_be_bytes());
+    }
     put(usize::try_from(PARTITION).unwrap(), disk);
     file
+}
+
+/// An EWF image with one chunk for each 32 KiB, none of them compressed, and the disk's MD5 and SHA-1 at the place that is
+/// given besides.
+pub fn in_ewf(disk: &[u8]) -> (Vec<u8>, usize) {
+    const CHUNK: usize = 32 << 10;
+    let adler = |bytes: &[u8]| {
+        let mut sum = adler2::Adler32::new();
+        sum.write_slice(bytes);
+        sum.checksum().to_le_bytes()
+    };
+    let int = |n: usize| u32::try_from(n).unwrap().to_le_bytes();
+    let long = |n: usize| u64::try_from(n).unwrap().to_le_bytes();
+    let summed = |mut bytes: Vec<u8>| {
+        bytes.extend(adler(&bytes));
+        bytes
+    };
+    let mut file = b"EVF\x09\x0d\x0a\xff\0\x01\x01\0\0\0".to_vec();
+    let mut section = |kind: &str, body: &[u8]| {
+        let (at, size) = (file.len(), 76 + body.len());
+        let next = if body.is_empty() { at } else { at + size };
+        let mut header = kind.as_bytes().to_vec();
+        header.resize(16, 0);
+        header.extend([long(next), long(size)].concat());
+        header.resize(72, 0);
+        file.extend(summed(header));
+        file.extend(body);
+        at + 76
+    };
+    let count = disk.len().div_ceil(CHUNK);
+    let mut volume = [int(1), int(count), int(CHUNK / 512), int(512)].concat();
+    volume.extend(long(disk.len() / 512));
+    volume.resize(90, 0);
+    section("volume", &summed(volume));
+    let chunks: Vec<Vec<u8>> = disk.chunks(CHUNK).map(|chunk| summed(chunk.to_vec())).collect();
+    let sectors = section("sectors", &chunks.concat());
+    let places: Vec<u8> = (0..count).flat_map(|n| int(sectors + n * (CHUNK + 4))).collect();
+    let header = [int(count).as_slice(), &[0; 16]].concat();
+    section("table", &[summed(header), summed(places)].concat());
+    let hashes = [md5::Md5::digest(disk).as_slice(), sha1::Sha1::digest(disk).as_slice(), &[0; 40]].concat();
+    let digest = section("digest", &summed(hashes));
+    section("done", &[]);
+    (file, digest)
 }

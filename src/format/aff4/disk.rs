@@ -131,13 +131,22 @@ impl Disk {
         all
     }
 
-    /// The disk, of which what its image lacks is an error to read.
-    pub(super) fn finish(self, notes: &mut Vec<String>) -> Arc<dyn ReadAt> {
+    /// A stream as it is, from its first byte to its last.
+    pub(super) fn of_stream(file: Arc<dyn ReadAt>, stream: Stream) -> Result<Arc<dyn ReadAt>> {
+        let size = stream.geometry.size;
+        let entries = vec![Entry { start: 0, end: size, place: 0, target: 0 }];
+        let parts = Parts { entries, targets: vec![Target::Stream(0)], gap: Symbol::Byte(0), streams: vec![stream] };
+        Ok(Arc::new(Mapped::new(Self::new(file, size, parts)?)))
+    }
+
+    /// The disk, of which what its image lacks is an error to read; and whether it lacks nothing.
+    pub(super) fn finish(self, notes: &mut Vec<String>) -> (Arc<dyn ReadAt>, bool) {
         let lost = [
             (self.ranges(Symbol::Unreadable), lost::UNREAD),
             (self.ranges(Symbol::Unknown), "were not taken into the image"),
         ];
-        lost::without(Arc::new(Mapped::new(self)), Format::Aff4, lost, notes)
+        let is_whole = lost.iter().all(|(ranges, _)| ranges.is_empty());
+        (lost::without(Arc::new(Mapped::new(self)), Format::Aff4, lost, notes), is_whole)
     }
 }
 

@@ -45,6 +45,8 @@ pub(super) struct Thing {
     pub data_stream: Option<String>,
     /// What lies where a map maps nothing.
     pub gap: Option<String>,
+    /// Hashes of its bytes from first to last: a name, and the hash in lower-case hex.
+    pub hashes: Vec<(&'static str, String)>,
 }
 
 /// An archive with what its text says.
@@ -108,7 +110,7 @@ pub(super) fn local(name: &str) -> Option<&str> {
 }
 
 /// What is kept of a thing.
-const PROPERTIES: [&str; 13] = [
+const PROPERTIES: [&str; 14] = [
     "type",
     "size",
     "blockSize",
@@ -122,11 +124,20 @@ const PROPERTIES: [&str; 13] = [
     "compression",
     "dataStream",
     "mapGapDefaultStream",
+    "hash",
 ];
+
+/// The hashes whose type says that they are of a thing's bytes from first to last; others are of its map or its chunks.
+const HASHES: [(&str, &str); 5] =
+    [("MD5", "md5"), ("SHA1", "sha1"), ("SHA256", "sha256"), ("SHA512", "sha512"), ("Blake2b", "blake2b")];
 
 impl Thing {
     /// Takes over what a statement says.
     fn set(&mut self, property: &str, object: Object<'_>) -> Result<()> {
+        if property == "hash" {
+            self.hash(object);
+            return Ok(());
+        }
         let text = match object {
             Object::Name(name) => canonical(name.as_bytes()),
             Object::Literal(text, _) => text.to_owned(),
@@ -157,6 +168,18 @@ impl Thing {
             }
         }
         Ok(())
+    }
+}
+
+impl Thing {
+    fn hash(&mut self, object: Object<'_>) {
+        let Object::Literal(text, kind) = object else { return };
+        let kind = local(kind).and_then(|kind| HASHES.iter().find(|(name, _)| name.eq_ignore_ascii_case(kind)));
+        let Some((_, algorithm)) = kind else { return };
+        let is_hex = text.len() <= 128 && !text.is_empty() && text.bytes().all(|b| b.is_ascii_hexdigit());
+        if is_hex && !self.hashes.iter().any(|(other, _)| other == algorithm) {
+            self.hashes.push((algorithm, text.to_ascii_lowercase()));
+        }
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! An extension is its type (4 bytes), the length of its data (4 bytes), and the data, padded to a multiple of 8 bytes.
 
+use std::ops::Range;
+
 use super::{FEATURE_DATA_FILE, Header, HeaderV3};
 use crate::error::{Error, Result, escape};
 use crate::format::Format;
@@ -14,6 +16,11 @@ const EXTENSION_CRYPT_HEADER: u32 = 0x0537_be77;
 const EXTENSION_DATA_FILE: u32 = 0x4441_5441;
 const EXTENSION_BACKING_FORMAT: u32 = 0xe279_2aca;
 const EXTENSION_FEATURE_NAMES: u32 = 0x6803_f857;
+const EXTENSION_BITMAPS: u32 = 0x2385_2875;
+/// Of the entries of a directory of bitmaps: more are not gone into (`QCOW2_MAX_BITMAPS`).
+const BITMAPS_MAX: u32 = 65_535;
+/// The largest table of a bitmap (`BME_MAX_TABLE_SIZE`), in entries of 8 bytes.
+const BITMAP_TABLE_MAX: u32 = 0x800_0000;
 
 /// What the reader wants of the header extensions.
 #[derive(Default)]
@@ -24,6 +31,41 @@ pub(super) struct Extensions {
     data_file: Option<(u64, u64)>,
     backing_format: Option<(u64, u64)>,
     feature_names: Option<(u64, u64)>,
+    bitmaps: Option<(u64, u64)>,
+}
+
+/// The bitmaps of what was changed, which backup programs keep in an image.
+///
+/// | an entry of their directory | | | |
+/// |---|---|---|---|
+/// | 0..8 | bitmap_table_offset | 18..20 | name_size |
+/// | 8..12 | bitmap_table_size, in entries of 8 bytes | 20..24 | extra_data_size |
+/// | 12..18 | flags, type, granularity | 24.. | both, padded to a multiple of 8 |
+pub(super) struct Bitmaps {
+    count: u32,
+    pub(super) directory: Range<u64>,
+}
+
+impl Bitmaps {
+    /// Where the table of each lies.
+    pub(super) fn tables(&self, pages: &Pages) -> Result<Vec<Range<u64>>> {
+        let mut at = self.directory.start;
+        let mut tables = Vec::new();
+        for _ in 0..self.count.min(BITMAPS_MAX) {
+            if at.saturating_add(24) > self.directory.end {
+                break;
+            }
+            let field = |skip: u64| at.saturating_add(skip);
+            let start = u64::from_be_bytes(pages.entry(at)?);
+            let entries = u32::from_be_bytes(pages.entry(field(8))?).min(BITMAP_TABLE_MAX);
+            let name = u16::from_be_bytes(pages.entry(field(18))?);
+            let extra = u32::from_be_bytes(pages.entry(field(20))?);
+            tables.push(start..start.saturating_add(u64::from(entries).saturating_mul(8)));
+            let len = 24u64.saturating_add(u64::from(name)).saturating_add(u64::from(extra));
+            at = at.saturating_add(len.next_multiple_of(8));
+        }
+        Ok(tables)
+    }
 }
 
 impl Extensions {
@@ -72,6 +114,7 @@ impl Extensions {
                 EXTENSION_BACKING_FORMAT => found.backing_format.replace((data, len)),
                 EXTENSION_DATA_FILE => found.data_file.replace((data, len)),
                 EXTENSION_FEATURE_NAMES => found.feature_names.replace((data, len)),
+                EXTENSION_BITMAPS if len >= 24 => found.bitmaps.replace((data, len)),
                 _ => None,
             };
             if slot.is_some() {
@@ -96,6 +139,15 @@ impl Extensions {
             }
         }
         None
+    }
+
+    /// The bitmaps of what was changed, where the image has some.
+    pub(super) fn bitmaps(&self, pages: &Pages) -> Result<Option<Bitmaps>> {
+        let Some((at, _)) = self.bitmaps else { return Ok(None) };
+        let number = |skip: u64| Ok::<_, Error>(u64::from_be_bytes(pages.entry(at.saturating_add(skip))?));
+        let count = u32::from_be_bytes(pages.entry(at)?);
+        let (len, start) = (number(8)?, number(16)?);
+        Ok(Some(Bitmaps { count, directory: start..start.saturating_add(len) }))
     }
 
     /// Refuses images whose bytes lie in a file that they name.

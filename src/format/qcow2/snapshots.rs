@@ -51,8 +51,9 @@ pub struct Snapshot {
     pub size: Option<u64>,
     pub(super) l1_table_offset: u64,
     pub(super) l1_size: u64,
-    /// Where its entry lies in the file.
+    /// Where its entry lies in the file, and the one behind it.
     pub(super) at: u64,
+    pub(super) end: u64,
 }
 
 /// All snapshots of the image.
@@ -91,8 +92,9 @@ pub(super) fn read(file: &dyn ReadAt, header: &Header) -> Result<Vec<Snapshot>> 
         };
         let (id, name) = (text(entry.id_str_size)?, text(entry.name_size)?);
         let (l1_table_offset, l1_size) = (entry.l1_table_offset.get(), u64::from(entry.l1_size.get()));
-        all.push(Snapshot { id, name, date: entry.date_sec.get(), size, l1_table_offset, l1_size, at });
-        at = text_at.checked_next_multiple_of(8).ok_or_else(overflow)?;
+        let end = text_at.checked_next_multiple_of(8).ok_or_else(overflow)?;
+        all.push(Snapshot { id, name, date: entry.date_sec.get(), size, l1_table_offset, l1_size, at, end });
+        at = end;
         let taken = at.saturating_sub(start);
         if taken > QCOW2_SNAPSHOTS_SIZE_MAX {
             let found = format!("it has more than {taken} bytes; {QCOW2_SNAPSHOTS_SIZE_MAX} are allowed");
