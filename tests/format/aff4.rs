@@ -16,9 +16,9 @@ use crate::support::{Bench, assert_same, check_extents, disk_of, open_bytes, rea
 const CHUNK: usize = 4096;
 const PER_BEVY: usize = 20;
 pub const VOLUME: &str = "aff4://11111111-1111-1111-1111-111111111111";
-const STREAM: &str = "aff4://22222222-2222-2222-2222-222222222222";
+pub const STREAM: &str = "aff4://22222222-2222-2222-2222-222222222222";
 const OTHER: &str = "aff4://33333333-3333-3333-3333-333333333333";
-const MAP: &str = "aff4://44444444-4444-4444-4444-444444444444";
+pub const MAP: &str = "aff4://44444444-4444-4444-4444-444444444444";
 
 fn short(number: usize) -> [u8; 2] {
     u16::try_from(number).unwrap().to_le_bytes()
@@ -483,7 +483,15 @@ fn reference_images() {
     ] {
         let with = names[1..].iter().map(|name| Named::new(*name, file(name))).collect();
         let opened = open(file(names[0]), Options { with, ..Options::default() });
-        let disk = disk_of(opened.unwrap_or_else(|e| panic!("{names:?}: {e}")));
+        let opened = opened.unwrap_or_else(|e| panic!("{names:?}: {e}"));
+        let recorded = &opened.checks.recorded;
+        assert!(!recorded.is_empty() || !names[0].starts_with("AFF4Std"), "{names:?}: no hash");
+        for one in recorded.iter().filter(|one| one.algorithm != "blake2b") {
+            std::fs::write(&path, read_all(&one.of).unwrap()).unwrap();
+            let sum = run(&format!("{}sum", one.algorithm), "coreutils", &[text(&path)]);
+            assert!(sum.starts_with(&one.hex), "{names:?}: {sum}, not {}", one.hex);
+        }
+        let disk = disk_of(opened);
         let lost: &[u8] = if names[0].contains("ReadError") { b"UNREADABLEDATA" } else { b"UNKNOWN" };
         std::fs::write(&path, read_with(&*disk, lost)).unwrap();
         let sum = run("sha1sum", "coreutils", &[text(&path)]);

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use sha1::Digest;
 use unluks::format::{Checks, Doubt, Options, Weight, open};
 use unluks::progress::Progress;
 
-use crate::support::{Bench, Rng, qemu_img, qemu_io, run, test_disk, text};
+use crate::aff4::{Archive, MAP, STREAM, mapped, plain};
+use crate::support::{Bench, Rng, assert_same, qemu_img, qemu_io, read_all, run, test_disk, text};
 
 /// What the books of an image say.
 fn doubts(checks: &Checks) -> Vec<Doubt> {
@@ -130,4 +132,30 @@ fn the_hashes_of_an_ewf_image_are_those_of_its_disk() {
             assert_eq!(one.of.len(), 2 << 20, "{format}");
         }
     }
+}
+
+#[test]
+fn the_hashes_of_aff4_are_those_of_a_stream_or_of_a_whole_map() {
+    let disk = test_disk((1 << 20) + 777, 33);
+    let recorded = |mut archive: Archive, statement: &str| {
+        let (_, turtle) = archive.members.iter_mut().find(|(name, _)| name == "information.turtle").unwrap();
+        turtle.extend(statement.as_bytes());
+        open(Arc::new(archive.bytes()), Options::default()).unwrap().checks.recorded
+    };
+    let hex = hex::encode(sha1::Sha1::digest(&disk));
+    let of = |urn: &str, kind: &str| format!("<{urn}> aff4:hash \"{hex}\"^^aff4:{kind} .\n");
+    let found = recorded(plain(&disk, ""), &of(STREAM, "SHA1"));
+    assert_eq!(found.len(), 1);
+    assert_eq!((found[0].algorithm, found[0].hex.as_str()), ("sha1", hex.as_str()));
+    assert_same(&read_all(&found[0].of).unwrap(), &disk, "a stream");
+    // A stream that a map puts into another order, and the map itself.
+    let found = recorded(mapped(&disk), &of(STREAM, "SHA1"));
+    assert!(found.len() == 1 && read_all(&found[0].of).unwrap() != disk);
+    let found = recorded(mapped(&disk), &of(MAP, "sha1"));
+    assert_same(&read_all(&found[0].of).unwrap(), &disk, "a map");
+    // Hashes of chunks and of maps are of no bytes in their order.
+    for kind in ["blockMapHashSHA512", "SHA1block", "unknown"] {
+        assert!(recorded(mapped(&disk), &of(MAP, kind)).is_empty(), "{kind}");
+    }
+    assert!(recorded(plain(&disk, ""), &format!("<{STREAM}> aff4:hash \"no hash\"^^aff4:SHA1 .\n")).is_empty());
 }
