@@ -12,13 +12,15 @@
 //! parent. That is the file whose `data_write_guid` the parent locator, a list of names and values, calls
 //! `parent_linkage`.
 //!
-//! A log that was not played back, because Hyper-V or QEMU crashed, is refused: the tables may be half-written. The header
-//! names a log from the first write on; where the log has no entry of that name, there is nothing to play back.
+//! A log that was not played back, because Hyper-V or QEMU crashed, is played back in memory ([`log`]): the tables may be
+//! half-written. The header names a log from the first write on; where the log has no entry of that name, there is nothing
+//! to play back.
 //!
 //! This reader is our own, not the crate vhdx (0.1.0): that one opens the file for writing, compares no checksum, and
 //! panics where a rule is broken.
 
 mod locator;
+mod log;
 
 use std::sync::Arc;
 
@@ -33,7 +35,7 @@ use super::map::{Layout, Mapped, Place, Run};
 use super::parent::Kin;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::{Peek, ReadAt};
-use crate::limits::{VHDX_LOCATOR_MAX, VHDX_LOG_MAX};
+use crate::limits::VHDX_LOCATOR_MAX;
 use crate::num::from_u32;
 use locator::Locator;
 
@@ -122,14 +124,12 @@ pub(super) fn open(file: Arc<dyn ReadAt>, kin: &Kin<'_>, notes: &mut Vec<String>
         let found = format!("found {}; 1 is read", header.version.get());
         return Err(Error::unsupported("vhdx.version", found).at(header_offset.saturating_add(66)));
     }
-    if header.log_guid != [0; 16] && has_log(&file, &header)? {
-        return Err(Error::unsupported(
-            "vhdx.log",
-            "the image was not closed cleanly: its log has changes that are not played back yet, and its tables may be stale",
-        )
-        .at(header_offset.saturating_add(48))
-        .with_hint("on a copy of the image, qemu-img check -r all (or mounting it in Windows) plays the log back"));
-    }
+    let file = if header.log_guid == [0; 16] {
+        file
+    } else {
+        let (start, len) = (header.log_offset.get(), u64::from(header.log_length.get()));
+        log::replay(file, &log::Log { start, len, guid: header.log_guid }, notes)?
+    };
     let regions = Regions::read(&file, notes)?;
     let metadata = Metadata::read(&file, regions.metadata)?;
     let below = metadata.parent.as_ref().map(|parent| parent.find(kin, notes)).transpose()?;
@@ -144,25 +144,6 @@ pub(super) fn data_write_guid(file: &Arc<dyn ReadAt>) -> Option<Uuid> {
     }
     let (header, _) = current_header(file, &mut Vec::new()).ok()?;
     Some(Uuid::from_bytes_le(header.data_write_guid))
-}
-
-/// Whether the log has an entry that the header's `log_guid` may count: entries start at each 4 KiB, with `loge`, and
-/// have the log's GUID at byte 32. Their checksums do not matter here, for a broken entry is no good sign.
-#[expect(clippy::arithmetic_side_effects, reason = "the log lies within the file")]
-fn has_log(file: &Arc<dyn ReadAt>, header: &Header) -> Result<bool> {
-    const STEP: u64 = 4 << 10;
-    let (start, len) = (header.log_offset.get(), u64::from(header.log_length.get()));
-    if len > VHDX_LOG_MAX || start.checked_add(len).is_none_or(|end| end > file.len()) {
-        return Ok(true);
-    }
-    for n in 0..len / STEP {
-        let mut entry = [0; 48];
-        fields::fill(file, &mut entry, start + n * STEP, "vhdx.log", "the log")?;
-        if entry.starts_with(b"loge") && entry.ends_with(&header.log_guid) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }
 
 /// The CRC-32C of `bytes` with the four at byte 4 taken as zeroes.

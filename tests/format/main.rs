@@ -13,3 +13,4 @@ mod partitions;
 mod refused;
 mod sets;
 mod support;
+mod vhdx_log;
