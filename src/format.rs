@@ -49,7 +49,6 @@ mod vhd;
 mod vhdx;
 mod vmdk;
 
-use std::cell::RefCell;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -280,7 +279,7 @@ fn open_below(file: Arc<dyn ReadAt>, mut options: Options, chain: &[usize]) -> R
             Error::invalid(format!("{} image has no internal snapshots", format.with_article())).with_rule("snapshot")
         );
     }
-    let kin = Kin { options: &options, chain, checks: RefCell::default() };
+    let kin = Kin::new(&options, chain);
     let mut checks = Checks::default();
     let mut snapshots = Vec::new();
     let mut notes = Vec::new();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use unluks::cinder::Chain;
 use unluks::error::Condition;
 use unluks::files::{Inputs, Role};
-use unluks::format::{self, Contents, Format, Named, Set, Snapshot};
+use unluks::format::{self, Checks, Contents, Format, Named, Set, Snapshot};
 use unluks::io::{Pipe, RescueMap, Rescued};
 use unluks::limits::RESCUE_MAP_MAX;
 use unluks::locate::{FindOptions, Found, HeaderAt, Place, find};
@@ -305,6 +305,7 @@ fn whole(file: &Arc<dyn ReadAt>) -> Found {
         notes: Vec::new(),
         layers: Vec::new(),
         groups: Vec::new(),
+        checks: Checks::default(),
     }
 }
 

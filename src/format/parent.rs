@@ -115,6 +115,10 @@ pub(super) struct Kin<'a> {
 }
 
 impl<'a> Kin<'a> {
+    pub(super) fn new(options: &'a Options, chain: &'a [usize]) -> Self {
+        Self { options, chain, checks: RefCell::default() }
+    }
+
     /// The files that are not above this image, with their numbers.
     pub(super) fn free(&self) -> impl Iterator<Item = (usize, &'a Named)> + use<'a, '_> {
         self.options.with.iter().enumerate().filter(|(n, _)| !self.chain.contains(n))

@@ -182,7 +182,7 @@ mod tests {
     const CLUSTER: usize = 4096;
 
     fn open_alone(file: Arc<dyn ReadAt>) -> Result<Arc<dyn ReadAt>> {
-        open(file, &Kin { options: &Options::default(), chain: &[] }, &mut Vec::new())
+        open(file, &Kin::new(&Options::default(), &[]), &mut Vec::new())
     }
 
     fn header() -> Header {

@@ -297,7 +297,7 @@ mod tests {
     }
 
     fn open_bytes(bytes: Vec<u8>) -> Result<Arc<dyn ReadAt>> {
-        open(Arc::new(bytes), &Kin { options: &Options::default(), chain: &[] }, &mut Vec::new())
+        open(Arc::new(bytes), &Kin::new(&Options::default(), &[]), &mut Vec::new())
     }
 
     #[test]

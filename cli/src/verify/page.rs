@@ -220,10 +220,14 @@ fn header(report: &Report) -> Vec<(&'static str, String)> {
 fn hashes(report: &Report) -> Vec<(String, String)> {
     let hashes = &report.hashes;
     let mut rows: Vec<(String, String)> = Vec::new();
-    for (name, all) in &hashes.image {
-        for (n, hex) in all.iter().enumerate() {
-            let which = if all.len() > 1 { format!(", file {}", n + 1) } else { String::new() };
-            rows.push((visible(&format!("image{which}, {name}")), visible(hex)));
+    for (of, part, by_name) in
+        [("image", "file", &hashes.image), ("disk in the container, by its own record", "part", &hashes.container)]
+    {
+        for (name, all) in by_name {
+            for (n, hex) in all.iter().enumerate() {
+                let which = if all.len() > 1 { format!(", {part} {}", n + 1) } else { String::new() };
+                rows.push((visible(&format!("{of}{which}, {name}")), visible(hex)));
+            }
         }
     }
     rows.extend(hashes.plaintext.iter().map(|(name, hex)| (visible(&format!("plaintext, {name}")), visible(hex))));

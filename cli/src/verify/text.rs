@@ -48,6 +48,9 @@ pub fn text(report: &Report) -> String {
     for (name, hexes) in &report.hashes.image {
         hexes.iter().for_each(|hex| text += &format!("  image {name} {hex}\n"));
     }
+    for (name, hexes) in &report.hashes.container {
+        hexes.iter().for_each(|hex| text += &format!("  disk in the container {name} {hex}\n"));
+    }
     if let Some(tree) = &report.hashes.tree {
         text += &format!("  tree of {}, root {}\n", counted(tree.leaves, "leaf"), tree.root);
     }

@@ -94,7 +94,7 @@ pub(super) fn replay(file: Arc<dyn ReadAt>, log: &Log, notes: &mut Vec<String>) 
         let message = format!("the log has {} bytes; {VHDX_LOG_MAX} are allowed", log.len);
         return Err(Error::limit("vhdx.log", message).at(log.start));
     }
-    if log.len % SECTOR != 0 || log.start.checked_add(log.len).is_none_or(|end| end > file.len()) {
+    if !log.len.is_multiple_of(SECTOR) || log.start.checked_add(log.len).is_none_or(|end| end > file.len()) {
         return Err(wrong(format!("a log of {} bytes does not fit the file of {} bytes", log.len, file.len())));
     }
     let Some(entries) = log.entries(&*file)? else { return Ok(file) };
