@@ -9,6 +9,7 @@ use std::sync::Arc;
 use unluks::format::{Contents, Format, Mapping, Options, Set, open};
 use unluks::io::Window;
 use unluks::limits::CONTAINER_SIZE_MAX;
+use unluks::progress::Progress;
 use unluks::{Error, ErrorKind, ReadAt, Result, storage};
 
 use super::{check_error, check_line};
@@ -191,6 +192,9 @@ fn exercise(format: Format, file: Arc<Pieces>) -> Result<()> {
     let opened = open(file, Options { format: Some(format), ..Options::default() })?;
     opened.notes.iter().for_each(|note| check_line(note));
     assert!(opened.contents.size() <= CONTAINER_SIZE_MAX);
+    for book in &opened.checks.books {
+        book.check(&Progress::default())?.iter().for_each(|doubt| check_line(&doubt.message));
+    }
     match opened.contents {
         Contents::Disk(disk) => walk(&*disk),
         Contents::Qcow2Luks(luks) => {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::{Rng, assert_same, qemu_img, run, test_disk, text};
 use unluks::format::{Contents, Format, Mapping, Options, open};
+use unluks::progress::Progress;
 use unluks::{ReadAt, Result};
 
 const MUTATIONS: usize = 1000;
@@ -20,6 +21,9 @@ const MEMORY_MAX: u64 = 256 << 20;
 /// Opens an image, reads what it has, and walks some extents.
 fn exercise(bytes: Vec<u8>, format: Format) -> Result<Option<Vec<u8>>> {
     let opened = open(Arc::new(bytes), Options { format: Some(format), ..Options::default() })?;
+    for book in &opened.checks.books {
+        book.check(&Progress::default())?;
+    }
     match opened.contents {
         Contents::Disk(disk) => {
             let mut at = 0;

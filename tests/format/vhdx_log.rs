@@ -6,7 +6,7 @@ use unluks::format::Opened;
 use unluks::num::to_u64;
 use unluks::{ErrorKind, Result};
 
-use crate::support::{Bench, assert_same, disk_of, open_bytes, qemu_img, read_all, test_disk, text};
+use crate::support::{Bench, Rng, assert_same, disk_of, open_bytes, qemu_img, read_all, test_disk, text};
 
 const SECTOR: usize = 4096;
 const HEADERS: [usize; 2] = [64 << 10, 128 << 10];
@@ -248,4 +248,43 @@ fn what_a_log_cannot_say_is_refused_or_told() {
         }
         assert!(matches!(read(&image).err().unwrap().rule(), "vhdx.log"), "byte {at} of the header");
     }
+}
+
+/// Changed logs whose checksums are right: bytes or an error, and nothing else.
+#[test]
+fn changed_logs_are_bytes_or_an_error() {
+    let bench = Bench::new(test_disk(256 << 10, 14));
+    let mut image = sound(&bench);
+    name_log(&mut image, GUID);
+    let table = blocks_of(&image);
+    let right = image[table..table + SECTOR].to_vec();
+    let whole = entry(5, 0, image.len(), &[Change::Sector(table, &right), Change::Zero(table + SECTOR, SECTOR)]);
+    let (mut rng, mut read_all_of, mut refused) = (Rng(5), 0, 0);
+    for n in 0..500 {
+        let mut bytes = whole.clone();
+        for _ in 0..=rng.below(3) {
+            let at = rng.index(160);
+            bytes[at] = if rng.below(2) == 0 { 0xff } else { bytes[at] ^ 1 << rng.below(8) };
+        }
+        let len = usize::try_from(u32::from_le_bytes(bytes[8..12].try_into().unwrap())).unwrap();
+        if (SECTOR..=bytes.len()).contains(&len) {
+            seal(&mut bytes[..len]);
+        }
+        let mut image = image.clone();
+        put(&mut image, 0, &bytes);
+        // What it declares may be large; the first of it is enough.
+        let opened = open_bytes(image, None).and_then(|opened| {
+            let disk = disk_of(opened);
+            let mut first = vec![0; usize::try_from(disk.len().min(1 << 20)).unwrap()];
+            disk.read_exact_at(&mut first, 0)
+        });
+        match opened {
+            Ok(()) => read_all_of += 1,
+            Err(e) => {
+                assert!(!e.rule().is_empty(), "{n}: {e}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(read_all_of > 50 && refused > 20, "{read_all_of} read, {refused} refused");
 }
