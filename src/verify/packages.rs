@@ -5,17 +5,18 @@
 //! | dpkg | `/var/lib/dpkg` | `info/*.md5sums`; `Conffiles` in `status` | what `Conffiles` names |
 //! | apk | `/lib/apk/db/installed`, or under `/usr` | `Z:` lines: SHA-1, or SHA-256 | what lies in `/etc` |
 //! | pacman | `/var/lib/pacman/local/*/mtree` | `sha256digest`, or `md5digest` | `%BACKUP%` in `files` |
-//! | rpm | `/usr/lib/sysimage/rpm`, `/var/lib/rpm` | is not read: a database in a format of its own | |
+//! | rpm | `/usr/lib/sysimage/rpm`, `/var/lib/rpm` | headers in SQLite, ndb or Berkeley DB | `%config`, and what is not to be verified |
 //!
 //! What differs is a warning and no error: an administrator may have changed it, and a database that lies in the image proves
 //! nothing against whoever can write to both. A changed file of configuration is a note. Each is looked for at the root of a
 //! file system, and in the subvolumes of btrfs that systems are installed in.
 //!
-//! An own reader of three texts, since no crate has them but those that need the packages' own programs.
+//! Own readers, since no crate has them but those that need the packages' own programs.
 
 mod apk;
 mod dpkg;
 mod pacman;
+mod rpm;
 
 use std::collections::HashSet;
 
@@ -32,15 +33,6 @@ use crate::reader::{Entry, FileKind, FileSystem, Metadata, is_absent, shown};
 /// Where the root of a system may lie in a file system: at its own, and in subvolumes of Ubuntu and Arch, of Debian, and of
 /// Fedora.
 const ROOTS: [&[u8]; 4] = [b"", b"/@", b"/@rootfs", b"/root"];
-
-/// Databases that are known by name alone.
-const RPM: [&[u8]; 5] = [
-    b"/usr/lib/sysimage/rpm/rpmdb.sqlite",
-    b"/usr/lib/sysimage/rpm/Packages.db",
-    b"/var/lib/rpm/rpmdb.sqlite",
-    b"/var/lib/rpm/Packages.db",
-    b"/var/lib/rpm/Packages",
-];
 
 /// How much it weighs that a file is another.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -86,10 +78,13 @@ pub fn prove(
         if fs.metadata(b"/").is_err() {
             continue;
         }
-        for (kind, path, read) in KNOWN {
+        let read_rpm: Reader = from_rpm;
+        let of_rpm = rpm::PATHS.map(|path| ("rpm", path, read_rpm));
+        for (kind, path, read) in KNOWN.into_iter().chain(of_rpm) {
             let Ok((own, _)) = resolve(fs, path, Follow::Last) else { continue };
-            // /lib may lead to /usr/lib.
-            if !seen.insert([root, &own].concat()) {
+            // /lib may lead to /usr/lib; and of rpm's in one directory, the first is in use.
+            let end = own.iter().rposition(|byte| *byte == b'/').filter(|_| kind == "rpm").unwrap_or(own.len());
+            if !seen.insert([root, own.get(..end).unwrap_or_default()].concat()) {
                 continue;
             }
             let shown_path = [prefix, root, &own].concat();
@@ -113,18 +108,6 @@ pub fn prove(
                 held.not_read(e)?;
             }
             used.databases.push(held.database);
-        }
-        for path in RPM {
-            let Ok((own, _)) = resolve(fs, path, Follow::Last) else { continue };
-            if !seen.insert([root, &own].concat()) {
-                continue;
-            }
-            let path = String::from_utf8_lossy(&[prefix, root, &own].concat()).into_owned();
-            let message = format!("{}: it is a database of rpm, which is not read: it proves nothing", escape(&path));
-            let mut finding = Finding::new(Severity::Note, "contents.packages.not-read", "package database", message);
-            finding.path = Some(path.clone());
-            findings.add_one_of_many(finding);
-            used.databases.push(Database { kind: "rpm".into(), path, ..Database::default() });
         }
     }
     Ok(())
@@ -286,7 +269,7 @@ impl Held<'_, '_> {
     fn odd(&mut self, lines: u64, path: &[u8]) {
         if lines > 0 {
             let what = shown(&[self.prefix.as_slice(), path].concat());
-            let message = format!("{what}: {lines} of its lines are none that {} writes", self.database.kind);
+            let message = format!("{what}: {lines} of its entries are none that {} writes", self.database.kind);
             self.of_database(Severity::Warning, "contents.packages.damaged", message);
         }
     }
@@ -414,4 +397,19 @@ fn from_pacman(fs: &mut dyn FileSystem, held: &mut Held<'_, '_>) -> Result<()> {
         held.odd(odd, &path);
     }
     Ok(())
+}
+
+fn from_rpm(fs: &mut dyn FileSystem, held: &mut Held<'_, '_>) -> Result<()> {
+    let path = held.at.clone();
+    let metadata = fs.metadata(&path)?;
+    let (mut packages, mut odd) = (0u64, 0u64);
+    let mut source = rpm::Source::new(fs, held, path.clone(), metadata.size);
+    let read = rpm::headers(&mut source, &mut |source, header| {
+        let (files, strange) = rpm::files(&header).unwrap_or((Vec::new(), 1));
+        (packages, odd) = (packages.saturating_add(1), odd.saturating_add(strange));
+        files.iter().try_for_each(|file| source.held.check(source.fs, file))
+    });
+    held.database.packages = packages;
+    held.odd(odd, &path);
+    read
 }
