@@ -178,6 +178,8 @@ pub const READER_NAME_MAX: usize = 255;
 pub const READER_PATH_MAX: usize = 4096;
 /// Reader: the longest target of a symbolic link, which is the kernel's.
 pub const READER_LINK_MAX: usize = 4096;
+/// Bytes of the extended attributes of one file. The kernel takes 64 KiB of each.
+pub const READER_XATTRS_MAX: usize = 256 << 10;
 /// Reader: how many links a path may lead through, which is the kernel's (`MAXSYMLINKS`).
 pub const READER_LINKS_MAX: usize = 40;
 /// Reader: how many directories may lie in each other.

@@ -1,7 +1,7 @@
 //! Reads files out of the file systems in a plaintext, or in any other disk: no mount, no kernel, no root.
 //!
 //! ```text
-//! disk: ReadAt ─► volumes ─► Volume ─► open ─► FileSystem: metadata, read_dir, read_at, read_link
+//! disk: ReadAt ─► volumes ─► Volume ─► open ─► FileSystem: metadata, read_dir, read_at, read_link, xattrs
 //!                 /          its disk    │
 //!                 /2, /vg/root           └──── wire::serve ◄── two pipes ──► wire::Remote: FileSystem ─► walk
 //!                                              in a process of its own       with whoever has the key
@@ -20,7 +20,7 @@
 //! | exFAT | `lamexfat` | times, owners, modes |
 //! | NTFS | `ntfs-core`: compressed files, too | owners, modes, links |
 //!
-//! None of them gives extended attributes, so the trait has none. Of all others a name is known
+//! Extended attributes are those of ext alone, for none of the crates gives them. Of all others a name is known
 //! ([`inside`](crate::inside)), and their files are not read. For two of them no crate was good enough: of SquashFS `backhand`
 //! reads all tables into memory as it opens, and brings the C libraries of xz and zstd into the process that is to hold hostile
 //! bytes; of ISO 9660 `iso9660` and `cdfs` have no Rock Ridge or bring a program's dependencies, and `hadris-iso` has no
@@ -109,6 +109,16 @@ impl Metadata {
     }
 }
 
+/// An extended attribute.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Xattr {
+    /// Its name, with what it begins with: `user.`, `security.` and so on. ACLs are `system.posix_acl_access` and
+    /// `system.posix_acl_default`, and their values as the file system has them.
+    pub name: Vec<u8>,
+    /// Its value.
+    pub value: Vec<u8>,
+}
+
 /// A name in a directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
@@ -155,6 +165,16 @@ pub trait FileSystem {
     /// # Errors
     /// As [`FileSystem::metadata`], and where the path is no link.
     fn read_link(&mut self, path: &[u8]) -> Result<Vec<u8>>;
+
+    /// The extended attributes of a path, ACLs and capabilities among them; a link is not followed.
+    ///
+    /// # Errors
+    /// As [`FileSystem::metadata`]; [`Unsupported`](crate::ErrorKind::Unsupported) with the rule `reader.xattr` where the
+    /// reader of this file system does not give them.
+    fn xattrs(&mut self, path: &[u8]) -> Result<Vec<Xattr>> {
+        check_path(path)?;
+        Err(Error::unsupported("reader.xattr", "extended attributes of this file system are not read"))
+    }
 
     /// The most directories that there can be, where that is known.
     fn directories_max(&mut self) -> Option<u64> {

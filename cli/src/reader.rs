@@ -15,7 +15,7 @@ use unluks::error::{Condition, escape};
 use unluks::inside::Kind;
 use unluks::limits::READER_SECONDS_MAX;
 use unluks::reader::wire::{self, Remote, has_ended};
-use unluks::reader::{Entry, FileSystem, Metadata};
+use unluks::reader::{Entry, FileSystem, Metadata, Xattr};
 use unluks::{Error, ReadAt, Result};
 
 use crate::own;
@@ -187,6 +187,10 @@ impl FileSystem for Reader {
 
     fn read_link(&mut self, path: &[u8]) -> Result<Vec<u8>> {
         self.ask(|remote| remote.read_link(path))
+    }
+
+    fn xattrs(&mut self, path: &[u8]) -> Result<Vec<Xattr>> {
+        self.ask(|remote| remote.xattrs(path))
     }
 
     fn directories_max(&mut self) -> Option<u64> {

@@ -10,7 +10,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use super::disk::Disk;
-use super::{Entry, FileKind, FileSystem, Metadata, absent, check_link, check_path, not_a, of_mode};
+use super::{Entry, FileKind, FileSystem, Metadata, Xattr, absent, check_link, check_path, not_a, of_mode};
 use crate::error::{Error, Result};
 use crate::inside::{ExtData, ExtFiles, ExtNode};
 use crate::io::ReadAt;
@@ -173,6 +173,15 @@ impl FileSystem for Ext {
             let node = node(files, dirs, path)?;
             check_link(&metadata(&node))?;
             files.link(&node)
+        })
+    }
+
+    fn xattrs(&mut self, path: &[u8]) -> Result<Vec<Xattr>> {
+        check_path(path)?;
+        let Self { disk, files, dirs, .. } = self;
+        disk.operation(|| {
+            let all = files.xattrs(&node(files, dirs, path)?)?;
+            Ok(all.into_iter().map(|(name, value)| Xattr { name, value }).collect())
         })
     }
 

@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Entry, FileSystem, Metadata};
+use super::{Entry, FileSystem, Metadata, Xattr};
 use crate::error::{Condition, Error, ErrorKind, Result, escape, visible};
 use crate::inside::Kind;
 use crate::io::ReadAt;
@@ -48,6 +48,7 @@ enum Request {
     ReadDir { path: Vec<u8> },
     ReadAt { path: Vec<u8>, offset: u64, len: u32 },
     ReadLink { path: Vec<u8> },
+    Xattrs { path: Vec<u8> },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -57,6 +58,7 @@ enum Answer {
     Entries(Vec<Entry>),
     End,
     Link(Vec<u8>),
+    Xattrs(Vec<Xattr>),
     Failed { kind: u8, rule: String, message: String, is_absent: bool },
 }
 
@@ -201,6 +203,7 @@ fn answer(fs: &mut dyn FileSystem, request: Request, ends: &Mutex<Ends>) -> Resu
         Request::Open { .. } => Err(ended("it is open already")),
         Request::Metadata { path } => fs.metadata(&path).map(Answer::Metadata).map(Some),
         Request::ReadLink { path } => fs.read_link(&path).map(Answer::Link).map(Some),
+        Request::Xattrs { path } => fs.xattrs(&path).map(Answer::Xattrs).map(Some),
         Request::ReadAt { path, offset, len } => {
             let mut buf = vec![0; from_u32(len).min(READER_PIECE)];
             let n = fs.read_at(&path, offset, &mut buf)?;
@@ -378,6 +381,14 @@ impl FileSystem for Remote {
     fn read_link(&mut self, path: &[u8]) -> Result<Vec<u8>> {
         match self.ask(&Request::ReadLink { path: path.to_vec() })? {
             Came::Answer(Answer::Link(target)) if target.len() <= READER_LINK_MAX => Ok(target),
+            _ => Err(misplaced()),
+        }
+    }
+
+    fn xattrs(&mut self, path: &[u8]) -> Result<Vec<Xattr>> {
+        match self.ask(&Request::Xattrs { path: path.to_vec() })? {
+            // A frame bounds them.
+            Came::Answer(Answer::Xattrs(all)) => Ok(all),
             _ => Err(misplaced()),
         }
     }

@@ -28,7 +28,7 @@ use crate::decrypt::hash::Algorithm;
 use crate::error::{Error, ErrorKind, Result, escape};
 use crate::limits::VERIFY_PACKAGES_TEXT_MAX;
 use crate::reader::walk::{Follow, list, resolve};
-use crate::reader::{Entry, FileKind, FileSystem, Metadata, is_absent, shown};
+use crate::reader::{Entry, FileKind, FileSystem, Metadata, Xattr, is_absent, shown};
 
 /// Where the root of a system may lie in a file system: at its own, and in subvolumes of Ubuntu and Arch, of Debian, and of
 /// Fedora.
@@ -148,6 +148,11 @@ impl FileSystem for Rooted<'_> {
     fn read_link(&mut self, path: &[u8]) -> Result<Vec<u8>> {
         let path = self.path(path);
         self.inner.read_link(&path)
+    }
+
+    fn xattrs(&mut self, path: &[u8]) -> Result<Vec<Xattr>> {
+        let path = self.path(path);
+        self.inner.xattrs(&path)
     }
 }
 

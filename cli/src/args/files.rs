@@ -37,6 +37,9 @@ pub struct LsArgs {
     /// Read each file, and show this hash of it
     #[arg(long, value_enum, value_name = "NAME")]
     pub hash: Option<HashName>,
+    /// Show extended attributes, below each file and as getfattr writes them (ext2, ext3 and ext4)
+    #[arg(long, hide_short_help = true)]
+    pub xattrs: bool,
     /// Print a line of JSON for each file (docs/files.schema.json describes it)
     #[arg(long)]
     pub json: bool,

@@ -2,17 +2,17 @@
 
 use std::process::ExitCode;
 
-use unluks::error::escape;
+use unluks::error::{escape, visible};
 use unluks::inside::Kind;
 use unluks::reader::volumes::Volume;
 use unluks::reader::walk::{self, Follow};
-use unluks::reader::{FileKind, FileSystem, Metadata, is_read, join};
+use unluks::reader::{FileKind, FileSystem, Metadata, Xattr, is_read, join};
 use unluks::{Error, Result};
 
 use serde::Serialize;
 
 use super::hash::sha256;
-use super::print::{Line, Out, columns};
+use super::print::{Line, Out, XattrLine, columns};
 use super::{Faults, Files, from_root};
 use crate::args::files::LsArgs;
 
@@ -119,9 +119,17 @@ fn line(
             Err(e) => faults.say(full, e)?,
         }
     }
+    let mut xattrs = None;
+    if args.xattrs {
+        match reader.xattrs(path) {
+            Ok(all) => xattrs = Some(all),
+            Err(e) => faults.say(full, e)?,
+        }
+    }
     if args.json {
+        let xattrs = xattrs.map(|all| all.iter().map(XattrLine::of).collect());
         let target = target.map(|to| String::from_utf8_lossy(&to).into_owned());
-        return out.json(&Line { target, sha256: hash, ..Line::new(full, metadata) });
+        return out.json(&Line { target, sha256: hash, xattrs, ..Line::new(full, metadata) });
     }
     let mut text = Vec::new();
     if args.hash.is_some() {
@@ -137,5 +145,19 @@ fn line(
         text.extend(out.name(&to));
     }
     text.push(b'\n');
+    for Xattr { name, value } in xattrs.iter().flatten() {
+        let name = visible(&String::from_utf8_lossy(name));
+        text.extend(format!("    {name}={}\n", value_of(value)).into_bytes());
+    }
     out.write(&text)
+}
+
+/// The value of an attribute as getfattr writes it: text in quotes, and all else in hex.
+fn value_of(value: &[u8]) -> String {
+    // What is set for a C program ends with a zero.
+    let text = std::str::from_utf8(value.strip_suffix(b"\0").unwrap_or(value)).ok();
+    match text.filter(|text| visible(text) == *text && !text.contains(['"', '\\'])) {
+        Some(text) => format!("\"{text}\""),
+        None => format!("0x{}", hex::encode(value)),
+    }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use serde::Serialize;
 use unluks::backup::rfc3339;
 use unluks::error::visible;
-use unluks::reader::{FileKind, Metadata};
+use unluks::reader::{FileKind, Metadata, Xattr};
 use unluks::{Error, Result, json};
 
 /// The standard output.
@@ -98,6 +98,22 @@ pub struct Line {
     pub target: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub xattrs: Option<Vec<XattrLine>>,
+}
+
+/// An extended attribute as JSON has it.
+#[derive(Serialize)]
+pub struct XattrLine {
+    /// With replacement characters where it is not UTF-8.
+    name: String,
+    value_hex: String,
+}
+
+impl XattrLine {
+    pub fn of(Xattr { name, value }: &Xattr) -> Self {
+        Self { name: String::from_utf8_lossy(name).into_owned(), value_hex: hex::encode(value) }
+    }
 }
 
 impl Line {
@@ -115,6 +131,7 @@ impl Line {
             modified: metadata.modified.and_then(time),
             target: None,
             sha256: None,
+            xattrs: None,
         }
     }
 }

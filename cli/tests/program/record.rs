@@ -128,7 +128,7 @@ fn a_page_of_a_damaged_image_says_what_and_where() {
     }
     assert!(record.page().contains("<path class=\"marks\" d=\"M"));
     // The verdict has its place beside it. What was decrypted is not said to be unknown, and what nobody recognises is no "ok".
-    assert!(said.contains("First place: image byte 1069568, plaintext byte 4608"), "{said}");
+    assert!(said.contains("Where first: image byte 1069568, plaintext byte 4608"), "{said}");
     assert!(!said.contains("cannot be decrypted"), "{said}");
     assert!(said.contains("contentsfindingnoise from its first byte on"), "{said}");
     // So is that of what cannot be opened at all.

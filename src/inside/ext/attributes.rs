@@ -9,7 +9,8 @@
 //! The hash goes over the name and the value; in an inode it may be zero, and is not there then. The source is e2fsprogs'
 //! `lib/ext2fs/ext_attr.c`.
 
-use crate::inside::look::{le16, le32};
+use super::map::Fs;
+use crate::inside::look::{crc32c_raw, le16, le32};
 use crate::num::to_usize;
 
 const ENTRY: usize = 16;
@@ -42,6 +43,45 @@ pub(super) fn wrong(bytes: &[u8], start: usize, values: usize) -> Option<(String
         at = at.saturating_add(end.next_multiple_of(4));
     }
     None
+}
+
+/// The checksum that a block of attributes has, and the right one.
+pub(super) fn checksums(fs: &Fs<'_>, block: u64, bytes: &[u8]) -> (u32, u32) {
+    let parts = [bytes.get(..16), Some(&[0; 4]), bytes.get(20..)].into_iter().flatten();
+    (le32(bytes, 16), parts.fold(crc32c_raw(fs.seed, &block.to_le_bytes()), crc32c_raw))
+}
+
+/// An attribute: what its name begins with, by a number, the rest of the name, and where its value is.
+pub(super) struct Attribute<'a> {
+    pub index: u8,
+    pub name: &'a [u8],
+    pub value: Value<'a>,
+}
+
+/// The value of an attribute.
+pub(super) enum Value<'a> {
+    Here(&'a [u8]),
+    /// So many bytes of an inode of its own.
+    Inode(u32, u32),
+}
+
+/// The attributes whose entries begin at `start`, up to the first that is none. Values are placed from `values` on.
+pub(super) fn all(bytes: &[u8], start: usize, values: usize) -> impl Iterator<Item = Attribute<'_>> {
+    let mut at = start;
+    std::iter::from_fn(move || {
+        let entry = bytes.get(at..).filter(|rest| rest.len() >= ENTRY && le32(rest, 0) != 0)?;
+        let end = ENTRY.checked_add(usize::from(*entry.first()?))?;
+        let (name, index, size) = (entry.get(ENTRY..end)?, *entry.get(1)?, le32(entry, 8));
+        let value = match le32(entry, 4) {
+            0 => {
+                let from = values.checked_add(usize::from(le16(entry, 2)))?;
+                Value::Here(bytes.get(from..from.checked_add(to_usize(u64::from(size)).ok()?)?)?)
+            }
+            inode => Value::Inode(inode, size),
+        };
+        at = at.checked_add(end.checked_next_multiple_of(4)?)?;
+        Some(Attribute { index, name, value })
+    })
 }
 
 fn hash(name: &[u8], value: &[u8]) -> u32 {

@@ -12,13 +12,14 @@
 
 use std::sync::Arc;
 
+use super::attributes::{self, Attribute, Value};
 use super::dirs::{self, DirBlock};
 use super::map::{EXTENTS, Fault, Fs, INLINE_DATA, Inode, ROOT, Run, Visitor, walk};
 use super::{INCOMPAT_RECOVER, SUPERBLOCK_AT, Superblock, find_backup, replayed};
 use crate::error::{Error, Result};
 use crate::inside::look::{Look, Metered, le16, le32};
 use crate::io::ReadAt;
-use crate::limits::{READER_EXTENTS_MAX, READER_LINK_MAX};
+use crate::limits::{READER_EXTENTS_MAX, READER_LINK_MAX, READER_XATTRS_MAX};
 use crate::num::{at_most, to_u64, to_usize};
 
 /// What does not change where files lie, or is seen to here: file types, groups of descriptors, extents, 64 bits, protection
@@ -101,25 +102,18 @@ impl Node {
         data
     }
 
+    /// The attributes within the inode.
+    fn attributes(&self) -> impl Iterator<Item = Attribute<'_>> {
+        let start = usize::from(le16(&self.bytes, 0x80)).saturating_add(128);
+        let has_some = self.bytes.len() > 128 && le32(&self.bytes, start) == XATTR_MAGIC;
+        let first = if has_some { start.saturating_add(4) } else { self.bytes.len() };
+        attributes::all(&self.bytes, first, first)
+    }
+
     /// The value of an attribute within the inode.
     fn attribute(&self, (index, name): (u8, &[u8])) -> Option<&[u8]> {
-        let start = usize::from(le16(&self.bytes, 0x80)).checked_add(128)?;
-        if self.bytes.len() <= 128 || le32(&self.bytes, start) != XATTR_MAGIC {
-            return None;
-        }
-        let first = start.checked_add(4)?;
-        let mut at = first;
-        // Each takes 16 bytes and more.
-        while let Some(entry) = self.bytes.get(at..).filter(|entry| entry.len() >= 16 && le32(entry, 0) != 0) {
-            let name_len = usize::from(*entry.first()?);
-            if *entry.get(1)? == index && entry.get(16..16usize.checked_add(name_len)?) == Some(name) {
-                let from = first.checked_add(usize::from(le16(entry, 2)))?;
-                let len = to_usize(u64::from(le32(entry, 8))).ok()?;
-                return if le32(entry, 4) == 0 { self.bytes.get(from..from.checked_add(len)?) } else { None };
-            }
-            at = at.checked_add(name_len)?.checked_add(16)?.checked_next_multiple_of(4)?;
-        }
-        None
+        let found = self.attributes().find(|attribute| attribute.index == index && attribute.name == name)?;
+        if let Value::Here(value) = found.value { Some(value) } else { None }
     }
 }
 
@@ -290,6 +284,79 @@ impl Files {
             self.disk.read_exact_at(&mut buf[from..to], place)?;
         }
         Ok(len)
+    }
+
+    /// The extended attributes of a file: names with what they begin with, and values.
+    pub(crate) fn xattrs(&self, node: &Node) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        let mut all = Vec::new();
+        let mut left = READER_XATTRS_MAX;
+        for attribute in node.attributes() {
+            self.put(&attribute, &mut all, &mut left)?;
+        }
+        let block = node.inode().attributes();
+        if block == 0 {
+            return Ok(all);
+        }
+        let bytes = self.with(|fs| {
+            let place = fs.place(block);
+            if !fs.holds(block, 1) {
+                return Err(corrupt(format!("found attributes in block {block} of {}", fs.blocks)).at(node.place));
+            }
+            let bytes = fs.read(block)?;
+            if le32(&bytes, 0) != XATTR_MAGIC || le32(&bytes, 8) != 1 {
+                return Err(corrupt("found no attributes where an inode has them").at(place));
+            }
+            let (stored, right) = attributes::checksums(fs, block, &bytes);
+            if fs.has_csum && stored != right {
+                let message = format!("found the checksum {stored:#010x} of attributes; {right:#010x} is right");
+                return Err(corrupt(message).at(place));
+            }
+            Ok(bytes)
+        })?;
+        for attribute in attributes::all(&bytes, 32, 0) {
+            self.put(&attribute, &mut all, &mut left)?;
+        }
+        Ok(all)
+    }
+
+    /// Adds an attribute, unless it is what has a part of a small file.
+    fn put(&self, attribute: &Attribute<'_>, all: &mut Vec<(Vec<u8>, Vec<u8>)>, left: &mut usize) -> Result<()> {
+        let Attribute { index, name, value } = attribute;
+        let start: &[u8] = match index {
+            0 => b"",
+            1 => b"user.",
+            2 => b"system.posix_acl_access",
+            3 => b"system.posix_acl_default",
+            4 => b"trusted.",
+            6 => b"security.",
+            7 => b"system.",
+            8 => b"system.richacl",
+            _ => return Err(Error::unsupported("reader.xattr", format!("found attributes of the kind {index}"))),
+        };
+        if (*index, *name) == DATA {
+            return Ok(());
+        }
+        let len = match value {
+            Value::Here(value) => <[u8]>::len(value),
+            Value::Inode(_, len) => to_usize(u64::from(*len))?,
+        };
+        let room = left.checked_sub(len.saturating_add(<[u8]>::len(name)));
+        *left = room.ok_or_else(|| {
+            let message = format!("found a file with more than {READER_XATTRS_MAX} bytes of attributes");
+            Error::limit("reader.xattr", message)
+        })?;
+        let value = match value {
+            Value::Here(value) => value.to_vec(),
+            Value::Inode(number, _) => {
+                let node = self.node(*number)?;
+                let mut bytes = vec![0; len];
+                let read = self.read(&node, &self.data(&node)?, 0, &mut bytes)?;
+                bytes.truncate(read);
+                bytes
+            }
+        };
+        all.push(([start, name].concat(), value));
+        Ok(())
     }
 
     /// Where a link leads.

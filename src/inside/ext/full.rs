@@ -437,9 +437,7 @@ impl Full<'_, '_> {
             let says = (format!("the magic {:#010x}", le32(&bytes, 0)), format!("{ATTRIBUTES_MAGIC:#010x} is wanted"));
             self.find(Severity::Error, code, place, says, Some(inode.number));
         } else if fs.has_csum {
-            let stored = le32(&bytes, 16);
-            let parts = [bytes.get(..16), Some(&[0; 4]), bytes.get(20..)].into_iter().flatten();
-            let right = parts.fold(crc32c_raw(fs.seed, &block.to_le_bytes()), crc32c_raw);
+            let (stored, right) = attributes::checksums(fs, block, &bytes);
             if stored != right {
                 let says = (format!("{stored:#010x}"), format!("the checksum is {right:#010x}"));
                 let code = "contents.ext.attributes-checksum";

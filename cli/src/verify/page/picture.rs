@@ -77,7 +77,16 @@ pub fn layers(report: &Report) -> Vec<Bar> {
     if let Some(container) = container {
         bars.push(bar("LUKS: header and keyslots".into(), 0, container.header_bytes, "header"));
         if plaintext > 0 {
-            bars.push(bar("LUKS: encrypted data".into(), container.data_offset, plaintext, "data"));
+            // Tags and a journal lie before and between the data of dm-integrity, up to the end of what holds it all.
+            let holder = report.layers.last().map(|layer| layer.size).or(report.image.size);
+            let behind = holder.unwrap_or(0).saturating_sub(container.data_offset);
+            let has_tags = container.ciphers.iter().any(|cipher| cipher.contains(" with "));
+            let (name, bytes) = if has_tags && behind > plaintext {
+                ("LUKS: encrypted data, with tags and journal of dm-integrity", behind)
+            } else {
+                ("LUKS: encrypted data", plaintext)
+            };
+            bars.push(bar(name.into(), container.data_offset, bytes, "data"));
         }
     }
     bars

@@ -150,3 +150,56 @@ fn hostile_names_and_links_stay_in_the_copy() {
     assert_eq!(outside.len(), 3, "{outside:?}");
     assert_eq!(fs::read_dir(dir.path().join("deep")).unwrap().count(), 1);
 }
+
+/// Attributes in an inode, in a block, and in inodes of their own, set by debugfs.
+#[test]
+fn extended_attributes_of_ext_are_as_debugfs_set_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let tree = dir.path().join("tree");
+    fs::create_dir_all(tree.join("dir")).unwrap();
+    fs::write(tree.join("file"), "file").unwrap();
+    fs::write(tree.join("bare"), "bare").unwrap();
+    let large: Vec<u8> = (0..20_000u32).map(|n| n.to_le_bytes()[0] | 1).collect();
+    fs::write(dir.path().join("large"), &large).unwrap();
+    for features in ["metadata_csum,ea_inode", "^metadata_csum,ea_inode", "metadata_csum,ea_inode,inline_data"] {
+        let args = ["-q", "-F", "-b", "4096", "-O", features, "-d", &text(&tree)];
+        let image = make(dir.path(), "mkfs.ext4", "e2fsprogs", 20 << 20, &args);
+        let many: String = (0..30).map(|n| format!("ea_set /file user.number{n:02} {n:030}\n")).collect();
+        let script = dir.path().join("script");
+        let commands = format!(
+            "ea_set /file user.small value\nea_set /file security.selinux system_u:object_r:etc_t:s0\\000\n{many}ea_set -f \
+             {} /file user.large\nea_set /dir trusted.of \"a directory\"\n",
+            text(&dir.path().join("large"))
+        );
+        fs::write(&script, commands).unwrap();
+        let done =
+            Command::new("/usr/sbin/debugfs").args(["-w", "-f", &text(&script), &text(&image)]).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        let run = unluks(&["ls", "--xattrs", "--json", &text(&image), "/"]);
+        assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{features}");
+        let out = String::from_utf8(run.stdout).unwrap();
+        let lines: Vec<serde_json::Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let schema = fs::read_to_string(crate::common::root().join("docs/files.schema.json")).unwrap();
+        let schema = jsonschema::validator_for(&serde_json::from_str(&schema).unwrap()).unwrap();
+        assert!(lines.iter().all(|line| schema.is_valid(line)), "{features}: {out}");
+        let of = |path: &str| {
+            let line = lines.iter().find(|line| line["path"] == path).unwrap();
+            let all = line["xattrs"].as_array().unwrap().iter();
+            let pair = |x: &serde_json::Value| {
+                (x["name"].as_str().unwrap().to_owned(), hex::decode(x["value_hex"].as_str().unwrap()).unwrap())
+            };
+            all.map(pair).collect::<std::collections::BTreeMap<String, Vec<u8>>>()
+        };
+        let file = of("/file");
+        assert_eq!(file["user.small"], b"value", "{features}");
+        assert_eq!(file["user.number29"], format!("{:030}", 29).into_bytes(), "{features}");
+        // debugfs takes a block of it, which only an inode of its own has room for.
+        assert!(file["user.large"].len() == 4096 && large.starts_with(&file["user.large"]), "{features}");
+        assert_eq!((file.len(), of("/bare").len()), (33, 0), "{features}: {:?}", file.keys());
+        assert_eq!(of("/dir")["trusted.of"], b"a directory", "{features}");
+        let listed = unluks(&["ls", "--xattrs", &text(&image), "/dir"]);
+        assert_eq!(String::from_utf8(listed.stdout).unwrap(), "");
+        let listed = String::from_utf8(unluks(&["ls", "--xattrs", &text(&image), "/file"]).stdout).unwrap();
+        assert!(listed.contains("\n    user.small=\"value\"\n"), "{listed}");
+    }
+}
