@@ -109,7 +109,7 @@ fn pictures_for_the_documentation() {
         browser.show(page, window);
         let out = place(name);
         fs::write(&out, browser.picture(window, height)).unwrap();
-        let args = ["--force", "--skip-if-larger", "--ext", ".png", "--speed", "1", "32", &text(&out)];
+        let args = ["--force", "--skip-if-larger", "--ext", ".png", "--speed", "1", "64", &text(&out)];
         let run = peer("pngquant", "pngquant", &args);
         assert!(matches!(run.code, Some(0 | 98)), "{}", run.stderr);
     };
@@ -130,7 +130,7 @@ fn pictures_for_the_documentation() {
     let damaged = of("l2-integrity-tag-flipped", "db-1.img", &["--case", "2026-18", "--examiner", "A. Example"]);
     draw(&mut browser, &sound, Window::PICTURE, 1490, "verify-restorable.png");
     draw(&mut browser, &damaged, Window::PICTURE, 1350, "verify-not-restorable.png");
-    draw(&mut browser, &damaged, Window::PHONE, 900, "verify-phone.png");
+    draw(&mut browser, &damaged, Window::PHONE, 1500, "verify-phone.png");
 
     // The terminal, 100 columns wide.
     for (command, image, name) in [
