@@ -39,8 +39,9 @@ impl Visitor for All {
             FileKind::Link => fs.read_link(path).map(|target| bytes = target),
             _ => Ok(()),
         };
+        let attributes = fs.xattrs(path).map(drop);
         let path = String::from_utf8_lossy(path).into_owned();
-        if let Err(e) = done {
+        for e in [done.err(), attributes.err().filter(|e| e.kind() != ErrorKind::Unsupported)].into_iter().flatten() {
             self.faults.push(e.within(&path));
         }
         self.metadata.insert(path.clone(), metadata.clone());
@@ -297,6 +298,13 @@ fn changed_images_do_no_harm() {
             fs::write(tree.join("dir/below/other"), noise(70, 6)).unwrap();
             std::os::unix::fs::symlink("dir/file", tree.join("link")).unwrap();
         });
+        if name.starts_with("ext") {
+            let path = image.path.to_str().unwrap();
+            for n in 0..12 {
+                // More than an inode has room for.
+                run("debugfs", &["-w", "-R", &format!("ea_set /dir/file user.number{n:02} {n:050}"), path]);
+            }
+        }
         let kind = kind(&image.disk);
         // Blocks of structures: what is in use, but no noise.
         let mut block = vec![0; 4096];
