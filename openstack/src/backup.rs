@@ -204,6 +204,13 @@ pub struct Object {
     md5: Option<String>,
 }
 
+impl Object {
+    /// The end of its name, which tells it from its neighbours: the whole would be cut in a message.
+    fn last(&self) -> &str {
+        self.name.rsplit('/').next().unwrap_or_default()
+    }
+}
+
 /// The objects of all backups of a volume in a container of the project's own; `None` where there is no object store, or
 /// no such container, or nothing of the volume in it.
 ///
@@ -331,14 +338,14 @@ fn once(
         }
     }
     if len != object.bytes {
-        let message = format!("{} has {len} bytes; the store says {}", escape(&object.name), object.bytes);
+        let message = format!("{} has {len} bytes; the store says {}", escape(object.last()), object.bytes);
         return Err(Failure::Passing(Error::new(ErrorKind::Io, message).with_rule("object.size"), None));
     }
     let found = hex::encode(hash.finalize());
     if object.md5.as_ref().is_some_and(|md5| *md5 != found) {
         let message = format!(
             "the MD5 of {} is {found}; the store has {}",
-            escape(&object.name),
+            escape(object.last()),
             object.md5.as_deref().unwrap_or_default()
         );
         return Err(Failure::Final(Error::corrupt("object.hash", message)));

@@ -96,7 +96,8 @@ impl Reader {
                 let plain = match tag.as_deref() {
                     None => style == TScalarStyle::Plain,
                     Some("!" | "tag:yaml.org,2002:str") => false,
-                    Some(tag) => TYPES.contains(&tag) || return Err("it has a tag that nobody knows"),
+                    Some(tag) if TYPES.contains(&tag) => true,
+                    Some(_) => return Err("it has a tag that nobody knows"),
                 };
                 let is_merge = plain && text == "<<";
                 if let Some(Open::Map { key: key @ None, .. }) = self.open.last_mut()
