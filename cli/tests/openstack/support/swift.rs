@@ -19,6 +19,8 @@ pub enum Swift {
     Flip,
 }
 
+type Plan = Box<dyn FnMut(&str) -> Swift + Send>;
+
 /// A running store.
 pub struct Store {
     pub port: u16,
@@ -27,7 +29,7 @@ pub struct Store {
 
 struct Shared {
     objects: BTreeMap<String, Vec<u8>>,
-    plan: Mutex<Box<dyn FnMut(&str) -> Swift + Send>>,
+    plan: Mutex<Plan>,
     asked: Mutex<Vec<String>>,
 }
 
