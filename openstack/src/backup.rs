@@ -6,7 +6,7 @@
 //! is configured by default (`backup_swift_auth = per_user`) the objects are the user's own.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -204,6 +204,13 @@ pub struct Object {
     md5: Option<String>,
 }
 
+impl Object {
+    /// The end of its name, which tells it from its neighbours: the whole would be cut in a message.
+    fn last(&self) -> &str {
+        self.name.rsplit('/').next().unwrap_or_default()
+    }
+}
+
 /// The objects of all backups of a volume in a container of the project's own; `None` where there is no object store, or
 /// no such container, or nothing of the volume in it.
 ///
@@ -243,7 +250,7 @@ pub fn objects(api: &dyn Api, container: &str, volume: &str) -> Result<Option<Ve
     }
 }
 
-/// Downloads an object to its place below `dir`, where it is not there already.
+/// Downloads an object to its place below `dir`, where it is not there already with the hash that the store has.
 ///
 /// # Errors
 /// [`ErrorKind::Io`] where it cannot be had or written; [`ErrorKind::Corrupt`] with the rule `object.hash` where the store
@@ -254,11 +261,14 @@ pub fn download(cloud: &Cloud, container: &str, object: &Object, dir: &Path, pro
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
     made.map_err(|e| Error::io(format!("making {}", shown(folder)), e))?;
     if let Ok(found) = path.symlink_metadata() {
-        if found.is_file() && found.len() == object.bytes {
+        if !found.is_file() || found.len() != object.bytes {
+            return Err(Error::invalid(format!("{} is there already, and is another file", shown(&path))));
+        }
+        // What an earlier run left may be damaged since; without a hash only its length tells.
+        if object.md5.is_none() || Some(md5_of(&path)?) == object.md5 {
             progress.add(object.bytes);
             return Ok(());
         }
-        return Err(Error::invalid(format!("{} is there already, and is another file", shown(&path))));
     }
     let mut temp = path.clone().into_os_string();
     temp.push(".unluks-part");
@@ -272,6 +282,23 @@ pub fn download(cloud: &Cloud, container: &str, object: &Object, dir: &Path, pro
         }
     }
     fs::rename(&temp, &path).map_err(|e| Error::io(format!("writing {}", shown(&path)), e))
+}
+
+/// The MD5 of a file.
+fn md5_of(path: &Path) -> Result<String> {
+    let failed = |e| Error::io(format!("reading {}", shown(path)), e);
+    let mut hash = Md5::new();
+    let mut file = BufReader::with_capacity(1 << 20, File::open(path).map_err(failed)?);
+    loop {
+        let read = file.fill_buf().map_err(failed)?;
+        if read.is_empty() {
+            break;
+        }
+        hash.update(read);
+        let n = read.len();
+        file.consume(n);
+    }
+    Ok(hex::encode(hash.finalize()))
 }
 
 fn once(
@@ -311,14 +338,14 @@ fn once(
         }
     }
     if len != object.bytes {
-        let message = format!("{} has {len} bytes; the store says {}", escape(&object.name), object.bytes);
+        let message = format!("{} has {len} bytes; the store says {}", escape(object.last()), object.bytes);
         return Err(Failure::Passing(Error::new(ErrorKind::Io, message).with_rule("object.size"), None));
     }
     let found = hex::encode(hash.finalize());
     if object.md5.as_ref().is_some_and(|md5| *md5 != found) {
         let message = format!(
             "the MD5 of {} is {found}; the store has {}",
-            escape(&object.name),
+            escape(object.last()),
             object.md5.as_deref().unwrap_or_default()
         );
         return Err(Failure::Final(Error::corrupt("object.hash", message)));

@@ -26,6 +26,8 @@ pub struct Settings {
     pub name: Option<String>,
     /// How to log in: `password`, `v3applicationcredential`, ….
     pub auth_type: String,
+    /// The factors of `v3multifactor`.
+    pub auth_methods: Vec<String>,
     /// What the login is made of, without `auth_url`. The names are keystoneauth's.
     pub auth: BTreeMap<String, SecretString>,
     /// Keystone's address as it was written.
@@ -84,6 +86,13 @@ impl Settings {
         let mut texts = |key: &str| config.remove(key).as_ref().and_then(yaml::text).filter(|text| !text.is_empty());
         let (region, cacert, cert, key) = (texts("region_name"), texts("cacert"), texts("cert"), texts("key"));
         let auth_type = texts("auth_type");
+        let auth_methods = match config.remove("auth_methods") {
+            Some(Value::Array(list)) => list.iter().filter_map(yaml::text).collect(),
+            one => one
+                .as_ref()
+                .and_then(yaml::text)
+                .map_or_else(Vec::new, |all| all.split(',').map(str::to_owned).collect()),
+        };
         let verify = config.remove("verify") != Some(Value::Bool(false));
         let mut auth = BTreeMap::new();
         let mut auth_url = None;
@@ -111,14 +120,14 @@ impl Settings {
             None => "password".to_owned(),
         };
         let cert = cert.map(|cert| (cert, key));
-        Ok(Self { name, auth_type, auth, auth_url, region, cacert, cert, verify, notes, options: config })
+        Ok(Self { name, auth_type, auth_methods, auth, auth_url, region, cacert, cert, verify, notes, options: config })
     }
 
     /// An option of a service, by any of its names, or the option of all services: `interface` is the first of
     /// `volumev3_interface`, `volume_interface`, … or `interface`.
     fn option(&self, names: &[&str], option: &str) -> Option<&Value> {
-        let own = names.iter().find_map(|name| self.options.get(&format!("{}_{option}", name.replace('-', "_"))));
-        own.filter(|value| !value.is_null())
+        let own = |name: &&str| self.options.get(&format!("{}_{option}", name.replace('-', "_")));
+        names.iter().filter_map(own).find(|value| !value.is_null())
     }
 
     /// Which endpoints of a service count, the best first. `names` are its types in catalogues.

@@ -60,7 +60,7 @@ pub(super) fn address(settings: &Settings) -> Result<Url> {
 /// Logs in once.
 pub(super) async fn login(http: &reqwest::Client, settings: &Settings) -> std::result::Result<Session, Failure> {
     let at = address(settings).map_err(Failure::Final)?;
-    let scope = scope(settings);
+    let scope = scope(settings).map_err(Failure::Final)?;
     let kind = settings.auth_type.as_str();
     let plugin: Option<&dyn OpenStackAuthType> = match kind {
         "v3oidcaccesstoken" => Some(&OidcAccessTokenAuthenticator),
@@ -86,11 +86,14 @@ pub(super) async fn login(http: &reqwest::Client, settings: &Settings) -> std::r
         "password" | "v3password" => vec!["password"],
         "token" | "v3token" => vec!["token"],
         "v3totp" => vec!["totp"],
+        "v3multifactor" if !settings.auth_methods.is_empty() => {
+            factors(&settings.auth_methods).map_err(Failure::Final)?
+        }
         "v3applicationcredential" | "v3application_credential" | "application_credential" | "applicationcredential" => {
             vec!["application_credential"]
         }
         other => {
-            let known = "password, token, v3applicationcredential, v3totp, v3oidcaccesstoken, v3oidcclientcredentials, v3websso";
+            let known = "password, token, v3applicationcredential, v3totp, v3multifactor with auth_methods, v3oidcaccesstoken, v3oidcclientcredentials, v3websso";
             let message = format!("the login {} is not known here; {known} are", quoted(other));
             return Err(Failure::Final(Error::invalid(message).with_rule("cloud.auth_type")));
         }
@@ -103,6 +106,23 @@ pub(super) async fn login(http: &reqwest::Client, settings: &Settings) -> std::r
     // A credential has its project, and a scope beside it is refused.
     let scope = scope.filter(|_| methods != ["application_credential"]);
     post(http, &at, Value::Object(identity), scope).await
+}
+
+/// The methods of several factors, by the names of their plugins.
+fn factors(names: &[String]) -> Result<Vec<&'static str>> {
+    let known = |name: &String| match name.trim() {
+        "v3password" | "password" => Ok("password"),
+        "v3totp" | "totp" => Ok("totp"),
+        "v3token" | "token" => Ok("token"),
+        "v3applicationcredential" | "application_credential" => Ok("application_credential"),
+        other => {
+            let message = format!("the factor {} of v3multifactor is not known here", quoted(other));
+            Err(Error::invalid(message)
+                .with_rule("cloud.auth_methods")
+                .with_hint("v3password, v3totp, v3token and v3applicationcredential are"))
+        }
+    };
+    names.iter().map(known).collect()
 }
 
 /// What proves who it is.
@@ -163,21 +183,31 @@ fn domain(settings: &Settings, whose: &str) -> Value {
     }
 }
 
-/// What the token is to be good for.
-fn scope(settings: &Settings) -> Option<Value> {
+/// What the token is to be good for. Where that is several things, nothing is chosen among them.
+fn scope(settings: &Settings) -> Result<Option<Value>> {
     let get = |key: &str| settings.auth.get(key).map(|value| value.expose_secret().to_owned());
-    if let Some(id) = get("project_id") {
-        Some(json!({"project": {"id": id}}))
-    } else if let Some(name) = get("project_name") {
-        Some(json!({"project": {"name": name, "domain": domain(settings, "project")}}))
-    } else if let Some(id) = get("trust_id") {
-        Some(json!({"OS-TRUST:trust": {"id": id}}))
-    } else if let Some(id) = get("domain_id") {
-        Some(json!({"domain": {"id": id}}))
-    } else if let Some(name) = get("domain_name") {
-        Some(json!({"domain": {"name": name}}))
-    } else {
-        get("system_scope").map(|_| json!({"system": {"all": true}}))
+    let project = match (get("project_id"), get("project_name")) {
+        (Some(id), _) => Some(json!({"project": {"id": id}})),
+        (None, Some(name)) => Some(json!({"project": {"name": name, "domain": domain(settings, "project")}})),
+        (None, None) => None,
+    };
+    let of_domain = match (get("domain_id"), get("domain_name")) {
+        (Some(id), _) => Some(json!({"domain": {"id": id}})),
+        (None, Some(name)) => Some(json!({"domain": {"name": name}})),
+        (None, None) => None,
+    };
+    let trust = get("trust_id").map(|id| json!({"OS-TRUST:trust": {"id": id}}));
+    let invalid = |message: &str| Error::invalid(message).with_rule("cloud.scope");
+    let system = match get("system_scope").as_deref() {
+        None => None,
+        Some("all") => Some(json!({"system": {"all": true}})),
+        Some(_) => return Err(invalid("system_scope is something else than all").with_hint("leave it out")),
+    };
+    let mut all = [project, trust, of_domain, system].into_iter().flatten();
+    match (all.next(), all.next()) {
+        (_, Some(_)) => Err(invalid("the login is for more than one of project, domain, trust and system")
+            .with_hint("leave all out but project_name or project_id, or trust_id")),
+        (one, None) => Ok(one),
     }
 }
 

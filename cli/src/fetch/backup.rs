@@ -1,5 +1,6 @@
 //! `unluks fetch backup`.
 
+use std::fs;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -41,7 +42,10 @@ pub fn run(args: &BackupArgs) -> Result<ExitCode> {
     description.volume = Some(describe_volume(&cloud, &found));
     description.write(&args.output)?;
     if objects.is_some() {
-        check(args, &found, &progress)?;
+        check(args, &found, &progress).inspect_err(|_| {
+            // A directory with a description is whole; without it, the same command goes on with what is there.
+            let _ = fs::remove_file(args.output.join(DESCRIPTION));
+        })?;
     }
     say(args, &cloud, &found, objects);
     Ok(ExitCode::SUCCESS)

@@ -1,11 +1,13 @@
 //! Backups that Cinder's backup service made, with the posix driver: their trees are the volume as it was, or are refused.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::api::{DEMO, Volume, noise};
+use crate::support::swift::{Store, Swift};
 use crate::support::{CINDER, Desk, Run, bed, sha256};
 
 const MIB: u64 = 1 << 20;
@@ -188,7 +190,7 @@ fn trees_that_the_service_made_are_the_volume_at_each_backup() {
         assert!(metadata.contains(&format!("\"compression\": \"{compression}\"")), "{compression}: {metadata}");
         let unchanged: Value =
             serde_json::from_slice(&fs::read(object(&tree, &chain.ids[3], "_metadata")).unwrap()).unwrap();
-        assert_eq!(unchanged["objects"], serde_json::json!([]));
+        assert_eq!(unchanged["objects"], json!([]));
 
         let key = ["--barbican-key", "backup/key"];
         let mut wanted = String::new();
@@ -223,5 +225,70 @@ fn trees_that_the_service_made_are_the_volume_at_each_backup() {
         fs::remove_dir_all(swift).unwrap();
         chain.ids.iter().rev().for_each(|id| DEMO.delete("backup", id));
     }
+    DEMO.delete("volume", &volume.id);
+}
+
+#[test]
+fn objects_in_the_projects_own_swift_are_fetched_compared_and_gone_on_with() {
+    let _quiet = CINDER.lock().unwrap_or_else(|e| e.into_inner());
+    let volume = DEMO.encrypted_volume("own-swift", 8 * MIB);
+    let desk = Desk::new("bed-demo");
+    let mut ids = Vec::new();
+    for incremental in [false, true] {
+        volume.write(5 * MIB, &noise(70, if incremental { 100_000 } else { 10 }));
+        // The container is the posix driver's folder, and what the cloud tells of where the objects are.
+        let body = json!({"volume_id": volume.id, "incremental": incremental, "container": "volumebackups"});
+        ids.push(DEMO.make("backup", &body));
+    }
+    let (posix, tree) = (desk.path("posix"), desk.path("own"));
+    fs::create_dir_all(&posix).unwrap();
+    for entry in walk(&bed().state.join("backups/volumebackups")) {
+        if ids.iter().any(|id| entry.to_string_lossy().contains(id.as_str())) {
+            fs::copy(&entry, posix.join(entry.file_name().unwrap())).unwrap();
+        }
+    }
+    as_in_swift(&posix, &tree);
+    let named = |path: &Path| path.strip_prefix(&tree).unwrap().to_str().unwrap().to_owned();
+    let objects: BTreeMap<String, Vec<u8>> =
+        walk(&tree).iter().map(|path| (named(path), fs::read(path).unwrap())).collect();
+    let names: Vec<String> = objects.keys().cloned().collect();
+    assert!(names.len() >= 7, "{names:?}");
+
+    // One that never comes right, then the usual failures: each once.
+    let (bad, mut faults) = (names[2].clone(), 0);
+    let store = Store::start(objects, move |name| {
+        faults += 1;
+        match faults {
+            3 if name == bad => Swift::Flip,
+            5 => Swift::Status("503 Service Unavailable"),
+            7 => Swift::Cut,
+            9 => Swift::Status("401 Unauthorized"),
+            _ => Swift::Good,
+        }
+    });
+    let own = format!("  bed-demo:\n    object_store_endpoint_override: {}\n", store.url());
+    desk.set_clouds_yaml(&bed().clouds_yaml().replace("  bed-demo:\n", &own));
+    let fetch = || desk.run(&["fetch", "backup", &ids[1], "--output", "fetched"]);
+    fetch().refused(4, "object.hash", &[names[2].rsplit('/').next().unwrap(), "MD5"]);
+    assert!(!desk.path("fetched/backup.json").exists() && !desk.path("fetched").join(&names[2]).exists());
+    assert_eq!(store.asked(), names[..3]);
+
+    // One of those that were there already is damaged meanwhile, and as long as before.
+    let damaged = desk.path("fetched").join(&names[0]);
+    let mut data = fs::read(&damaged).unwrap();
+    data[0] ^= 1;
+    fs::write(&damaged, data).unwrap();
+    let run = fetch();
+    assert!(run.ok().stderr.contains(&format!("{} objects are in", names.len())), "{}", run.stderr);
+    let asked = store.asked();
+    assert!(asked.contains(&names[0]) && !asked.contains(&names[1]), "{asked:?}");
+    // Three of them were asked for twice.
+    assert_eq!(asked.len(), names.len() - 1 + 3, "{asked:?}");
+
+    fs::copy(volume.path(), desk.path("volume.raw")).unwrap();
+    let key = ["--barbican-key", "fetched/key"];
+    assert_eq!(decrypted(&desk, "fetched", &[]), decrypted(&desk, "volume.raw", &key));
+    fetch().refused(2, "", &["holds a backup already"]);
+    ids.iter().rev().for_each(|id| DEMO.delete("backup", id));
     DEMO.delete("volume", &volume.id);
 }

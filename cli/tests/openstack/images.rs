@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
 
 use crate::support::{Desk, bed, sha256};
 
@@ -184,4 +186,30 @@ fn nothing_of_the_users_is_overwritten() {
         desk.fetch(bed().id("luks1"), &["--decrypt", &to]).refused(2, "", &[&to, "of the backup itself"]);
         assert!(desk.files().is_empty());
     }
+}
+
+/// The commands of docs/openstack.md, with a trial in place of the mapping, for which one has to be root.
+#[test]
+fn a_key_that_is_converted_by_hand_as_the_document_says_opens_the_image() {
+    let desk = Desk::new("bed-demo");
+    desk.fetch(bed().id("luks1"), &[]).ok();
+    let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/openstack.md");
+    let document = fs::read_to_string(document).unwrap();
+    let commands = document.lines().filter_map(|line| line.strip_prefix("$ "));
+    let commands: Vec<_> = commands.filter(|line| line.contains("od -An") || line.contains("binascii")).collect();
+    assert_eq!(commands.len(), 2, "{commands:?}");
+    let opens = |convert: &str| {
+        let convert = convert.split(" | cryptsetup ").next().unwrap();
+        let command = format!("set -o pipefail; {convert} | cryptsetup open --test-passphrase --key-file - image.raw");
+        let run = Command::new("bash").args(["-c", &command]).current_dir(desk.path("backup")).output().unwrap();
+        (run.status.success(), String::from_utf8(run.stderr).unwrap())
+    };
+    for command in commands {
+        let (opened, said) = opens(command);
+        assert!(opened, "{command}: {said}");
+    }
+    let (opened, said) = opens("python3 -c \"import binascii; print(binascii.hexlify('utf-8'))\"");
+    assert!(!opened && said.contains("bytes-like object is required"), "{said}");
+    let (opened, said) = opens("python3 -c \"import binascii; print(binascii.hexlify(open('key', 'rb').read()))\"");
+    assert!(!opened && said.contains("No key available"), "{said}");
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use crate::support::proxy::{Fault, Proxy};
@@ -61,6 +61,54 @@ fn the_variables_of_an_openrc_file() {
     assert!(desk.backup()["cloud"]["name"].is_null());
     // The SDK would keep the token there.
     assert!(!desk.path(".osc").exists());
+}
+
+/// What kolla-ansible's `admin-openrc.sh.j2` makes, line by line; `quote` is `'` now, and was nothing in older releases, whose
+/// address ended in `/v3`.
+fn kolla(quote: &str, auth_url: &str, password: &str) -> String {
+    let mut text = String::from(
+        "# Ansible managed\n\n# Clear any old environment that may conflict.\n\
+         for key in $( set | awk '{FS=\"=\"}  /^OS_/ {print $1}' ); do unset $key ; done\n",
+    );
+    for (name, value) in [
+        ("PROJECT_DOMAIN_NAME", "Default"),
+        ("USER_DOMAIN_NAME", "Default"),
+        ("PROJECT_NAME", "admin"),
+        ("TENANT_NAME", "admin"),
+        ("USERNAME", "admin"),
+        ("PASSWORD", password),
+        ("AUTH_URL", auth_url),
+        ("INTERFACE", "internal"),
+        ("ENDPOINT_TYPE", "internalURL"),
+        ("MANILA_ENDPOINT_TYPE", "internalURL"),
+        ("MISTRAL_ENDPOINT_TYPE", "internalURL"),
+        ("IDENTITY_API_VERSION", "3"),
+        ("REGION_NAME", "RegionOne"),
+        ("AUTH_PLUGIN", "password"),
+    ] {
+        text += &format!("export OS_{name}={quote}{value}{quote}\n");
+    }
+    text
+}
+
+#[test]
+fn the_administrators_openrc_of_kolla_ansible() {
+    let clouds = bed().clouds_yaml();
+    let admin = clouds.split("  bed-admin:").nth(1).unwrap();
+    let password = admin.lines().find_map(|line| line.trim().strip_prefix("password: ")).unwrap();
+    let keystone = variable("OS_AUTH_URL");
+    let keystone = keystone.trim_end_matches('/').trim_end_matches("/v3");
+    for (quote, address) in [("'", keystone.to_owned()), ("", format!("{keystone}/v3"))] {
+        let desk = Desk::new("");
+        fs::write(desk.path("admin-openrc.sh"), kolla(quote, &address, password)).unwrap();
+        let unluks = desk.command(&["fetch", "image", bed().id("luks1"), "--output", "backup", "--no-key"]);
+        let mut sourced = Command::new("bash");
+        sourced.args(["-c", ". ./admin-openrc.sh; exec \"$@\"", "bash"]).arg(unluks.get_program());
+        sourced.args(unluks.get_args()).current_dir(desk.path("")).env("HOME", desk.path(""));
+        sourced.env("OS_CLOUD", "left over").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Run::of(sourced.spawn().unwrap()).ok();
+        assert!(desk.path("backup/image.raw").exists());
+    }
 }
 
 #[test]

@@ -8,6 +8,8 @@
 
 #[path = "support/proxy.rs"]
 pub mod proxy;
+#[path = "support/swift.rs"]
+pub mod swift;
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;

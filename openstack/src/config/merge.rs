@@ -186,7 +186,14 @@ impl Sources {
         config.insert("auth_type".into(), "password".into());
         let profile = own.get("profile").or_else(|| own.get("cloud")).and_then(text).filter(|name| name != env_key);
         if let Some(name) = profile.filter(|name| !name.is_empty()) {
-            update(&mut config, self.profile(&name)?);
+            match self.profile(&name) {
+                Ok(profile) => update(&mut config, profile),
+                // Whose own entry says where to log in needs none.
+                Err(e) if has_address(own) => {
+                    notes.push(format!("{}: the cloud's own entry alone counts", e.message()))
+                }
+                Err(e) => return Err(e),
+            }
         }
         let known = regions(own).or_else(|| regions(&config)).unwrap_or_default();
         config.entry("auth").or_insert_with(|| Value::Object(Map::new()));
@@ -222,7 +229,9 @@ impl Sources {
             return Err(invalid("profile", &message)
                 .with_hint("it may be in clouds-public.yaml; or put auth_url and regions into the cloud's own entry"));
         };
-        if let Some(address) = profile.get("profile").and_then(text) {
+        // One in clouds-public.yaml that names another is taken as it is.
+        let further = profile.remove("profile").filter(|_| public.is_none());
+        if let Some(address) = further.as_ref().and_then(text) {
             let message = format!("the profile {} has to be asked for at {}", escape(name), escape(&address));
             return Err(invalid("profile", &message)
                 .with_hint("put auth_url and region_name into the cloud's own entry, and leave profile out"));
@@ -276,6 +285,13 @@ impl Sources {
             config.insert("cacert".into(), Value::String(path));
         }
     }
+}
+
+/// Whether it says itself where Keystone is.
+fn has_address(own: &Map<String, Value>) -> bool {
+    let auth = own.get("auth").and_then(Value::as_object);
+    let has = |map: &Map<String, Value>| ["auth_url", "auth-url"].iter().any(|key| map.get(*key).is_some());
+    has(own) || auth.is_some_and(has)
 }
 
 fn there(names: &[String]) -> String {

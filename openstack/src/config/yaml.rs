@@ -19,6 +19,15 @@ const NODES_MAX: usize = 100_000;
 /// How deep lists and maps may be in each other.
 const DEPTH_MAX: usize = 64;
 
+/// Tags whose scalars are what they would be as plain ones.
+const TYPES: [&str; 5] = [
+    "tag:yaml.org,2002:null",
+    "tag:yaml.org,2002:bool",
+    "tag:yaml.org,2002:int",
+    "tag:yaml.org,2002:float",
+    "tag:yaml.org,2002:timestamp",
+];
+
 /// Why a text is no YAML. It quotes nothing of the text: there are passwords in it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Wrong {
@@ -28,13 +37,14 @@ pub struct Wrong {
     pub what: &'static str,
 }
 
-/// Reads the first document; a text without one is null.
+/// Reads the only document; a text without one is null.
 ///
 /// # Errors
-/// Where it is no YAML, or too large.
+/// Where it is no YAML, too large, or several documents.
 pub fn parse(text: &str) -> Result<Value, Wrong> {
     let mut reader = Reader::default();
-    let parsed = Parser::new_from_str(text).load(&mut reader, false);
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let parsed = Parser::new_from_str(text).load(&mut reader, true);
     if let Some(wrong) = reader.wrong {
         return Err(wrong);
     }
@@ -58,6 +68,7 @@ struct Reader {
     open: Vec<Open>,
     anchors: HashMap<usize, (Value, usize)>,
     nodes: usize,
+    documents: usize,
     root: Option<Value>,
     wrong: Option<Wrong>,
 }
@@ -81,7 +92,13 @@ impl Reader {
         }
         match event {
             Event::Scalar(text, style, anchor, tag) => {
-                let plain = style == TScalarStyle::Plain && tag.is_none();
+                let tag = tag.map(|tag| tag.handle + &tag.suffix);
+                let plain = match tag.as_deref() {
+                    None => style == TScalarStyle::Plain,
+                    Some("!" | "tag:yaml.org,2002:str") => false,
+                    Some(tag) if TYPES.contains(&tag) => true,
+                    Some(_) => return Err("it has a tag that nobody knows"),
+                };
                 let is_merge = plain && text == "<<";
                 if let Some(Open::Map { key: key @ None, .. }) = self.open.last_mut()
                     && is_merge
@@ -96,6 +113,10 @@ impl Reader {
                 let (value, nodes) = self.anchors.get(&id).cloned().ok_or("an alias stands for nothing")?;
                 self.nodes += nodes;
                 self.add(value, 0, nodes)
+            }
+            Event::DocumentStart => {
+                self.documents += 1;
+                if self.documents > 1 { Err("a second document begins") } else { Ok(()) }
             }
             Event::SequenceStart(anchor, _) => self.push(Open::List(anchor, Vec::new())),
             Event::MappingStart(anchor, _) => {
@@ -188,7 +209,10 @@ fn plain_scalar(text: &str) -> Value {
         "" | "~" | "null" | "Null" | "NULL" => Value::Null,
         "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => Value::Bool(true),
         "no" | "No" | "NO" | "false" | "False" | "FALSE" | "off" | "Off" | "OFF" => Value::Bool(false),
-        _ => Value::String(integer(text).or_else(|| real(text)).unwrap_or_else(|| text.to_owned())),
+        _ => {
+            let number = integer(text).or_else(|| real(text));
+            Value::String(number.or_else(|| timestamp(text)).unwrap_or_else(|| text.to_owned()))
+        }
     }
 }
 
@@ -248,6 +272,9 @@ fn real(text: &str) -> Option<String> {
     if sign.is_none() && matches!(rest, ".nan" | ".NaN" | ".NAN") {
         return Some("nan".into());
     }
+    if rest.contains(':') {
+        return base_60(rest).map(|value| float(if sign == Some('-') { -value } else { value }));
+    }
     let (mantissa, exponent) = rest.find(['e', 'E']).map_or((rest, None), |at| (&rest[..at], Some(&rest[at + 1..])));
     let (before, after) = mantissa.split_once('.')?;
     let digits = |part: &str| part.bytes().all(|b| b.is_ascii_digit() || b == b'_');
@@ -262,6 +289,68 @@ fn real(text: &str) -> Option<String> {
     }
     let plain: String = text.chars().filter(|c| *c != '_').collect();
     plain.parse().ok().map(float)
+}
+
+/// `190:20:30.15`.
+fn base_60(rest: &str) -> Option<f64> {
+    let plain: String = rest.chars().filter(|c| *c != '_').collect();
+    let (whole, after) = plain.split_once('.')?;
+    let (first, others) = whole.split_once(':')?;
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    let is_last = |part: &str| digits(part) && part.len() <= 2 && part.parse::<u8>().is_ok_and(|part| part < 60);
+    if !digits(first) || !others.split(':').all(is_last) || !(after.is_empty() || digits(after)) {
+        return None;
+    }
+    let (begun, last) = whole.rsplit_once(':')?;
+    // From the smallest on, as PyYAML adds them: the sum of floats depends on it.
+    let mut sum: f64 = format!("{last}.{after}").parse().ok()?;
+    let mut unit = 60.0;
+    for part in begun.rsplit(':') {
+        sum += part.parse::<f64>().ok()? * unit;
+        unit *= 60.0;
+    }
+    Some(sum)
+}
+
+/// A date with a time, as Python prints it; a date alone is its own text.
+fn timestamp(text: &str) -> Option<String> {
+    let (date, rest) = text.split_at_checked(text.find(['T', 't', ' ', '\t'])?)?;
+    let time = rest.strip_prefix(['T', 't']).unwrap_or(rest.trim_start_matches([' ', '\t']));
+    let numbers = |text: &str, by: char, lens: [std::ops::RangeInclusive<usize>; 3]| -> Option<[u16; 3]> {
+        let mut parts = text.split(by);
+        let mut found = [0; 3];
+        for (to, len) in found.iter_mut().zip(lens) {
+            let part =
+                parts.next().filter(|part| len.contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit()))?;
+            *to = part.parse().ok()?;
+        }
+        parts.next().is_none().then_some(found)
+    };
+    let [year, month, day] = numbers(date, '-', [4..=4, 1..=2, 1..=2])?;
+    let end = time.find(|c: char| !c.is_ascii_digit() && c != ':').unwrap_or(time.len());
+    let (clock, rest) = time.split_at_checked(end)?;
+    let [hour, minute, second] = numbers(clock, ':', [1..=2, 2..=2, 2..=2])?;
+    let (fraction, zone) = match rest.strip_prefix('.') {
+        Some(rest) => rest.split_at_checked(rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len()))?,
+        None => ("", rest),
+    };
+    let zone = match zone.trim_start_matches([' ', '\t']) {
+        "" => String::new(),
+        "Z" => "+00:00".into(),
+        zone => {
+            let (sign, zone) = split_sign(zone);
+            let (hours, minutes) = zone.split_once(':').unwrap_or((zone, "00"));
+            let hours: u8 = hours.parse().ok().filter(|_| hours.len() <= 2)?;
+            let minutes: u8 = minutes.parse().ok().filter(|_| minutes.len() == 2)?;
+            format!("{}{hours:02}:{minutes:02}", sign?)
+        }
+    };
+    let fraction = format!("{fraction:0<6}");
+    let fraction = match fraction.get(..6)? {
+        "000000" => String::new(),
+        digits => format!(".{digits}"),
+    };
+    Some(format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}{fraction}{zone}"))
 }
 
 /// A float as Python prints it.
@@ -306,6 +395,18 @@ mod tests {
             ("5000.", "5000.0"),
             ("1.2.3", "1.2.3"),
             ("2024-01-02", "2024-01-02"),
+            ("2024-1-2 3:04:05", "2024-01-02 03:04:05"),
+            ("2024-01-02T10:00:00Z", "2024-01-02 10:00:00+00:00"),
+            ("2001-12-14t21:59:43.10-05:00", "2001-12-14 21:59:43.100000-05:00"),
+            ("2001-12-14 21:59:43.000 -5", "2001-12-14 21:59:43-05:00"),
+            ("2024-01-02 and more", "2024-01-02 and more"),
+            ("190:20:30.15", "685230.15"),
+            ("-1:30.5", "-90.5"),
+            ("1:60.5", "1:60.5"),
+            ("!!int '12'", "12"),
+            ("!!bool yes", "True"),
+            ("! yes", "yes"),
+            ("\u{feff}yes", "True"),
             ("yes", "True"),
             ("OFF", "False"),
             ("y", "y"),
@@ -334,6 +435,9 @@ mod tests {
         assert_eq!(parse("a: 1\nb: [secret\nc: }\n").unwrap_err(), Wrong { line: 3, what: "it is no YAML" });
         assert_eq!(parse("a:\n  <<: secret\n").unwrap_err().what, "<< wants a map, or a list of maps");
         assert_eq!(parse("").unwrap(), Value::Null);
+        assert_eq!(parse("a: 1\n---\nb: 2\n").unwrap_err(), Wrong { line: 2, what: "a second document begins" });
+        assert_eq!(parse("--- \na: 1\n...\n").unwrap(), json!({"a": "1"}));
+        assert_eq!(parse("a: !secret b").unwrap_err().what, "it has a tag that nobody knows");
     }
 
     #[test]

@@ -81,6 +81,28 @@ fn each_login_sends_what_keystone_wants() {
     );
     let auth = sent(&[("OS_AUTH_TYPE", "v3totp"), ("OS_USER_ID", "u"), ("OS_PASSCODE", "123456")]);
     assert_eq!(auth["identity"]["totp"], json!({"user": {"id": "u", "passcode": "123456"}}));
+    let factors = [("OS_AUTH_TYPE", "v3multifactor"), ("OS_AUTH_METHODS", "v3password,v3totp")];
+    let user = [("OS_USER_ID", "u"), ("OS_PASSWORD", "p"), ("OS_PASSCODE", "1"), ("OS_TRUST_ID", "t")];
+    let auth = sent(&[&factors[..], &user[..]].concat());
+    assert_eq!(
+        auth["identity"],
+        json!({"methods": ["password", "totp"], "password": {"user": {"id": "u", "password": "p"}},
+            "totp": {"user": {"id": "u", "passcode": "1"}}})
+    );
+    assert_eq!(auth["scope"], json!({"OS-TRUST:trust": {"id": "t"}}));
+}
+
+#[test]
+fn a_login_for_two_things_or_by_an_unknown_factor_is_not_sent() {
+    let rule = |more: &[(&str, &str)]| {
+        let variables = [&USER[..], &[("OS_PROJECT_NAME", "n")], more].concat();
+        run(&settings("http://127.0.0.1:9", &variables)).err().unwrap().rule().to_owned()
+    };
+    assert_eq!(rule(&[("OS_TRUST_ID", "t")]), "cloud.scope");
+    assert_eq!(rule(&[("OS_SYSTEM_SCOPE", "all")]), "cloud.scope");
+    assert_eq!(rule(&[("OS_SYSTEM_SCOPE", "some")]), "cloud.scope");
+    assert_eq!(rule(&[("OS_AUTH_TYPE", "v3multifactor"), ("OS_AUTH_METHODS", "v3password,eye")]), "cloud.auth_methods");
+    assert_eq!(rule(&[("OS_AUTH_TYPE", "v3multifactor")]), "cloud.auth_type");
 }
 
 #[test]
