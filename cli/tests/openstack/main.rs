@@ -10,6 +10,7 @@ mod backups;
 mod faults;
 mod images;
 mod logins;
+mod properties;
 mod restore;
 mod roundtrip;
 mod support;
