@@ -93,6 +93,7 @@ pub enum Command {
 
 /// Checks reports of verify, and brings those of many images together
 #[derive(Args)]
+#[command(after_long_help = examples::REPORT)]
 pub struct ReportCommand {
     #[command(subcommand)]
     pub what: report::What,
@@ -101,14 +102,17 @@ pub struct ReportCommand {
 /// Fetches an image and its key from OpenStack into a directory that the other commands take
 #[cfg(feature = "openstack")]
 #[derive(Args)]
+#[command(after_long_help = examples::FETCH)]
 pub struct FetchCommand {
     #[command(subcommand)]
     pub what: fetch::What,
 }
 
-/// Shows all that a header says, and what is wrong or weak about it; a key is for --inside and --map alone
+/// Shows all that a header says, and what is wrong or weak about it
+///
+/// A key is for --inside and --map alone.
 #[derive(Args)]
-#[command(after_long_help = examples::INSPECT)]
+#[command(after_long_help = examples::INSPECT, override_usage = "unluks inspect [OPTIONS] <IMAGE>...")]
 pub struct InspectArgs {
     #[command(flatten)]
     pub source: SourceArgs,
@@ -118,14 +122,17 @@ pub struct InspectArgs {
     /// Print JSON (docs/inspect.schema.json describes it): of several images a line each
     #[arg(long)]
     pub json: bool,
-    /// Show what is in the plaintext instead, and what is wrong with it; without a key, what is in the image as it is. With
-    /// --json docs/inside.schema.json describes it
+    /// Show what is in the plaintext instead, and what is wrong with it
+    ///
+    /// Without a key, what is in the image as it is. With --json docs/inside.schema.json describes it.
     #[arg(long)]
     pub inside: bool,
     /// Look at every structure, and all data that has checksums, and not at the roots alone
     #[arg(long, requires = "inside")]
     pub full: bool,
-    /// Show where the image is zero, text or noise instead, at a glance; with a key, the plaintext
+    /// Show where the image is zero, text or noise instead
+    ///
+    /// With a key, where the plaintext is.
     #[arg(long, conflicts_with = "full")]
     pub map: bool,
     #[command(flatten)]
@@ -167,7 +174,9 @@ pub struct HeaderArgs {
     /// Write header and keyslots to this file, as they are
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// Write the volume key to this file: whoever has it reads the data, whatever becomes of the passphrases
+    /// Write the volume key to this file
+    ///
+    /// Whoever has it reads the data, whatever becomes of the passphrases.
     #[arg(long, value_name = "FILE")]
     pub dump_volume_key: Option<PathBuf>,
     /// Replace a file that is there
@@ -182,7 +191,9 @@ pub struct HeaderArgs {
     pub limits: LimitArgs,
 }
 
-/// Says whether a key opens images, keyslot by keyslot, and reads none of their data; exits with 3 where one stays closed
+/// Says whether a key opens images, keyslot by keyslot, and reads none of their data
+///
+/// Exits with 3 where one stays closed.
 #[derive(Args)]
 #[command(after_long_help = examples::TEST_KEY)]
 pub struct TestKeyArgs {
@@ -192,8 +203,8 @@ pub struct TestKeyArgs {
     /// Take the header from this file
     #[arg(long, value_name = "FILE")]
     pub header: Option<PathBuf>,
-    /// The partition, by number, label or UUID
-    #[arg(long, value_name = "N|LABEL|UUID", conflicts_with = "offset")]
+    /// The partition of a whole-disk image, by number, label or UUID
+    #[arg(long, value_name = "PART", conflicts_with = "offset")]
     pub partition: Option<String>,
     /// The volume of LVM
     #[arg(long, value_name = "VG/LV", conflicts_with = "offset", hide_short_help = true)]
@@ -266,8 +277,9 @@ pub struct RestorePlanArgs {
 pub struct ServeCommand {
     #[command(flatten)]
     pub source: SourceArgs,
-    /// Serve sectors that cannot be read, or whose integrity tag is wrong, and list them at the end; the exit code is 4
-    /// then
+    /// Serve bad sectors, too, and list them at the end; the exit code is 4 then
+    ///
+    /// They are those that cannot be read, and those whose integrity tag is wrong.
     #[arg(long, value_enum, value_name = "HOW")]
     pub bad_sectors: Option<ServedBadSectors>,
     /// Say nothing but errors
@@ -289,12 +301,12 @@ pub struct SourceArgs {
     /// What is done with files of --with that fit nothing: to a verification that is a finding.
     #[arg(skip)]
     pub unfit: Unfit,
-    /// The image, or the directory of a backup by unluks fetch or Cinder; - reads an image from the standard input
+    /// The image, or the directory of a backup by unluks fetch or Cinder; - is the standard input
     #[arg(value_name = "IMAGE")]
     pub image: PathBuf,
-    /// Take the header from this file: a detached header, or a header backup in place of a damaged one
+    /// Take the header from this file: a detached header, or a header backup
     ///
-    /// It may be the log of an offline reencryption, with the two headers beside it.
+    /// A backup stands in for a header that is damaged. It may be the log of an offline reencryption, with the two headers beside it.
     #[arg(long, value_name = "FILE")]
     pub header: Option<PathBuf>,
     /// Take the header of --header also where the image begins with one of another UUID
@@ -307,8 +319,10 @@ pub struct SourceArgs {
     /// The largest disk that a container may declare [default: 1TiB and 1000 times its file, 64TiB at most]
     #[arg(long, value_name = "SIZE", value_parser = size, hide_short_help = true)]
     pub max_size: Option<u64>,
-    /// The partition of a whole-disk image, by number, label or UUID; without it the only one with LUKS is taken
-    #[arg(long, value_name = "N|LABEL|UUID", conflicts_with = "offset")]
+    /// The partition of a whole-disk image, by number, label or UUID
+    ///
+    /// Without it the only one with LUKS is taken.
+    #[arg(long, value_name = "PART", conflicts_with = "offset")]
     pub partition: Option<String>,
     /// Another disk of the set, of an md array or an LVM volume group over several, or the parent of an image that lies
     /// on top of one; may be repeated, and each has to fit
@@ -353,10 +367,14 @@ pub struct SourceArgs {
     next_help_heading = "Key (one of these; with none, a backup's own, a prompt, or the first line of standard input)"
 )]
 pub struct KeyArgs {
-    /// A Barbican secret's payload as downloaded; its lower-case hex is the passphrase, as OpenStack has it
+    /// A Barbican secret's payload, as downloaded
+    ///
+    /// Its lower-case hex is the passphrase, as OpenStack has it.
     #[arg(long, value_name = "FILE", group = "key_source")]
     pub barbican_key: Option<PathBuf>,
-    /// A passphrase: the file's bytes as they are, also a newline at the end, as cryptsetup reads them
+    /// A passphrase: the file's bytes as they are
+    ///
+    /// A newline at the end is part of it, as cryptsetup reads key files.
     #[arg(long, value_name = "FILE", group = "key_source")]
     pub key_file: Option<PathBuf>,
     /// Skip this many bytes of --key-file
@@ -365,11 +383,15 @@ pub struct KeyArgs {
     /// Take this many bytes of --key-file
     #[arg(long, value_name = "BYTES", requires = "key_file", value_parser = size, hide_short_help = true)]
     pub keyfile_size: Option<u64>,
-    /// A passphrase: the file's first line, without its newline, LF or CRLF
+    /// A passphrase: the file's first line
+    ///
+    /// The newline is left out, LF or CRLF.
     #[arg(long, value_name = "FILE", group = "key_source")]
     pub passphrase_file: Option<PathBuf>,
-    /// A key saved nobody knows how: tries it as it is, hexlified, without its newline, un-hexed, base64-decoded, as a
-    /// recovery key, in other encodings, out of JSON or a table, and says which it was
+    /// A key saved nobody knows how: tries the usual forms, and says which it was
+    ///
+    /// As it is, hexlified, without its newline, un-hexed, base64-decoded, as a recovery key, in other encodings, out of JSON
+    /// or a table.
     #[arg(long, value_name = "FILE", group = "key_source")]
     pub key: Option<PathBuf>,
     /// The volume key itself, in place of a passphrase: raw, hex, luksDump's text, or a line of dmsetup table --showkeys

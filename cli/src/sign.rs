@@ -57,6 +57,22 @@ impl Signer {
         Ok(Self { key, public })
     }
 
+    /// Refuses what `open` will refuse, as far as that can be said without a passphrase. A pipe can be read only once, and
+    /// is left for `open`.
+    pub fn check(path: &Path, passphrase: Option<&Path>) -> Result<()> {
+        if std::fs::metadata(path).is_ok_and(|meta| !meta.is_file()) {
+            return Ok(());
+        }
+        if !is_encrypted(&read(path, "the key")?) {
+            return Self::open(path, None).map(drop);
+        }
+        let unread = |file: &&Path| std::fs::metadata(file).map(drop).err();
+        match passphrase.as_ref().and_then(unread).zip(passphrase) {
+            Some((e, file)) => Err(Error::io(format!("opening {}", shown(file)), e)),
+            None => Ok(()),
+        }
+    }
+
     /// The signature of a file of these bytes; `says` is signed with it, and so is their hash.
     pub fn sign(&self, bytes: &[u8], says: &str) -> Result<String> {
         let comment = format!("unluks verify: {says} sha256:{}", hex::encode(Sha256::digest(bytes)));

@@ -353,5 +353,6 @@ fn json_area(source: &(impl ReadAt + ?Sized), place: u64) -> Option<Vec<u8>> {
     })
 }
 
-#[cfg(test)]
+// Their images are the fuzz targets', which are a package of their own.
+#[cfg(all(test, feature = "repository-tests"))]
 mod tests;

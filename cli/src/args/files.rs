@@ -28,7 +28,9 @@ pub struct InsideArgs {
 pub struct LsArgs {
     #[command(flatten)]
     pub source: SourceArgs,
-    /// The file or directory; where there are several file systems, it begins with a partition's number or VG/LV
+    /// The file or directory
+    ///
+    /// Where there are several file systems, it begins with a partition's number or VG/LV.
     #[arg(value_name = "PATH")]
     pub path: Option<OsString>,
     /// Show mode, owner, group, size, time in UTC, and where links lead
@@ -69,13 +71,15 @@ pub struct CatArgs {
 pub struct CpArgs {
     #[command(flatten)]
     pub source: SourceArgs,
-    /// The files, and behind them where they go: a directory that is there, or a name that is not
+    /// The files, and where they go: a directory that is there, or a name that is not
     #[arg(value_name = "PATH... DEST", required = true, num_args = 2..)]
     pub paths: Vec<OsString>,
     /// Copy directories with all that is in them
     #[arg(short, long, visible_short_alias = 'R')]
     pub recursive: bool,
-    /// Keep permissions, without set-user-ID and the like, and times; otherwise files have mode 0600, directories 0700
+    /// Keep permissions and times
+    ///
+    /// Not set-user-ID and the like. Otherwise files have mode 0600, directories 0700.
     #[arg(short, long)]
     pub preserve: bool,
     /// Make the symbolic links, wherever they lead; otherwise they are left out

@@ -19,7 +19,9 @@ pub struct PartArgs {
     /// Write this many bytes of plaintext
     #[arg(long, value_name = "BYTES", value_parser = size)]
     pub length: Option<u64>,
-    /// List sectors that cannot be read, or whose integrity tag is wrong, and go on; the exit code is 4 all the same
+    /// Go on at bad sectors, and list them; the exit code is 4 all the same
+    ///
+    /// They are those that cannot be read, and those whose integrity tag is wrong.
     #[arg(long, value_enum, value_name = "HOW")]
     pub bad_sectors: Option<BadSectors>,
 }
@@ -94,8 +96,9 @@ pub struct OutArgs {
     /// Do not wait until the output is on the disk: faster, but after a power cut it may look whole and not be
     #[arg(long, conflicts_with = "resume", hide_short_help = true)]
     pub no_sync: bool,
-    /// Hash plaintext and image on the way: md5, sha1, sha256, sha512, sha3-256, blake2b, blake3 or another; plaintext:NAME
-    /// or image:NAME for one
+    /// Hash plaintext and image on the way, such as sha256
+    ///
+    /// Or md5, sha1, sha512, sha3-256, blake2b, blake3 or another; plaintext:NAME or image:NAME is for one of the two.
     #[arg(long, value_name = "[OF:]NAME")]
     pub hash: Vec<String>,
     /// Write the hashes to this file, in the format of sha256sum

@@ -11,8 +11,9 @@ pub enum What {
     Merge(MergeArgs),
 }
 
-/// Checks reports of verify: that they are whole and of a known schema, that all are of one run, and their
-/// signatures; exits with 4 where one is not as it was written
+/// Checks reports of verify: that they are whole, of a known schema and of one run, and their signatures
+///
+/// Exits with 4 where one is not as it was written.
 #[derive(Args)]
 #[command(after_long_help = super::examples::REPORT_VERIFY)]
 pub struct VerifyArgs {

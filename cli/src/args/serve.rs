@@ -15,10 +15,14 @@ pub struct ServeArgs {
     /// Listen on a unix socket at PATH, which only you can connect to
     #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
-    /// Listen on a TCP address, such as 127.0.0.1:10809 or [::1]:10809; port 0 takes a free one. May be repeated
+    /// Listen on a TCP address, such as 127.0.0.1:10809; may be repeated
+    ///
+    /// Or [::1]:10809; port 0 takes a free one.
     #[arg(long, value_name = "ADDR:PORT")]
     pub listen: Vec<String>,
-    /// Run a shell command with the server's URI in $uri, and stop when it ends, with its exit code
+    /// Run a shell command with the server's URI in $uri, and stop when it ends
+    ///
+    /// Its exit code is this one's.
     #[arg(long, value_name = "SHELL COMMAND", conflicts_with = "command")]
     pub run: Option<String>,
     /// Write the process id into FILE once clients can connect

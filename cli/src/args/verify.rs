@@ -11,28 +11,32 @@ use unluks::volume::BadSectorPolicy;
 
 use super::{KeyArgs, LimitArgs, ProgressKind, SourceArgs, size};
 
-/// Reads all of an image once and says whether a restore would bring back what was there: exits with 0 where it would,
-/// with 3 where the key is wrong, and with 4 where it would not
+/// Reads all of an image once and says whether a restore would bring back what was there
+///
+/// Exits with 0 where it would, with 3 where the key is wrong, and with 4 where it would not.
 #[derive(Args)]
 #[command(after_long_help = super::examples::VERIFY)]
 pub struct VerifyArgs {
-    /// The images, or directories of backups by unluks fetch; one after the other. With --batch: lists of images, and
-    /// folders of them
+    /// The images, or directories of backups; with --batch, lists and folders of them
     #[arg(value_name = "IMAGE", required = true)]
     pub images: Vec<PathBuf>,
-    /// Take the header from this file
+    /// Take the header from this file: a detached header, or a header backup
+    ///
+    /// A backup stands in for a header that is damaged.
     #[arg(long, value_name = "FILE")]
     pub header: Option<PathBuf>,
-    /// The container format, where it should not be detected
+    /// The container format, where it should not be detected: raw, qcow2, vhd, vhdx, vmdk, ewf, vdi, qed, qcow,
+    /// parallels, android-sparse, rbd, aff4
     #[arg(long, value_name = "FORMAT", hide_short_help = true)]
     pub format: Option<Format>,
-    /// The largest disk that a container may declare
+    /// The largest disk that a container may declare [default: 1TiB and 1000 times its file, 64TiB at most]
     #[arg(long, value_name = "SIZE", value_parser = size, hide_short_help = true)]
     pub max_size: Option<u64>,
-    /// The partition, by number, label or UUID
-    #[arg(long, value_name = "N|LABEL|UUID", conflicts_with = "offset")]
+    /// The partition of a whole-disk image, by number, label or UUID
+    #[arg(long, value_name = "PART", conflicts_with = "offset")]
     pub partition: Option<String>,
-    /// Another disk of the set, or the parent of an image that lies on top of one; may be repeated
+    /// Another disk of the set, of an md array or an LVM volume group over several, or the parent of an image that lies
+    /// on top of one; may be repeated
     #[arg(long, value_name = "FILE", hide_short_help = true)]
     pub with: Vec<PathBuf>,
     /// The volume of LVM
@@ -41,19 +45,23 @@ pub struct VerifyArgs {
     /// The backup of a Cinder backup's directory, by its id; without it the newest that is complete is taken
     #[arg(long, value_name = "ID", hide_short_help = true)]
     pub backup: Option<String>,
-    /// Where the LUKS container starts
+    /// Where the LUKS container starts in the image
     #[arg(long, value_name = "BYTES", value_parser = size)]
     pub offset: Option<u64>,
     /// The hash that the image must have, such as sha256:HEX
     ///
-    /// plaintext:sha256:HEX is the plaintext's. A backup's own is compared in any case.
-    #[arg(long, value_name = "[OF:]NAME:HEX")]
+    /// plaintext:NAME:HEX is the plaintext's. A backup's own is compared in any case.
+    #[arg(long, value_name = "NAME:HEX")]
     pub expect: Vec<String>,
-    /// What must be in the plaintext, on one of its partitions or volumes at least: any, ext, ext4, xfs, btrfs, fat, ntfs,
-    /// swap, gpt, lvm …
+    /// What must be in the plaintext, on one of its partitions or volumes at least
+    ///
+    /// One of: any, ext, ext2, ext3, ext4, xfs, btrfs, fat, exfat, ntfs, iso9660, squashfs, swap, zfs, f2fs, apfs, hfs+,
+    /// bitlocker, gpt, mbr, lvm, md, luks. ext is any of the three, and any is whatever is recognised.
     #[arg(long, value_name = "KIND", hide_short_help = true)]
     pub must_be: Option<MustBe>,
-    /// Compare with the plaintext as it was: a file of it, or one that --tree wrote; says where the two differ
+    /// Compare with the plaintext as it was: a file of it, or one that --tree wrote
+    ///
+    /// Says where the two differ.
     #[arg(long, value_name = "FILE")]
     pub compare: Option<PathBuf>,
     /// Write the hashes of each MiB of plaintext to this file, for --compare
@@ -62,7 +70,7 @@ pub struct VerifyArgs {
     /// Replace files of an earlier run, such as that of --tree
     ///
     /// With --batch, verify also what has a report already.
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub force: bool,
     /// What the header must be like: a file of rules (docs/verify.md lists them)
     #[arg(long, value_name = "FILE.toml", hide_short_help = true)]
@@ -76,7 +84,9 @@ pub struct VerifyArgs {
     /// Exit with 7 where it restores, but there are findings
     #[arg(long)]
     pub strict: bool,
-    /// Print a line of JSON for each image (docs/verify.schema.json describes it); --json=FILE writes it to a file
+    /// Print a line of JSON for each image, or write it to FILE
+    ///
+    /// docs/verify.schema.json describes it.
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "-")]
     pub json: Option<PathBuf>,
     /// How many threads decrypt [default: as many as the machine has cores]
@@ -116,15 +126,15 @@ pub struct Decrypted {
 #[derive(Args, Clone, Default)]
 #[command(next_help_heading = "Files in the image")]
 pub struct ProofArgs {
-    /// Hold files in the image against the hashes of this file, as sha256sum and its relatives print them
+    /// Hold files in the image against this file of hashes
     ///
-    /// Paths are as unluks hash prints them. A file that differs or is missing is an error.
+    /// It is as sha256sum and its relatives print it. Paths are as unluks hash prints them. A file that differs or is missing is an error.
     #[cfg(feature = "files")]
     #[arg(long, value_name = "MANIFEST")]
     pub files: Option<PathBuf>,
-    /// Hold files in the image against the package databases in it: of dpkg, apk and pacman
+    /// Hold files in the image against the package databases in it
     ///
-    /// A file that differs is a warning, and a changed file of configuration a note.
+    /// They are those of dpkg, apk and pacman. A file that differs is a warning, and a changed file of configuration a note.
     #[cfg(feature = "files")]
     #[arg(long)]
     pub packages: bool,
@@ -152,8 +162,9 @@ impl ProofArgs {
 #[derive(Args, Clone)]
 #[command(next_help_heading = "Record")]
 pub struct RecordArgs {
-    /// Write a page for people: one file of HTML, without scripts, to read, print and sign. decrypt reads back what it wrote,
-    /// and compares it
+    /// Write a page for people, in HTML without scripts
+    ///
+    /// It is one file, to read, print and sign. decrypt reads back what it wrote, and compares it.
     #[arg(long, value_name = "FILE.html")]
     pub report: Option<PathBuf>,
     /// The case's number or name, for the record
@@ -168,7 +179,9 @@ pub struct RecordArgs {
     /// Anything else, for the record
     #[arg(long, value_name = "TEXT", hide_short_help = true)]
     pub note: Option<String>,
-    /// Sign each file of the record with this secret key of minisign, as FILE.minisig beside it
+    /// Sign the record with this secret key of minisign
+    ///
+    /// Each of its files gets a FILE.minisig beside it.
     #[arg(long, value_name = "KEY")]
     pub sign: Option<PathBuf>,
     /// The passphrase of the key of --sign: the file's first line; without it, somebody is asked where there is one
@@ -192,12 +205,14 @@ pub struct RecordArgs {
 #[derive(Args, Default)]
 #[command(next_help_heading = "Many images")]
 pub struct FleetArgs {
-    /// Verify all images of lists (a path each line) and folders, several at once, and end with a summary
+    /// Verify many, several at once, and end with a summary
     ///
-    /// The largest is first, and failures do not end it. The summary is text, or JSON, CSV or HTML with --json, --csv or --html.
+    /// They are all images of folders, and of lists with a path each line. The largest is first, and failures do not end it. The summary is text, or JSON, CSV or HTML with --json, --csv or --html.
     #[arg(long)]
     pub batch: bool,
-    /// Where --batch writes a report of each image; what has an unchanged one there is passed over
+    /// Where --batch writes a report of each image
+    ///
+    /// An image that has one there and is unchanged is passed over.
     #[arg(long, value_name = "DIR", requires = "batch")]
     pub reports: Option<PathBuf>,
     /// Write a page of each image beside its report
@@ -277,6 +292,28 @@ impl VerifyArgs {
             recover: self.decrypted.recover,
             unfit: Unfit::Damaged,
             ..SourceArgs::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+    use unluks::verify::MustBe;
+
+    #[test]
+    fn help_names_all_that_a_plaintext_may_have_to_be() {
+        let refused = "nothing".parse::<MustBe>().unwrap_err().to_string();
+        let (_, known) = refused.split_once("; ").unwrap();
+        let known: Vec<&str> = known.trim_end_matches(" are known").split(", ").collect();
+        assert!(known.len() > 20 && known.contains(&"ext4"), "{refused}");
+        let mut command = crate::args::Cli::command();
+        let verify = command.find_subcommand_mut("verify").unwrap();
+        let arg = verify.get_arguments().find(|arg| arg.get_id() == "must_be").unwrap();
+        let help = arg.get_long_help().unwrap().to_string();
+        let words: Vec<&str> = help.split(|c: char| !(c.is_alphanumeric() || c == '+')).collect();
+        for word in known {
+            assert!(words.contains(&word), "{word}: {help}");
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::args::out::BadSectors;
 use crate::args::plain::Kind;
 use crate::args::verify::{Decrypted, FleetArgs, ProofArgs, VerifyArgs};
 use crate::key;
+use crate::sign::Signer;
 use crate::source::{is_dash, shown};
 use crate::verify;
 
@@ -80,6 +81,14 @@ pub fn wanted(args: &DecryptArgs) -> Result<Option<VerifyArgs>> {
         },
     };
     verify::check_outputs(&made)?;
+    // Neither is found out when all of the image is decrypted.
+    if let Some(key) = &record.sign {
+        Signer::check(key, record.sign_passphrase_file.as_deref())?;
+    }
+    if let Some(key) = record.attestation_key.as_deref().filter(|key| !key.metadata().is_ok_and(|meta| !meta.is_file()))
+    {
+        verify::dsse::Key::open(key)?;
+    }
     Ok(Some(made))
 }
 

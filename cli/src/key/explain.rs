@@ -5,7 +5,7 @@ use std::path::Path;
 
 use unluks::error::Hint;
 use unluks::key::Seen;
-use unluks::{Error, ErrorKind};
+use unluks::{Error, ErrorKind, SecretBytes};
 
 use super::Passphrases;
 use crate::source::shown;
@@ -15,6 +15,13 @@ use crate::source::shown;
 pub fn opening(path: &Path, e: std::io::Error) -> Error {
     if e.kind() != IoErrorKind::NotFound || is_place(path) {
         return Error::io(format!("opening the key {}", shown(path)), e);
+    }
+    let names = path.to_str().and_then(|text| SecretBytes::copy_of(text.as_bytes()).ok()).and_then(|it| Seen::of(&it));
+    if matches!(names, Some(Seen::Uuid | Seen::Href)) {
+        return Error::io("opening the key", e).with_hint(
+            "the name of a file that holds the key is wanted; what was given names a secret: unluks fetch key SECRET \
+             --output FILE gets its payload",
+        );
     }
     Error::io("opening the key", e).with_hint(
         "the name of a file that holds the key is wanted; if it was the key itself that was given, it is in the \

@@ -459,6 +459,16 @@ fn a_decryption_has_a_record_for_which_the_output_is_read_back() {
     // What cannot be is refused before anything is written.
     let fresh = text(&golden.path("fresh"));
     let with = |more: &[&str]| unluks(&[&["decrypt", &image, "--key-file", &key], more].concat());
+    let (none, no_key) = (text(&golden.path("none")), text(&golden.image));
+    for flags in [
+        &["--sign", &none][..],
+        &["--sign", &no_key],
+        &["--attestation", &text(&golden.path("a")), "--attestation-key", &none],
+    ] {
+        let run = with(&[&["-o", &fresh, "--report", &text(&golden.path("other"))], flags].concat());
+        assert_eq!(run.refusal_fault(&[1, 2]), None, "{flags:?}: {}", run.stderr);
+        assert!(!golden.path("fresh").exists() && !run.stderr.contains("opened"), "{flags:?}: {}", run.stderr);
+    }
     for more in [
         &["-o", "-", "--report", &fresh][..],
         &["-o", &fresh, "--report", &fresh],
