@@ -354,5 +354,6 @@ fn json_area(source: &(impl ReadAt + ?Sized), place: u64) -> Option<Vec<u8>> {
 }
 
 // Their images are the fuzz targets', which are a package of their own.
-#[cfg(all(test, feature = "repository-tests"))]
+#[cfg(test)]
+#[cfg(feature = "repository-tests")]
 mod tests;
