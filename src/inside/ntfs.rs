@@ -14,7 +14,9 @@
 //! sequence: a write that was torn shows there. The source is the Linux-NTFS project's documentation and Linux's
 //! `fs/ntfs3/super.c`.
 
+mod attributes;
 mod full;
+mod index;
 
 use super::look::{Look, field, le16, le32, le64, text16};
 use super::{Contents, Kind, Level, Severity, State};
@@ -108,10 +110,15 @@ impl Boot {
 }
 
 /// A record with its own bytes in the place of the update sequence's number; what is wrong with it otherwise.
-fn restore(mut record: Vec<u8>) -> Result<Vec<u8>, (String, String)> {
-    if !record.starts_with(b"FILE") {
+fn restore(record: Vec<u8>) -> Result<Vec<u8>, (String, String)> {
+    restore_as(*b"FILE", record)
+}
+
+/// The same of what has another mark.
+fn restore_as(mark: [u8; 4], mut record: Vec<u8>) -> Result<Vec<u8>, (String, String)> {
+    if !record.starts_with(&mark) {
         let found = format!("\"{}\"", field::<4>(&record, 0).escape_ascii());
-        return Err((found, "\"FILE\" is wanted".into()));
+        return Err((found, format!("\"{}\" is wanted", mark.escape_ascii())));
     }
     let (at, count) = (usize::from(le16(&record, 4)), usize::from(le16(&record, 6)));
     let strides = record.len() / STRIDE;

@@ -11,7 +11,9 @@
 //! sectors: superblock, AGF (free space), AGI (inodes), AGFL (spare blocks). The source is Linux's
 //! `fs/xfs/libxfs/xfs_format.h` and `xfs_log_format.h`, and `xfs_sb.c` for what is no superblock.
 
+mod dirs;
 mod full;
+mod hashes;
 mod inodes;
 mod links;
 mod tree;
@@ -41,7 +43,8 @@ struct Superblock {
     sb_magicnum: [u8; 4],
     sb_blocksize: U32,
     sb_dblocks: U64,
-    unused_16: [u8; 16],
+    sb_rblocks: U64,
+    sb_rextents: U64,
     sb_uuid: [u8; 16],
     sb_logstart: U64,
     sb_rootino: U64,
@@ -178,17 +181,17 @@ pub(super) fn check(look: &Look<'_>, contents: &mut Contents) {
         let expected = "xfs_repair has to be run before Linux mounts it";
         contents.find(Severity::Error, "contents.xfs.state", ("the superblock", 0), "the mark of repair", expected);
     }
+    contents.state = match is_log_empty(look, &superblock) {
+        Some(true) => State::Clean,
+        Some(false) => State::JournalToReplay,
+        None => State::Unknown,
+    };
     for group in 0..superblock.sb_agcount.get().min(GROUPS_MAX) {
         check_group(look, &superblock, group, contents);
     }
     if let more @ 1.. = superblock.sb_agcount.get().saturating_sub(GROUPS_MAX) {
         contents.notes.push(format!("xfs: {more} allocation groups were not looked at"));
     }
-    contents.state = match is_log_empty(look, &superblock) {
-        Some(true) => State::Clean,
-        Some(false) => State::JournalToReplay,
-        None => State::Unknown,
-    };
     if look.level() == Level::Full {
         full::check(look, &superblock, contents);
     }
@@ -261,6 +264,8 @@ fn check_group(look: &Look<'_>, superblock: &Superblock, group: u32, contents: &
         }
         let at = at.saturating_add(to_u64(header.sector.saturating_mul(sector)));
         let structure = || (format!("{} of group {group}", header.name), at);
+        // One that was growing has its size in the log.
+        let is_late = contents.state == State::JournalToReplay;
         let mut wrong = |found: String, expected: String| {
             contents.find(Severity::Error, header.code, structure(), found, expected);
         };
@@ -274,7 +279,7 @@ fn check_group(look: &Look<'_>, superblock: &Superblock, group: u32, contents: &
             wrong(hex(stored), checksum_is(right));
         } else if number != group {
             wrong(format!("number {number}"), format!("it is group {group}"));
-        } else if length.is_some_and(|length| length != blocks) {
+        } else if length.is_some_and(|length| length != blocks) && !is_late {
             wrong(counted(length.unwrap_or(0), "block"), format!("the group has {blocks}"));
         } else if superblock.has_checksums() && field::<16>(bytes, header.uuid_at) != superblock.meta_uuid() {
             wrong("another UUID".into(), "the superblock's is wanted".into());
@@ -293,11 +298,41 @@ fn check_copy(superblock: &Superblock, group: u32, (at, bytes): (u64, &[u8]), co
     };
     if superblock.has_checksums() && stored != right {
         contents.find(Severity::Warning, code, structure(), hex(stored), checksum_is(right));
-    } else if (copy.block_size(), copy.sb_agblocks) != (superblock.block_size(), superblock.sb_agblocks) {
-        let found = format!("{} of {} bytes a group", counted(copy.sb_agblocks, "block"), copy.block_size());
-        let expected = format!("the first has {} of {}", superblock.sb_agblocks, superblock.block_size());
-        contents.find(Severity::Warning, code, structure(), found, expected);
+    } else if let Some((name, found, wanted)) = differs(superblock, &copy)
+        && contents.state != State::JournalToReplay
+    {
+        contents.find(
+            Severity::Warning,
+            code,
+            structure(),
+            format!("{name} {found}"),
+            format!("the first has {wanted}"),
+        );
     }
+}
+
+/// The first field that a copy has otherwise, of the sizes that xfs_repair compares.
+fn differs(first: &Superblock, copy: &Superblock) -> Option<(&'static str, String, String)> {
+    let fields = |sb: &Superblock| {
+        [
+            ("sb_blocksize", sb.block_size()),
+            ("sb_dblocks", sb.sb_dblocks.get()),
+            ("sb_rblocks", sb.sb_rblocks.get()),
+            ("sb_rextents", sb.sb_rextents.get()),
+            ("sb_logstart", sb.sb_logstart.get()),
+            ("sb_rextsize", sb.sb_rextsize.get().into()),
+            ("sb_agblocks", sb.sb_agblocks.get().into()),
+            ("sb_agcount", sb.sb_agcount.get().into()),
+            ("sb_rbmblocks", sb.sb_rbmblocks.get().into()),
+            ("sb_logblocks", sb.sb_logblocks.get().into()),
+            ("sb_sectsize", sb.sb_sectsize.get().into()),
+            ("sb_inodesize", sb.sb_inodesize.get().into()),
+        ]
+    };
+    let differs = |((name, wanted), (_, found)): ((&'static str, u64), (&str, u64))| {
+        (found != wanted).then(|| (name, found.to_string(), wanted.to_string()))
+    };
+    fields(first).into_iter().zip(fields(copy)).find_map(differs)
 }
 
 /// Whether the last record of the log says that the file system was unmounted; `None` where that is not told.

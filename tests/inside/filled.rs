@@ -107,6 +107,10 @@ pub fn fill(name: &str, plant: &dyn Fn(&Path)) -> Filled {
             for (from, to) in [("dir/file", "file"), ("dir/below/other", "other")] {
                 assert!(run("ntfscp", &["-f", "-q", image, &format!("{tree}/{from}"), to]).status.success());
             }
+            for entry in fs::read_dir(dir.path().join("tree/names")).into_iter().flatten() {
+                let name = entry.unwrap().file_name().into_string().unwrap();
+                assert!(run("ntfscp", &["-f", "-q", image, &format!("{tree}/again"), &name]).status.success());
+            }
         }
         _ => {}
     }

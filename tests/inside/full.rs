@@ -73,6 +73,23 @@ fn any_flipped_bit_of_a_thousand_files_is_found_and_the_file_named() {
 }
 
 #[test]
+fn a_block_whose_names_were_all_removed_is_none_of_a_tree() {
+    let image = fill("ext3", &plant);
+    // It mends the directories by giving them trees.
+    run("e2fsck", &["-fyD", image.path.to_str().unwrap()]);
+    let disk: Arc<dyn ReadAt> = Arc::new(FileSource::open(&image.path).unwrap());
+    let root = image.block("/many", 0);
+    assert!(image.le(root + 0x22, 2) > 2, "/many has a tree");
+    let mut empty = vec![0; 2048];
+    empty[4..6].copy_from_slice(&2048u16.to_le_bytes());
+    let contents = check(Arc::new(Patched::new(&disk).with(image.block("/many", 2), &empty)));
+    let codes: Vec<_> = contents.all_findings().iter().map(|finding| finding.code).collect();
+    // Its inodes have no names then.
+    assert!(codes.contains(&"contents.ext.inode-unattached"), "{codes:?}");
+    assert!(!codes.contains(&"contents.ext.directory-tree"), "{codes:?}");
+}
+
+#[test]
 fn a_journal_to_replay_is_judged_as_it_will_be() {
     replay("jo", None);
     replay("jo -c -v 3", Some("contents.ext.journal-checksum"));

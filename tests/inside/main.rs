@@ -9,8 +9,10 @@ mod filled;
 mod full;
 mod make;
 mod mutations;
+mod ntfs;
 mod reader;
 mod table;
+mod xfs;
 
 use std::collections::BTreeMap;
 use std::process::Command;

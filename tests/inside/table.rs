@@ -9,12 +9,14 @@ use unluks::inside::Finding;
 
 use crate::filled::{Exfat, Fat, Filled, exfat, fat, fill, noise, plant};
 use crate::full::sums_up;
+use crate::ntfs::OF_NTFS;
+use crate::xfs::{OF_LARGE_XFS, OF_XFS};
 
 /// What is done to an image.
-type Patches = Vec<(u64, Vec<u8>)>;
-type Damage = (&'static str, fn(&Filled) -> Patches, &'static str, Option<&'static str>);
+pub type Patches = Vec<(u64, Vec<u8>)>;
+pub type Damage = (&'static str, fn(&Filled) -> Patches, &'static str, Option<&'static str>);
 
-const MANY: &str = "/many";
+pub const MANY: &str = "/many";
 
 /// One damage each: what it is, how it is made, the code that has to be found, and the path of what it hits.
 const OF_EXT4: &[Damage] = &[
@@ -209,84 +211,6 @@ fn entry(image: &Filled, dir: &str, name: &str) -> u64 {
     at + bytes.windows(name.len()).position(|w| w == name.as_bytes()).unwrap() as u64 - 8
 }
 
-/// The first block of a tree of group 0.
-fn root_of(image: &Filled, header: &str, field: &str) -> u64 {
-    image.xfs(&[&format!("{header} 0"), &format!("addr {field}")])
-}
-
-const OF_XFS: &[Damage] = &[
-    (
-        "a time of an inode",
-        |i| i.flip(i.xfs(&["path /dir/file"]) + 40),
-        "contents.xfs.inode-checksum",
-        Some("/dir/file"),
-    ),
-    (
-        "a name in a directory",
-        |i| i.flip(i.xfs(&["path /many", "dblock 0"]) + 80),
-        "contents.xfs.directory",
-        Some(MANY),
-    ),
-    (
-        "a hash in a directory",
-        |i| i.flip(i.xfs(&["path /many", "dblock 8388608"]) + 80),
-        "contents.xfs.directory-tree",
-        Some(MANY),
-    ),
-    ("the tree of free space by block", |i| i.flip(root_of(i, "agf", "bnoroot") + 60), "contents.xfs.free-tree", None),
-    ("the tree of free space by size", |i| i.flip(root_of(i, "agf", "cntroot") + 60), "contents.xfs.free-tree", None),
-    ("the tree of inodes", |i| i.flip(root_of(i, "agi", "root") + 60), "contents.xfs.inode-tree", None),
-    ("the tree of free inodes", |i| i.flip(root_of(i, "agi", "free_root") + 60), "contents.xfs.inode-tree", None),
-    ("the tree of shared blocks", |i| i.flip(root_of(i, "agf", "refcntroot") + 9), "contents.xfs.shared-tree", None),
-    (
-        "a sector of zeroes over inodes",
-        |i| vec![(i.xfs(&["path /dir/below/other"]), vec![0; 512])],
-        "contents.xfs.inode",
-        None,
-    ),
-    (
-        "a tree's block in the place of another",
-        |i| vec![(root_of(i, "agf", "cntroot"), i.bytes(root_of(i, "agf", "bnoroot"), 4096))],
-        "contents.xfs.free-tree",
-        None,
-    ),
-    ("a byte of a file", |i| i.flip(i.xfs(&["path /dir/file", "dblock 3"]) + 7), "", None),
-    (
-        "the number of an inode's links",
-        |i| sealed(i, i.xfs(&["path /dir/file"]), 100, 16, &[0, 0, 0, 9]),
-        "contents.xfs.inode-links",
-        Some("/dir/file"),
-    ),
-    (
-        "the number of an inode's blocks",
-        |i| sealed(i, i.xfs(&["path /dir/file"]), 100, 64, &[9; 8]),
-        "contents.xfs.inode-blocks",
-        Some("/dir/file"),
-    ),
-    (
-        "an inode of a name that waits to be freed",
-        |i| sealed(i, i.xfs(&["path /dir/file"]), 100, 96, &[0; 4]),
-        "contents.xfs.inode",
-        Some("/dir/file"),
-    ),
-    (
-        "the number of free inodes of a group",
-        |i| sealed(i, i.xfs(&["agi 0"]), 312, 28, &[0, 0, 0, 1]),
-        "contents.xfs.counts",
-        None,
-    ),
-];
-
-/// Other bytes in a structure of a sector of 512 bytes, and its checksum made right.
-fn sealed(image: &Filled, at: u64, sum_at: usize, within: usize, bytes: &[u8]) -> Patches {
-    let mut all = image.bytes(at, 512);
-    all[within..within + bytes.len()].copy_from_slice(bytes);
-    all[sum_at..sum_at + 4].fill(0);
-    let sum = crc32c::crc32c(&all);
-    all[sum_at..sum_at + 4].copy_from_slice(&sum.to_le_bytes());
-    vec![(at, all)]
-}
-
 fn link(i: &Filled, table: usize, n: u64, next: u64) -> (u64, Vec<u8>) {
     let Fat { tables, entry, .. } = fat(&*i.disk);
     (tables[table] + n * entry, next.to_le_bytes()[..entry as usize].to_vec())
@@ -312,38 +236,6 @@ const OF_FAT: &[Damage] = &[
         Some("/DIR"),
     ),
     ("a byte of a file", |i| i.flip(fat(&*i.disk).data + fat(&*i.disk).cluster + 9), "", None),
-];
-
-/// Record `n` of the MFT.
-fn record(i: &Filled, n: u64) -> u64 {
-    i.le(48, 8) * i.le(13, 1) * 512 + n * 1024
-}
-
-fn bitmap(i: &Filled) -> u64 {
-    // The bitmap's runs: its first attribute of type 0x80.
-    let bytes = i.bytes(record(i, 6), 1024);
-    let mut at = usize::from(bytes[20]);
-    while bytes[at] != 0x80 {
-        at += usize::from(bytes[at + 4]);
-    }
-    let runs = &bytes[at + usize::from(bytes[at + 32])..];
-    let (lens, starts) = (usize::from(runs[0] & 15), usize::from(runs[0] >> 4));
-    let start = runs[1 + lens..1 + lens + starts].iter().rev().fold(0, |n, byte| n << 8 | u64::from(*byte));
-    start * i.le(13, 1) * 512
-}
-
-const OF_NTFS: &[Damage] = &[
-    ("a torn write of a record", |i| i.flip(record(i, 64) + 510), "contents.ntfs.mft-record", None),
-    ("the mark of a record", |i| i.flip(record(i, 64)), "contents.ntfs.mft-record", None),
-    (
-        "the length of an attribute",
-        |i| i.flip(record(i, 64) + u64::from(i.bytes(record(i, 64) + 20, 1)[0]) + 4),
-        "contents.ntfs.attribute",
-        None,
-    ),
-    ("a cluster in use, marked free", |i| vec![(bitmap(i), vec![0])], "contents.ntfs.bitmap", None),
-    ("a free cluster, marked in use", |i| vec![(bitmap(i) + 1200, vec![1])], "contents.ntfs.bitmap", None),
-    ("the mirror of the MFT", |i| i.flip(i.le(56, 8) * i.le(13, 1) * 512 + 510), "contents.ntfs.mft-mirror", None),
 ];
 
 fn exfat_link(i: &Filled, n: u64, next: u32) -> Patches {
@@ -378,12 +270,26 @@ const OF_EXFAT: &[Damage] = &[
     ("free clusters, marked in use", |i| exfat_bits(i, |_| 0xff), "contents.exfat.bitmap", None),
 ];
 
+/// So many names that XFS has a tree over their hashes.
+fn plant_more(tree: &Path) {
+    plant(tree);
+    (0..1500).for_each(|n| fs::write(tree.join(format!("many/more_{n}")), "").unwrap());
+}
+
+/// So many names that NTFS has blocks for them.
+fn plant_names(tree: &Path) {
+    plant(tree);
+    fs::create_dir(tree.join("names")).unwrap();
+    (0..60).for_each(|n| fs::write(tree.join(format!("names/a_name_that_takes_some_room_{n}")), "").unwrap());
+}
+
 const TABLES: &[(&str, &[Damage])] = &[
     ("ext4", OF_EXT4),
     ("ext2", OF_EXT2),
     ("btrfs", OF_BTRFS),
     ("btrfs-sha256", OF_BTRFS),
     ("xfs", OF_XFS),
+    ("xfs-1k", OF_LARGE_XFS),
     ("fat16", OF_FAT),
     ("fat32", OF_FAT),
     ("exfat", OF_EXFAT),
@@ -395,7 +301,12 @@ fn damages_are_found_with_their_places_and_the_table_is_in_the_documents() {
     let mut faults = Vec::new();
     let mut table = String::from("| file system | damage | its own checker | unluks |\n|---|---|---|---|\n");
     for (name, damages) in TABLES {
-        let image = fill(name, &plant);
+        let plant: &dyn Fn(&Path) = match *name {
+            "xfs-1k" => &plant_more,
+            "ntfs" => &plant_names,
+            _ => &plant,
+        };
+        let image = fill(name, plant);
         for (what, damage, code, path) in *damages {
             let patches = damage(&image);
             let (contents, oracle) = image.judged(&patches);

@@ -42,6 +42,8 @@ pub(super) type Wrong = (&'static str, u64, String, String);
 const TAIL: usize = 12;
 const TAIL_KIND: u8 = 0xde;
 const ENTRY: usize = 8;
+/// Where the limit of a block of the tree is, but for the root.
+const NODE_AT: usize = 8;
 
 /// The length of an entry, which in blocks of 64 KiB may be all of them.
 fn length(raw: u16, block: usize) -> usize {
@@ -51,10 +53,13 @@ fn length(raw: u16, block: usize) -> usize {
     }
 }
 
-/// Whether a block of an indexed directory is one of its tree.
+/// Whether a block of an indexed directory is one of its tree. A block whose names were all removed looks the same but for
+/// the limit, as e2fsck tells them apart.
 fn is_tree(fs: &Fs<'_>, dir: DirBlock, bytes: &[u8]) -> bool {
     let is_whole = le32(bytes, 0) == 0 && length(le16(bytes, 4), fs.block_len) == fs.block_len;
-    dir.is_indexed && (dir.logical == 0 || is_whole)
+    let tail = if fs.has_csum { 8 } else { 0 };
+    let limit = fs.block_len.saturating_sub(NODE_AT).saturating_sub(tail) / 8;
+    dir.is_indexed && (dir.logical == 0 || is_whole && usize::from(le16(bytes, NODE_AT)) == limit)
 }
 
 /// Checks a block, and gives its entries. `proved` is told whether a checksum was right.
@@ -128,7 +133,7 @@ pub(super) fn entries<'a>(fs: &Fs<'_>, bytes: &'a [u8], end: usize) -> (Vec<Entr
 
 /// Checks a block of a directory's tree; says whether it has a checksum.
 fn tree(fs: &Fs<'_>, dir: DirBlock, bytes: &[u8], (seed, blocks): (u32, u64)) -> Result<bool, Wrong> {
-    let at = if dir.logical == 0 { 0x20usize } else { 8 };
+    let at = if dir.logical == 0 { 0x20usize } else { NODE_AT };
     let (limit, count) = (usize::from(le16(bytes, at)), usize::from(le16(bytes, at.saturating_add(2))));
     let tail = limit.saturating_mul(8).saturating_add(at);
     let end = tail.saturating_add(if fs.has_csum { 8 } else { 0 });

@@ -1,89 +1,37 @@
 //! NTFS: each record of the MFT, the runs that it has, and the bitmap.
 //!
-//! | bytes of an attribute | field | bytes of a name's value | field |
+//! | bytes of a name's value | field | | |
 //! |---|---|---|---|
-//! | 0, 4 | type, length | 0 | record of the directory: 48 bits |
-//! | 8 | 1 where its value is in runs | 64, 65 | length in units, namespace: 2 is a short one |
-//! | 16, 24 | first and last cluster of it | 66 | the name, UTF-16 |
-//! | 32, 48 | place of the runs; bytes of its value | | |
+//! | 0 | record of the directory: 48 bits | 64, 65 | length in units, namespace: 2 is a short one |
+//! | | | 66 | the name, UTF-16 |
 //!
-//! A run is a byte with two lengths, then the number of clusters and the distance from the run before it, which is left out
-//! where there is a hole. NTFS has no checksums: torn writes show by their fixups, and what does not agree. The source is the
-//! Linux-NTFS project's documentation and Linux's `fs/ntfs3/run.c`.
+//! NTFS has no checksums: torn writes show by their fixups, and what does not agree. `attributes` has the runs, and `index`
+//! directories. The source is the Linux-NTFS project's documentation.
 
 use std::collections::BTreeMap;
 
+use super::attributes::{Run, attributes, is_in_runs, runs};
+use super::index::Index;
 use super::{Boot, Contents, Severity, State, restore};
 use crate::error::counted;
 use crate::inside::full::{Claims, Coverage, words};
-use crate::inside::look::{Look, field, le16, le32, le64};
+use crate::inside::look::{Look, field, le16, le64};
 use crate::limits::{INSIDE_CLAIMS_MAX, INSIDE_JOURNAL_MAX, INSIDE_PATH_DEPTH_MAX};
-use crate::num::{at_most, from_u32, to_u64, to_usize};
+use crate::num::{at_most, to_u64, to_usize};
 
 const DATA: u32 = 0x80;
 const NAME: u32 = 0x30;
+const LOG: u64 = 2;
 const BITMAP: u64 = 6;
+/// Of the log: nobody has it open, and the flag that says that the volume was closed.
+const NOBODY: u16 = 0xffff;
+const CLOSED: u16 = 2;
 const BAD_CLUSTERS: u64 = 8;
 const ROOT: u64 = 5;
 /// The records that the file system keeps for itself.
 const RESERVED: u64 = 24;
 /// How many records are read at once.
 const WINDOW: u64 = 1 << 20;
-
-/// Clusters that follow each other; where `start` is `None`, a hole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Run {
-    start: Option<u64>,
-    len: u64,
-}
-
-/// The attributes of a record, up to one that cannot be one: its type and its bytes.
-fn attributes(record: &[u8]) -> (Vec<(u32, &[u8])>, bool) {
-    let mut at = usize::from(le16(record, 20));
-    let used = from_u32(le32(record, 24)).min(record.len());
-    let mut found = Vec::new();
-    // Each takes at least 16 of 4096 bytes.
-    while let Some(rest) = record.get(at..used).filter(|rest| rest.len() >= 4) {
-        let kind = le32(rest, 0);
-        if kind == u32::MAX {
-            return (found, true);
-        }
-        let len = from_u32(le32(rest, 4));
-        let Some(attribute) = rest.get(..len).filter(|_| len >= 24 && len.is_multiple_of(8)) else { break };
-        found.push((kind, attribute));
-        at = at.saturating_add(len);
-    }
-    (found, false)
-}
-
-/// The runs of an attribute that has some; `None` where they cannot be.
-fn runs(attribute: &[u8]) -> Option<Vec<Run>> {
-    let mut rest = attribute.get(usize::from(le16(attribute, 32))..)?;
-    let (mut runs, mut last) = (Vec::new(), 0i64);
-    while let Some((head, behind)) = rest.split_first().filter(|(head, _)| **head != 0) {
-        let (len_len, start_len) = (usize::from(head & 0xf), usize::from(head >> 4));
-        let (len, behind) = behind.split_at_checked(len_len)?;
-        let (start, behind) = behind.split_at_checked(start_len)?;
-        let len = u64::try_from(number(len)?).ok().filter(|len| *len > 0)?;
-        let start = if start.is_empty() {
-            None
-        } else {
-            last = last.checked_add(number(start)?)?;
-            Some(u64::try_from(last).ok()?)
-        };
-        runs.push(Run { start, len });
-        rest = behind;
-    }
-    Some(runs)
-}
-
-/// A signed number of up to eight bytes.
-fn number(bytes: &[u8]) -> Option<i64> {
-    let sign = bytes.last().is_some_and(|byte| byte & 0x80 != 0);
-    let mut all = [if sign { 0xff } else { 0 }; 8];
-    all.get_mut(..bytes.len())?.copy_from_slice(bytes);
-    Some(i64::from_le_bytes(all))
-}
 
 struct Full<'a, 'b> {
     look: &'a Look<'a>,
@@ -96,6 +44,9 @@ struct Full<'a, 'b> {
     bitmap: Option<(Vec<Run>, u64)>,
     hits: BTreeMap<usize, u64>,
     is_partial: bool,
+    index: Index,
+    /// The first page of the log says that it was closed.
+    is_log_closed: bool,
 }
 
 pub(super) fn check(look: &Look<'_>, boot: &Boot, contents: &mut Contents) {
@@ -120,16 +71,15 @@ pub(super) fn check(look: &Look<'_>, boot: &Boot, contents: &mut Contents) {
         bitmap: None,
         hits: BTreeMap::new(),
         is_partial: false,
+        index: Index::default(),
+        is_log_closed: true,
     };
     full.records(size.checked_div(boot.record).unwrap_or(0));
     if !look.is_cancelled() {
         full.compare();
+        full.indexes();
         full.name();
     }
-}
-
-fn is_in_runs(attribute: &[u8]) -> bool {
-    field(attribute, 8) == [1]
 }
 
 impl Full<'_, '_> {
@@ -210,6 +160,10 @@ impl Full<'_, '_> {
             let says = (format!("{} attributes and no end of them", all.len()), "an end within the record".to_owned());
             return self.find("contents.ntfs.attribute", (n, place), says);
         }
+        if n == LOG {
+            self.is_log_closed = self.is_closed(&all);
+        }
+        self.index.take(n, place, &record, &all);
         for (kind, attribute) in all.iter().filter(|(_, attribute)| is_in_runs(attribute)) {
             let Some(runs) = runs(attribute) else {
                 let says = (format!("runs of attribute {kind:#x} that cannot be"), "lengths and places".to_owned());
@@ -292,7 +246,7 @@ impl Full<'_, '_> {
         }
         let code = "contents.ntfs.bitmap";
         // Without the journal it may be late.
-        let is_clean = self.contents.state == State::Clean;
+        let is_clean = self.contents.state == State::Clean && self.is_log_closed;
         if let (count, Some((cluster, at))) = lost {
             let severity = if is_clean { Severity::Error } else { Severity::Warning };
             let found = format!("{} free, the first {cluster}", counted(count, "cluster"));
@@ -306,6 +260,45 @@ impl Full<'_, '_> {
         let behind = len.saturating_sub(self.boot.copy_at().saturating_add(self.boot.sector));
         let free = self.clusters.saturating_sub(used).saturating_mul(self.boot.cluster).saturating_add(behind);
         self.contents.coverage = Some(Coverage::of(len, 0, free));
+    }
+
+    /// Whether the log, which is not replayed, has nothing to be replayed. It begins with two pages; the later one counts.
+    fn is_closed(&self, all: &[(u32, &[u8])]) -> bool {
+        let data = all.iter().find(|(kind, attribute)| *kind == DATA && is_in_runs(attribute));
+        let first = data.and_then(|(_, a)| runs(a)).and_then(|runs| runs.first().copied());
+        let Some(start) = first.and_then(|run| run.start).and_then(|start| start.checked_mul(self.boot.cluster)) else {
+            return true;
+        };
+        let mut latest = (0, true);
+        for page in [0, 4096u64] {
+            let Some(bytes) = self.look.bytes(start.saturating_add(page), 512).filter(|b| b.starts_with(b"RSTR"))
+            else {
+                continue;
+            };
+            let area = usize::from(le16(&bytes, 24));
+            let number = le64(&bytes, area);
+            let is_closed =
+                le16(&bytes, area.saturating_add(12)) == NOBODY || le16(&bytes, area.saturating_add(14)) & CLOSED != 0;
+            if number >= latest.0 {
+                latest = (number, is_closed);
+            }
+        }
+        latest.1
+    }
+
+    /// Directories, and what they and the records say of each other.
+    fn indexes(&mut self) {
+        let is_settled = self.contents.state == State::Clean && self.is_log_closed;
+        if !is_settled {
+            self.contents.note("ntfs: its log has to be replayed: directories were not held against their records");
+        }
+        let index = std::mem::take(&mut self.index);
+        let place = |n: u64| self.place(n.checked_mul(self.boot.record)?).map(|(at, _)| at);
+        let odd = index.check(self.look, self.boot, &place, is_settled && !self.is_partial);
+        for (n, severity, code, (structure, at), (found, expected)) in odd {
+            let nth = self.contents.find_nth(severity, code, (structure, at), found, expected);
+            self.hits.extend(nth.map(|nth| (nth, n)));
+        }
     }
 
     /// Names the files that findings hit.
@@ -338,23 +331,5 @@ impl Full<'_, '_> {
             n = le64(value, 0) & 0xffff_ffff_ffff;
         }
         None
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn runs_are_read_with_their_signs_and_holes() {
-        let mut attribute = vec![0; 64];
-        attribute[32] = 40;
-        attribute[40..53]
-            .copy_from_slice(&[0x21, 0x18, 0x34, 0x56, 0x11, 0x05, 0xf0, 0x01, 0x07, 0x12, 0x00, 0x01, 0x10]);
-        let found = runs(&attribute).unwrap();
-        let run = |start, len| Run { start, len };
-        assert_eq!(found[..3], [run(Some(0x5634), 0x18), run(Some(0x5624), 5), run(None, 7)]);
-        assert_eq!(found[3], run(Some(0x5634), 256));
-        assert_eq!(number(&[0x80]), Some(-128));
     }
 }

@@ -12,6 +12,7 @@
 //! Where the log has to be replayed, a structure may be as it was before, or not yet there: what does not fit is then counted
 //! in a note, and is no finding. The log is not replayed here.
 
+use super::dirs;
 use super::inodes::{self, Inode};
 use super::links::Links;
 use super::tree::{Fs, Kind, Walker, short};
@@ -328,9 +329,12 @@ impl Full<'_, '_> {
                 }
                 continue;
             }
-            inodes::check(fs, &mut self.walker, inode, &mut self.hits);
+            let is_one = inodes::check(fs, &mut self.walker, inode, &mut self.hits);
             self.links.take(inode);
             if inode.kind() == 4 {
+                if is_one {
+                    dirs::check(fs, &mut self.walker, inode, &mut self.hits);
+                }
                 self.all_directories = self.directories.len() < INSIDE_DIRECTORIES_MAX;
                 if self.all_directories {
                     self.directories.push(number);
@@ -384,10 +388,10 @@ impl Full<'_, '_> {
         let mut names = std::collections::BTreeMap::new();
         for number in self.directories.drain(..) {
             inodes::with_inode(fs, number, &mut |inode| {
-                inodes::names(fs, inode, &mut |entry, name| {
-                    if wanted.contains(&entry) && !matches!(name, b"." | b"..") {
-                        let name = String::from_utf8_lossy(name).into_owned();
-                        names.entry(entry).or_insert((number, name));
+                dirs::names(fs, inode, &mut |entry| {
+                    if wanted.contains(&entry.inode) && !entry.is_dots() {
+                        let name = String::from_utf8_lossy(entry.name).into_owned();
+                        names.entry(entry.inode).or_insert((number, name));
                     }
                 });
             });

@@ -1,4 +1,4 @@
-//! XFS: inodes, their extents, and the blocks of directories, links and attributes.
+//! XFS: inodes, their extents, and the blocks of links and attributes.
 //!
 //! | inode bytes | field | inode bytes | field |
 //! |---|---|---|---|
@@ -11,21 +11,20 @@
 //! An extent is 128 bits: unwritten, 54 of the file's block, 52 of the disk's, 21 of the length. The source is Linux's
 //! `fs/xfs/libxfs/xfs_format.h`.
 
-use super::tree::{ATTRIBUTES, DIRECTORY, Fs, LINK, LONG, NAMES, REMOTE, Shape, Walker};
+use super::tree::{ATTRIBUTES, Fs, LINK, LONG, REMOTE, Shape, Walker};
 use super::{Severity, checksums};
 use crate::error::counted;
 use crate::inside::look::{be16, be32, be64, checksum_is, field, hex};
 use crate::limits::INSIDE_DIRECTORIES_MAX;
-use crate::num::{from_u32, to_u64, to_usize};
+use crate::num::{to_u64, to_usize};
 
 const DATA: usize = 176;
-/// Where the blocks of hashes of a directory begin, and those of free room, in bytes.
-const LEAF_AT: u64 = 32 << 30;
-const FREE_AT: u64 = 64 << 30;
 const REALTIME: u16 = 1;
 const SHARED: u64 = 2;
 const WIDE: u64 = 16;
 const TREE_DEPTH_MAX: u16 = 9;
+/// A target has 1024 bytes at most, and a block as many at least.
+const LINK_BLOCKS_MAX: u64 = 2;
 
 /// A run of an inode's data.
 #[derive(Clone, Copy, Debug)]
@@ -66,7 +65,7 @@ impl<'a> Inode<'a> {
     }
 
     /// The format, the bytes and the number of extents of the data or the attributes.
-    fn fork(&self, attributes: Fork) -> Option<(u8, &'a [u8], u64)> {
+    pub(super) fn fork(&self, attributes: Fork) -> Option<(u8, &'a [u8], u64)> {
         let [data_format, ..] = field::<1>(self.bytes, 5);
         let [offset, format] = field::<2>(self.bytes, 82);
         let split = usize::from(offset).checked_mul(8)?.checked_add(DATA)?;
@@ -123,8 +122,8 @@ fn odd(inode: Inode<'_>) -> Option<(String, String)> {
     (!is_right).then(|| (format!("format {format} of its attributes"), "another is wanted".into()))
 }
 
-/// Checks an inode, all that it leads to, and claims its blocks. Says which findings are of it.
-pub(super) fn check(fs: &Fs<'_>, walker: &mut Walker<'_>, inode: Inode<'_>, hits: &mut Vec<(usize, u64)>) {
+/// Checks an inode, its maps, and claims its blocks. Says which findings are of it, and whether it is one at all.
+pub(super) fn check(fs: &Fs<'_>, walker: &mut Walker<'_>, inode: Inode<'_>, hits: &mut Vec<(usize, u64)>) -> bool {
     let structure = format!("inode {}", inode.number);
     let (code, found, expected) = if let Some(wrong) = core(fs, inode) {
         wrong
@@ -142,11 +141,12 @@ pub(super) fn check(fs: &Fs<'_>, walker: &mut Walker<'_>, inode: Inode<'_>, hits
         maps.count(structure);
         let last = maps.nth;
         hits.extend((before..walker.contents.findings.len()).chain(last).map(|n| (n, inode.number)));
-        return;
+        return true;
     };
     walker.is_partial = true;
     let nth = walker.contents.find_nth(Severity::Error, code, (structure, inode.place), found, expected);
     hits.extend(nth.map(|n| (n, inode.number)));
+    false
 }
 
 /// The extents of an inode's data, where they can be read; nothing is claimed or said.
@@ -335,128 +335,50 @@ impl Maps<'_, '_, '_> {
         Some(bytes)
     }
 
-    /// The blocks that describe themselves: of directories, links and attributes.
+    /// The blocks that describe themselves: of links and attributes.
     fn blocks(&mut self, fork: Fork, all: &[Extent]) {
-        let fs = self.fs;
-        let step = match (fork, self.inode.kind()) {
-            (Fork::Data, 4) => 1u64 << fs.sb.directory_log().min(7),
-            (Fork::Data, 8) => return,
-            _ => 1,
-        };
-        let size = step.saturating_mul(fs.block);
-        let Ok(len) = to_usize(size) else { return };
-        let mut skip = 0u64;
-        for extent in all.iter().filter(|extent| extent.written) {
-            let (group, block) = fs.split(extent.start);
-            for n in 0..extent.len {
-                if fs.look.is_cancelled() {
-                    return;
-                }
-                // The value of an attribute goes on over some blocks, of which each has a header.
-                if skip > 0 {
-                    skip = skip.saturating_sub(1);
-                    continue;
-                }
-                let logical = extent.logical.saturating_add(n);
-                if n.saturating_add(step) > extent.len {
-                    if logical.checked_rem(step) == Some(0) {
-                        self.walker
-                            .contents
-                            .note("xfs: blocks of directories that lie in several pieces were not gone into");
-                    }
-                    break;
-                }
-                let place = fs.place(group, block.saturating_add(n));
-                let what = match fork {
-                    Fork::Data if self.inode.kind() == 4 => "directory",
-                    Fork::Data => "link",
-                    Fork::Attributes => "the attributes of inode",
-                };
-                let structure = format!("block {logical} of {what} {}", self.inode.number);
-                let bytes = match fs.look.read(place, len) {
-                    Ok(bytes) => bytes,
-                    Err(e) => {
-                        self.walker.is_partial = true;
-                        self.walker.contents.unread(fs.look, (structure, place), size, &e);
-                        continue;
-                    }
-                };
-                let at = logical.saturating_mul(fs.block);
-                let shape: &Shape = match fork {
-                    Fork::Data if self.inode.kind() == 10 => &LINK,
-                    Fork::Data if (LEAF_AT..FREE_AT).contains(&at) => &NAMES,
-                    Fork::Data => &DIRECTORY,
-                    Fork::Attributes if bytes.starts_with(b"XARM") => &REMOTE,
-                    Fork::Attributes => &ATTRIBUTES,
-                };
-                skip = step.saturating_sub(1);
-                match fs.wrong(shape, place, self.inode.number, &bytes) {
+        let written = all.iter().filter(|extent| extent.written);
+        match (fork, self.inode.kind()) {
+            (Fork::Data, 10) => written.for_each(|extent| self.link(extent)),
+            (Fork::Data, _) => {}
+            (Fork::Attributes, _) => written.for_each(|extent| self.attributes(extent)),
+        }
+    }
+
+    /// A target that is too long for its inode: each extent of it has one header. It is 1 KiB at most.
+    fn link(&mut self, extent: &Extent) {
+        let len = extent.len.min(LINK_BLOCKS_MAX).saturating_mul(self.fs.block);
+        let structure = format!("block {} of link {}", extent.logical, self.inode.number);
+        let (group, block) = self.fs.split(extent.start);
+        self.block((structure, self.fs.place(group, block)), len, |_| &LINK);
+    }
+
+    fn attributes(&mut self, extent: &Extent) {
+        let (group, block) = self.fs.split(extent.start);
+        for n in (0..extent.len).take_while(|_| !self.fs.look.is_cancelled()) {
+            let logical = extent.logical.saturating_add(n);
+            let structure = format!("block {logical} of the attributes of inode {}", self.inode.number);
+            let place = self.fs.place(group, block.saturating_add(n));
+            // The value of an attribute goes on over some blocks, of which each has a header.
+            let shape = |bytes: &[u8]| if bytes.starts_with(b"XARM") { &REMOTE } else { &ATTRIBUTES };
+            self.block((structure, place), self.fs.block, shape);
+        }
+    }
+
+    fn block(&mut self, (structure, place): (String, u64), len: u64, shape: impl Fn(&[u8]) -> &'static Shape) {
+        match to_usize(len).and_then(|len| self.fs.look.read(place, len)) {
+            Ok(bytes) => {
+                let shape = shape(&bytes);
+                match self.fs.wrong(shape, place, self.inode.number, &bytes) {
                     Some(says) => self.find(shape.code, (structure, place), says),
-                    None => self.walker.verified = self.walker.verified.saturating_add(size),
+                    None => self.walker.verified = self.walker.verified.saturating_add(len),
                 }
             }
-        }
-    }
-}
-
-/// Names in a directory, with their inodes.
-pub(super) fn names(fs: &Fs<'_>, inode: Inode<'_>, each: &mut dyn FnMut(u64, &[u8])) {
-    let Some((format, bytes, _)) = inode.fork(Fork::Data) else { return };
-    if format == 1 {
-        let wide = bytes.get(1).is_some_and(|count| *count > 0);
-        let number_len = if wide { 8 } else { 4 };
-        let count = usize::from(bytes.first().copied().unwrap_or(0));
-        let mut at = 2usize.saturating_add(number_len);
-        for _ in 0..count {
-            let Some(len) = bytes.get(at).map(|len| usize::from(*len)) else { return };
-            let name_at = at.saturating_add(3);
-            let end = name_at.saturating_add(len);
-            // The type is behind the name.
-            let number_at = end.saturating_add(1);
-            let (Some(name), Some(rest)) = (bytes.get(name_at..end), bytes.get(number_at..)) else { return };
-            let number = if wide { be64(rest, 0) } else { u64::from(be32(rest, 0)) };
-            each(number, name);
-            at = number_at.saturating_add(number_len);
-        }
-        return;
-    }
-    let size = fs.block << fs.sb.directory_log().min(7);
-    let Ok(len) = to_usize(size) else { return };
-    let step = size.checked_div(fs.block).unwrap_or(1).max(1);
-    for extent in extents(fs, inode) {
-        let (group, block) = fs.split(extent.start);
-        let count = extent.len.checked_div(step).unwrap_or(0);
-        for n in (0..count).map(|n| n.saturating_mul(step)) {
-            if extent.logical.saturating_add(n).saturating_mul(fs.block) >= LEAF_AT || fs.look.is_cancelled() {
-                return;
+            Err(e) => {
+                self.walker.is_partial = true;
+                self.walker.contents.unread(self.fs.look, (structure, place), len, &e);
             }
-            let Some(bytes) = fs.look.bytes(fs.place(group, block.saturating_add(n)), len) else { continue };
-            entries(&bytes, each);
         }
-    }
-}
-
-/// The entries of a block of names.
-fn entries(bytes: &[u8], each: &mut dyn FnMut(u64, &[u8])) {
-    let end = if bytes.starts_with(b"XDB3") {
-        // Behind the names are hashes, and their number.
-        let count = from_u32(be32(bytes, bytes.len().saturating_sub(8)));
-        bytes.len().saturating_sub(8).saturating_sub(count.saturating_mul(8))
-    } else {
-        bytes.len()
-    };
-    let mut at = 64usize;
-    while at.saturating_add(16) <= end {
-        let Some(entry) = bytes.get(at..end) else { return };
-        if entry.starts_with(&[0xff, 0xff]) {
-            at = at.saturating_add(usize::from(be16(entry, 2)).max(8));
-            continue;
-        }
-        let len = usize::from(entry.get(8).copied().unwrap_or(0));
-        if let Some(name) = entry.get(9..9usize.saturating_add(len)) {
-            each(be64(entry, 0), name);
-        }
-        at = at.saturating_add(len.saturating_add(12).next_multiple_of(8));
     }
 }
 

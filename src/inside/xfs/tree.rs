@@ -46,7 +46,7 @@ pub(super) const LONG: Shape = Shape {
 };
 pub(super) const DIRECTORY: Shape = Shape {
     code: "contents.xfs.directory",
-    magic: &[b"XDB3", b"XDD3", b"XDF3"],
+    magic: &[b"XDD3"],
     magic_at: 0,
     checksum_at: 4,
     place_at: 8,
@@ -54,6 +54,8 @@ pub(super) const DIRECTORY: Shape = Shape {
     owner_at: 40,
     owner_len: 8,
 };
+pub(super) const SMALL: Shape = Shape { magic: &[b"XDB3"], ..DIRECTORY };
+pub(super) const ROOM: Shape = Shape { magic: &[b"XDF3"], ..DIRECTORY };
 pub(super) const NAMES: Shape = Shape {
     code: "contents.xfs.directory-tree",
     magic: &[b"\x3d\xf1", b"\x3d\xff", b"\x3e\xbe"],
@@ -126,6 +128,21 @@ impl<'a> Fs<'a> {
         group < u64::from(self.sb.sb_agcount.get())
             && len > 0
             && block.checked_add(len).is_some_and(|end| end <= self.blocks_in(group))
+    }
+
+    /// How many blocks a block of a directory has.
+    pub(super) fn directory_step(&self) -> u64 {
+        1 << self.sb.directory_log().min(7)
+    }
+
+    /// The bytes of a block of a directory.
+    pub(super) fn directory_block(&self) -> u64 {
+        self.directory_step().saturating_mul(self.block)
+    }
+
+    /// Which block of a directory begins at a byte of it.
+    pub(super) fn in_directory(&self, at: u64) -> u64 {
+        at.checked_div(self.directory_block()).unwrap_or(0)
     }
 
     /// What is wrong with a block, if anything.
