@@ -13,7 +13,9 @@ fn cluster(i: &Filled, n: u64, kind: u8) -> u64 {
     let bytes = i.bytes(record(i, n), 1024);
     let mut at = usize::from(bytes[20]);
     while bytes[at] != kind {
-        at += usize::from(bytes[at + 4]);
+        let len = u16::from_le_bytes([bytes[at + 4], bytes[at + 5]]);
+        assert!(len > 0 && bytes[at] != 0xff, "record {n} has no attribute {kind:#x}");
+        at += usize::from(len);
     }
     let runs = &bytes[at + usize::from(bytes[at + 32])..];
     let (lens, starts) = (usize::from(runs[0] & 15), usize::from(runs[0] >> 4));
