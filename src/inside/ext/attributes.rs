@@ -52,6 +52,7 @@ pub(super) fn checksums(fs: &Fs<'_>, block: u64, bytes: &[u8]) -> (u32, u32) {
 }
 
 /// An attribute: what its name begins with, by a number, the rest of the name, and where its value is.
+#[cfg(feature = "read-ext")]
 pub(super) struct Attribute<'a> {
     pub index: u8,
     pub name: &'a [u8],
@@ -59,6 +60,7 @@ pub(super) struct Attribute<'a> {
 }
 
 /// The value of an attribute.
+#[cfg(feature = "read-ext")]
 pub(super) enum Value<'a> {
     Here(&'a [u8]),
     /// So many bytes of an inode of its own.
@@ -66,6 +68,7 @@ pub(super) enum Value<'a> {
 }
 
 /// The attributes whose entries begin at `start`, up to the first that is none. Values are placed from `values` on.
+#[cfg(feature = "read-ext")]
 pub(super) fn all(bytes: &[u8], start: usize, values: usize) -> impl Iterator<Item = Attribute<'_>> {
     let mut at = start;
     std::iter::from_fn(move || {
