@@ -45,6 +45,14 @@ pub(crate) const MAGIC_OFFLINE: [u8; 6] = *b"LUKS\xde\xad";
 /// The UUID of a header that `cryptsetup-reencrypt` made up (`NO_UUID`), and of one that it makes for plaintext.
 pub(crate) const OFFLINE_UUID: &str = "cafecafe-cafe-cafe-cafe-cafecafeeeee";
 
+/// The error of a source that ends before its header and keyslots do.
+fn cut_off(len: u64, wanted: u64) -> Error {
+    let message = format!("the source has {len} bytes; header and keyslots take {wanted}");
+    Error::corrupt("length", message).with_hint(
+        "the file was cut off; get a whole copy, or, of an image in pieces (.001, .aa …), all of them side by side",
+    )
+}
+
 /// Reads and validates the header at the start of `source`, which may be an image, a detached header or a header
 /// backup.
 ///

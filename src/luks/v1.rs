@@ -247,8 +247,7 @@ fn parse_checked(
     let damaged = check(header)?;
     let end = header.end_of_keyslots(&damaged);
     if source_len < end {
-        let message = format!("the source has {source_len} bytes; header and keyslots take {end}");
-        return Err(Error::corrupt("length", message).with_hint("the file was cut off; get a whole copy"));
+        return Err(super::cut_off(source_len, end));
     }
     let encryption =
         format!("{}-{}", text(&header.cipher_name, "cipher-name")?, text(&header.cipher_mode, "cipher-mode")?);

@@ -323,8 +323,7 @@ fn metadata(
     let metadata_size = header.hdr_size.get();
     let header_size = metadata_size.saturating_mul(2).saturating_add(json.keyslots_size);
     if source.len() < header_size {
-        let message = format!("the source has {} bytes; header and keyslots area take {header_size}", source.len());
-        return Err(Error::corrupt("length", message).with_hint("the file was cut off; get a whole copy"));
+        return Err(super::cut_off(source.len(), header_size));
     }
     Ok(Metadata {
         version: Version::V2,

@@ -1,5 +1,8 @@
 //! What people do wrong, and what they are told: one line that says what, where and what next.
 
+#[cfg(feature = "openstack")]
+mod list;
+
 use std::fs;
 use std::path::Path;
 
