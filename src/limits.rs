@@ -91,6 +91,8 @@ pub const QCOW2_REFCOUNT_TABLE_MAX: u64 = 8 << 20;
 pub const VHDX_LOCATOR_MAX: u32 = 64 << 10;
 /// VHDX: the largest log that is looked through for entries. Hyper-V's has 1 MiB.
 pub const VHDX_LOG_MAX: u64 = 256 << 20;
+/// VHDX: the most changes of the file that its log has: those of a log of 1 GiB in sectors, in some megabytes of memory.
+pub const VHDX_LOG_CHANGES_MAX: usize = 1 << 18;
 /// EWF: the most sections in all segment files: at EnCase's 16,375 chunks a table, enough for 60 TiB.
 pub const EWF_SECTIONS_MAX: usize = 500_000;
 /// EWF of version 2: the largest of the texts that say what the image is of. EnCase's have some hundred bytes and the

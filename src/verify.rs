@@ -358,7 +358,7 @@ impl<'a> Work<'a> {
             let ran = decrypt::run(&job, 0, &pass, &hashers, options, progress);
             (ran, compared.join().unwrap_or_else(|_| Err(Error::cancelled())))
         });
-        self.take_compared(compared?);
+        self.take_compared(compared)?;
         let bytes = match ran.and_then(|bytes| hashers.results().map(|hashed| (bytes, hashed))) {
             Ok((bytes, hashed)) => {
                 self.take_hashes(hashed, volume);

@@ -60,9 +60,9 @@ pub trait Bookkeeping: Send + Sync {
 /// How much a doubt weighs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Weight {
-    /// Room is lost, and nothing else.
+    /// Room is lost, or something was not checked.
     Note,
-    /// The disk reads as it should; writing to it would damage it.
+    /// Something is wrong that reading the disk does not meet, or says itself where it does.
     Warning,
     /// Some of the disk's bytes cannot be what they were.
     Error,

@@ -53,6 +53,8 @@ const SECTION_HEADER: u64 = 76;
 const TABLE_HEADER: u64 = 24;
 const COMPRESSED: u32 = 1 << 31;
 const CHECKSUM: u64 = 4;
+/// Hashes of the disk that are compared; an image has an MD5, twice, and a SHA-1.
+pub(super) const HASHES_MAX: usize = 8;
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -159,7 +161,7 @@ impl Stored {
         for Self { algorithm, hash, at } in found {
             let hex = hex::encode(&hash);
             let is_new = !all.iter().any(|r| r.algorithm == algorithm && r.hex == hex);
-            if is_new && hash.iter().any(|byte| *byte != 0) {
+            if is_new && all.len() < HASHES_MAX && hash.iter().any(|byte| *byte != 0) {
                 all.push(Recorded { by: "the EWF image".into(), algorithm, hex, at: Some(at), of: Arc::clone(disk) });
             }
         }
@@ -397,6 +399,9 @@ impl Found {
         let both: [u8; 36] = fields::read(file, at, "ewf.hash", "the section")?;
         let (md5, sha1) = both.split_at(16);
         let place = start.saturating_add(at);
+        if self.stored.len() >= HASHES_MAX {
+            return Ok(());
+        }
         self.stored.push(Stored { algorithm: "md5", hash: md5.to_vec(), at: place });
         if is_digest {
             let at = place.saturating_add(16);

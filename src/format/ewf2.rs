@@ -26,7 +26,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::adler::{adler32, check_adler32};
 use super::cache::Pages;
-use super::ewf::{Ewf, Stored, errors};
+use super::ewf::{Ewf, HASHES_MAX, Stored, errors};
 use super::joined::Joined;
 use super::lost;
 use super::map::{Layout, Mapped, Place, Run};
@@ -218,6 +218,7 @@ impl Found {
             check_adler32(file, section.at, end, "ewf.hash", "the section")
         });
         match read {
+            Ok(()) if self.stored.len() >= HASHES_MAX => {}
             Ok(()) => self.stored.push(Stored { algorithm, hash, at: start.saturating_add(section.at) }),
             Err(e) => self.unreadable_hash = Some(e),
         }

@@ -219,7 +219,7 @@ pub(super) fn open(file: Arc<dyn ReadAt>, kin: &Kin<'_>, notes: &mut Vec<String>
             refcount_table_clusters: u64::from(header.refcount_table_clusters.get()),
             states: std::iter::once(last).chain(kept).collect(),
             others: listed.into_iter().chain(crypt_header).collect(),
-            bitmaps: extensions.bitmaps(&pages)?,
+            bitmaps: extensions.bitmaps(&pages, &v3)?,
             extended_l2,
             is_dirty: features & FEATURE_DIRTY != 0,
         }))

@@ -7,8 +7,9 @@ use super::patient::{Patient, Unread};
 use super::report::{Finding, Severity};
 use crate::decrypt::hash::Algorithm;
 use crate::error::{Error, ErrorKind, Result, escape};
-use crate::format::{Checks, Doubt, Recorded, Weight};
+use crate::format::{Checks, Doubt, Format, Recorded, Weight};
 use crate::io::ReadAt;
+use crate::luks::layer::LayerKind;
 use crate::num::{at_most, to_u64};
 use crate::progress::Progress;
 
@@ -33,7 +34,16 @@ impl Work<'_> {
     }
 
     /// What came of the hashes that containers keep.
-    pub(super) fn take_compared(&mut self, all: Vec<Compared<'_>>) {
+    pub(super) fn take_compared(&mut self, all: Result<Vec<Compared<'_>>>) -> Result<()> {
+        let all = match all {
+            Ok(all) => all,
+            Err(e) if e.kind() == ErrorKind::Cancelled => return Err(e),
+            Err(e) => {
+                let message = format!("the hashes that the container keeps were not compared: {}", e.message());
+                self.findings.add(Finding::new(Severity::Warning, "format.not-compared", "container", message));
+                return Ok(());
+            }
+        };
         for Compared { bytes, made, unread } in all {
             if let Some(unread) = unread {
                 let message = format!(
@@ -45,7 +55,7 @@ impl Work<'_> {
                 self.findings.add(Finding::new(Severity::Warning, "format.not-compared", "container", message));
                 continue;
             }
-            let is_same = made.iter().all(|(recorded, made)| *made == recorded.hex);
+            let is_same = !made.is_empty() && made.iter().all(|(recorded, made)| *made == recorded.hex);
             if is_same {
                 self.coverage.recorded_bytes = self.coverage.recorded_bytes.saturating_add(bytes);
             }
@@ -60,13 +70,19 @@ impl Work<'_> {
                 self.hashes.container.entry(name.to_owned()).or_default().push(made);
             }
         }
+        Ok(())
     }
 
     /// Whether all of the disk is as its container's own hash says: those of a part of it, or of a parent, have no place in
-    /// the file.
+    /// the file, and of an array or a group other files are a part.
     pub(super) fn is_as_recorded(&self) -> bool {
         let of = &self.image.checks().recorded;
-        self.coverage.recorded_bytes > 0 && of.iter().all(|recorded| recorded.at.is_some())
+        let layers = self.image.layers();
+        let is_of_several = layers.iter().any(|layer| matches!(layer.kind, LayerKind::Array | LayerKind::Volume));
+        let disk = layers.iter().find(|layer| layer.kind == LayerKind::Format);
+        let is_all =
+            disk.is_some_and(|disk| disk.name == Format::Ewf.name() && disk.size == self.coverage.recorded_bytes);
+        is_all && !is_of_several && of.iter().all(|recorded| recorded.at.is_some())
     }
 }
 
@@ -103,6 +119,10 @@ fn compare_one<'a>(of: &Arc<dyn ReadAt>, all: &[&'a Recorded], progress: &Progre
         let len = at_most(bytes.saturating_sub(at), buf.len());
         let block = buf.get_mut(..len).unwrap_or_default();
         source.read_exact_at(block, at)?;
+        // What follows makes no hash any more.
+        if source.unread().is_some() {
+            break;
+        }
         hashers.iter_mut().for_each(|(_, hasher)| hasher.update(block));
         at = at.saturating_add(to_u64(len));
     }

@@ -127,9 +127,14 @@ const PROPERTIES: [&str; 14] = [
     "hash",
 ];
 
-/// The hashes whose type says that they are of a thing's bytes from first to last; others are of its map or its chunks.
-const HASHES: [(&str, &str); 5] =
-    [("MD5", "md5"), ("SHA1", "sha1"), ("SHA256", "sha256"), ("SHA512", "sha512"), ("Blake2b", "blake2b")];
+/// The hashes, with the length of their hex, whose type says that they are of a thing's bytes from first to last; others are of its map or its chunks.
+const HASHES: [(&str, &str, usize); 5] = [
+    ("MD5", "md5", 32),
+    ("SHA1", "sha1", 40),
+    ("SHA256", "sha256", 64),
+    ("SHA512", "sha512", 128),
+    ("Blake2b", "blake2b", 128),
+];
 
 impl Thing {
     /// Takes over what a statement says.
@@ -174,9 +179,9 @@ impl Thing {
 impl Thing {
     fn hash(&mut self, object: Object<'_>) {
         let Object::Literal(text, kind) = object else { return };
-        let kind = local(kind).and_then(|kind| HASHES.iter().find(|(name, _)| name.eq_ignore_ascii_case(kind)));
-        let Some((_, algorithm)) = kind else { return };
-        let is_hex = text.len() <= 128 && !text.is_empty() && text.bytes().all(|b| b.is_ascii_hexdigit());
+        let kind = local(kind).and_then(|kind| HASHES.iter().find(|(name, ..)| name.eq_ignore_ascii_case(kind)));
+        let Some((_, algorithm, len)) = kind else { return };
+        let is_hex = text.len() == *len && text.bytes().all(|b| b.is_ascii_hexdigit());
         if is_hex && !self.hashes.iter().any(|(other, _)| other == algorithm) {
             self.hashes.push((algorithm, text.to_ascii_lowercase()));
         }

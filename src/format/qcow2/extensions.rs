@@ -19,8 +19,10 @@ const EXTENSION_FEATURE_NAMES: u32 = 0x6803_f857;
 const EXTENSION_BITMAPS: u32 = 0x2385_2875;
 /// Of the entries of a directory of bitmaps: more are not gone into (`QCOW2_MAX_BITMAPS`).
 const BITMAPS_MAX: u32 = 65_535;
-/// The largest table of a bitmap (`BME_MAX_TABLE_SIZE`), in entries of 8 bytes.
-const BITMAP_TABLE_MAX: u32 = 0x800_0000;
+/// The entries of a bitmap's table that are looked at: at a bit for 64 KiB, those of clusters of 64 KiB are of petabytes.
+const BITMAP_TABLE_MAX: u32 = 1 << 20;
+/// The bit of `autoclear_features` without which bitmaps are of an older state, and what they lead to is anybody's.
+const BITMAPS_ARE_VALID: u64 = 1;
 
 /// What the reader wants of the header extensions.
 #[derive(Default)]
@@ -142,8 +144,9 @@ impl Extensions {
     }
 
     /// The bitmaps of what was changed, where the image has some.
-    pub(super) fn bitmaps(&self, pages: &Pages) -> Result<Option<Bitmaps>> {
-        let Some((at, _)) = self.bitmaps else { return Ok(None) };
+    pub(super) fn bitmaps(&self, pages: &Pages, v3: &HeaderV3) -> Result<Option<Bitmaps>> {
+        let are_valid = v3.autoclear_features.get() & BITMAPS_ARE_VALID != 0;
+        let Some((at, _)) = self.bitmaps.filter(|_| are_valid) else { return Ok(None) };
         let number = |skip: u64| Ok::<_, Error>(u64::from_be_bytes(pages.entry(at.saturating_add(skip))?));
         let count = u32::from_be_bytes(pages.entry(at)?);
         let (len, start) = (number(8)?, number(16)?);

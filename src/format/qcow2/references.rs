@@ -5,7 +5,7 @@
 //! table, and, for each L1 table that leads to it, as an L2 table or as data. What is compressed shares clusters with its
 //! neighbours. An L1 or L2 entry has bit 63 (`COPIED`) where the count of its cluster is 1; that is of the last state alone.
 //!
-//! A disk is read without these books. A count that is too low lets the next writer take a cluster that is in use; one that
+//! Whether one state's table is another state's data is not looked at. A disk is read without these books. A count that is too low lets the next writer take a cluster that is in use; one that
 //! is too high loses room; and a cluster in two uses holds the bytes of one of them at most.
 
 use std::ops::Range;
@@ -18,7 +18,7 @@ use crate::format::cache::Pages;
 use crate::format::checks::{Bookkeeping, Doubt, Weight};
 use crate::format::fields;
 use crate::io::ReadAt;
-use crate::limits::{QCOW2_CHECK_CLUSTERS_MAX, QCOW2_CHECK_TABLES_MAX, QCOW2_REFCOUNT_TABLE_MAX};
+use crate::limits::{QCOW2_CHECK_CLUSTERS_MAX, QCOW2_CHECK_TABLES_MAX, QCOW2_L1_SIZE_MAX, QCOW2_REFCOUNT_TABLE_MAX};
 use crate::num::{at_most, to_u64, to_usize};
 use crate::progress::Progress;
 
@@ -70,7 +70,10 @@ const _: () = assert!(size_of::<Cell>() == 8);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Use {
+    /// Of no state; the disk that is read hangs on it.
     Fixed,
+    /// Of a bitmap, or of a snapshot's table.
+    Aside,
     Whole(u16),
     Packed(u16),
 }
@@ -134,6 +137,10 @@ impl Bookkeeping for References {
         }
         if self.states.len() >= usize::from(u16::MAX) {
             return Ok(vec![unchecked(format!("the disk has {} states", self.states.len()))]);
+        }
+        if let Some(large) = self.states.iter().find(|state| state.l1_size.saturating_mul(8) > QCOW2_L1_SIZE_MAX) {
+            let allowed = QCOW2_L1_SIZE_MAX / 8;
+            return Ok(vec![unchecked(format!("an L1 table has {} entries; {allowed} are allowed", large.l1_size))]);
         }
         let table_bytes = self.refcount_table_clusters.saturating_mul(self.cluster());
         let wrong_table = self.refcount_order > 6
@@ -262,6 +269,8 @@ impl Walk<'_> {
             cell.count = cell.count.saturating_add(1);
             let (is_taken, state) = match by {
                 Use::Fixed => (std::mem::replace(&mut cell.is_fixed, true), None),
+                // No state has the number 0.
+                Use::Aside => (std::mem::replace(&mut cell.is_fixed, true), Some(0)),
                 Use::Whole(state) => {
                     let taken = cell.is_fixed || cell.whole == state || cell.packed == state;
                     cell.whole = state;
@@ -275,9 +284,9 @@ impl Walk<'_> {
             };
             if is_taken {
                 is_free = false;
-                let is_read = state.is_none_or(|state| {
-                    let n = usize::from(state.saturating_sub(1));
-                    self.of.states.get(n).is_some_and(|state| state.is_read)
+                let is_read = state.is_none_or(|state: u16| {
+                    let n = state.checked_sub(1).map(usize::from);
+                    n.and_then(|n| self.of.states.get(n)).is_some_and(|state| state.is_read)
                 });
                 let tally = if is_read { &mut self.found.twice } else { &mut self.found.twice_elsewhere };
                 tally.add(n << bits);
@@ -298,8 +307,10 @@ impl Walk<'_> {
         self.fixed_tables()?;
         for state in &of.states {
             if state.l1_size > 0 {
-                let end = state.l1_table_offset.saturating_add(state.l1_size.saturating_mul(8));
-                self.claim(state.l1_table_offset, end, Use::Fixed);
+                let bytes = state.l1_size.saturating_mul(8);
+                self.take(bytes)?;
+                let by = if state.is_read { Use::Fixed } else { Use::Aside };
+                self.claim(state.l1_table_offset, state.l1_table_offset.saturating_add(bytes), by);
             }
         }
         for (n, state) in of.states.iter().enumerate() {
@@ -317,30 +328,42 @@ impl Walk<'_> {
         if table_bytes > 0 {
             self.claim(of.refcount_table_offset, table_end, Use::Fixed);
         }
-        let mut of_bitmaps = Vec::new();
-        if let Some(bitmaps) = &of.bitmaps {
-            self.take(bitmaps.directory.end.saturating_sub(bitmaps.directory.start))?;
-            self.claim(bitmaps.directory.start, bitmaps.directory.end, Use::Fixed);
-            for table in bitmaps.tables(&self.pages)? {
-                self.take(table.end.saturating_sub(table.start))?;
-                self.claim(table.start, table.end, Use::Fixed);
-                of_bitmaps.extend(self.table(table)?);
-            }
-        }
         self.take(table_bytes)?;
-        let blocks = self.table(of.refcount_table_offset..table_end)?.into_iter().map(|entry| (entry & BLOCK, entry));
-        // An entry of a bitmap's table has bit 0 where it has no cluster, and all bits of that are set.
-        let of_bitmaps = of_bitmaps.into_iter().map(|entry| (entry & OFFSET, entry & !1));
-        for (at, entry) in blocks.chain(of_bitmaps) {
-            if entry != at || !at.is_multiple_of(of.cluster()) {
-                if self.is_first() {
-                    self.found.wrong.add(at);
-                }
-            } else if at != 0 {
-                self.claim(at, at.saturating_add(of.cluster()), Use::Fixed);
+        for entry in self.table(of.refcount_table_offset..table_end)? {
+            self.leads_to(entry & BLOCK, entry, Use::Fixed);
+        }
+        let Some(bitmaps) = &of.bitmaps else { return Ok(()) };
+        self.take(bitmaps.directory.end.saturating_sub(bitmaps.directory.start))?;
+        self.claim(bitmaps.directory.start, bitmaps.directory.end, Use::Aside);
+        let tables = match bitmaps.tables(&self.pages) {
+            Ok(tables) => tables,
+            Err(e) if e.kind() == ErrorKind::Io => return Err(e),
+            // The disk does not hang on them.
+            Err(_) => {
+                self.found.wrong.add(bitmaps.directory.start);
+                return Ok(());
+            }
+        };
+        for table in tables {
+            self.take(table.end.saturating_sub(table.start))?;
+            self.claim(table.start, table.end, Use::Aside);
+            for entry in self.table(table)? {
+                // Bit 0 is of one that has no cluster, and all of whose bits are set.
+                self.leads_to(entry & OFFSET, entry & !1, Use::Aside);
             }
         }
         Ok(())
+    }
+
+    /// A use by an entry of a table of no state, which has nothing but a place.
+    fn leads_to(&mut self, at: u64, entry: u64, by: Use) {
+        if entry != at || !at.is_multiple_of(self.of.cluster()) {
+            if self.is_first() {
+                self.found.wrong.add(at);
+            }
+        } else if at != 0 {
+            self.claim(at, at.saturating_add(self.of.cluster()), by);
+        }
     }
 
     /// The entries of a table of 8 bytes each, as far as the file has it.

@@ -25,7 +25,7 @@ use super::checksum;
 use crate::error::{Error, Result, counted};
 use crate::format::fields;
 use crate::io::{Extent, ReadAt, check_range};
-use crate::limits::VHDX_LOG_MAX;
+use crate::limits::{CONTAINER_SIZE_MAX, VHDX_LOG_CHANGES_MAX, VHDX_LOG_MAX};
 use crate::num::{at_most, from_u32, to_u64, to_usize};
 
 const SECTOR: u64 = 4 << 10;
@@ -245,7 +245,12 @@ impl Replayed {
                 .at(place)
                 .with_hint("the image file is cut off: fetch it again"));
         }
-        self.len = self.len.max(header.last_file_offset.get());
+        let last = header.last_file_offset.get();
+        if last > CONTAINER_SIZE_MAX.saturating_mul(2) {
+            let message = format!("its log makes the file {last} bytes long; a disk may have {CONTAINER_SIZE_MAX}");
+            return Err(Error::limit("vhdx.log", message).at(place));
+        }
+        self.len = self.len.max(last);
         let count = header.descriptor_count.get();
         let bytes = log.read(&*self.file, at, u64::from(header.entry_length.get()))?;
         let mut data = at.saturating_add(data_at(count));
@@ -263,6 +268,10 @@ impl Replayed {
                 let message = format!("its log writes {len} bytes at byte {start} of a file of {}", self.len);
                 Error::corrupt("vhdx.log", message).at(place)
             })?;
+            if self.changes.len() >= VHDX_LOG_CHANGES_MAX {
+                let message = format!("the log has more than {VHDX_LOG_CHANGES_MAX} changes");
+                return Err(Error::limit("vhdx.log", message).at(place));
+            }
             if len > 0 {
                 self.put(start..end, change);
             }

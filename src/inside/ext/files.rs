@@ -330,7 +330,11 @@ impl Files {
             4 => b"trusted.",
             6 => b"security.",
             7 => b"system.",
+            5 => b"lustre.",
             8 => b"system.richacl",
+            10 => b"gnu.",
+            // What says how a file is encrypted is no attribute to the kernel, either.
+            9 => return Ok(()),
             _ => return Err(Error::unsupported("reader.xattr", format!("found attributes of the kind {index}"))),
         };
         if (*index, *name) == DATA {
@@ -340,13 +344,14 @@ impl Files {
             Value::Here(value) => <[u8]>::len(value),
             Value::Inode(_, len) => to_usize(u64::from(*len))?,
         };
-        let room = left.checked_sub(len.saturating_add(<[u8]>::len(name)));
+        let room = left.checked_sub(len.saturating_add(<[u8]>::len(name)).saturating_add(16));
         *left = room.ok_or_else(|| {
             let message = format!("found a file with more than {READER_XATTRS_MAX} bytes of attributes");
             Error::limit("reader.xattr", message)
         })?;
         let value = match value {
             Value::Here(value) => value.to_vec(),
+            Value::Inode(_, 0) => Vec::new(),
             Value::Inode(number, _) => {
                 let node = self.node(*number)?;
                 let mut bytes = vec![0; len];

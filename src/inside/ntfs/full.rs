@@ -296,6 +296,8 @@ impl Full<'_, '_> {
         let place = |n: u64| self.place(n.checked_mul(self.boot.record)?).map(|(at, _)| at);
         let odd = index.check(self.look, self.boot, &place, is_settled && !self.is_partial);
         for (n, severity, code, (structure, at), (found, expected)) in odd {
+            // What the log is to put right is not judged yet.
+            let severity = if is_settled { severity } else { Severity::Note };
             let nth = self.contents.find_nth(severity, code, (structure, at), found, expected);
             self.hits.extend(nth.map(|nth| (nth, n)));
         }

@@ -16,7 +16,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::attributes::{Run, attributes, is_of_names, runs, value};
 use super::{Boot, Severity, restore, restore_as};
-use crate::error::counted;
+use crate::error::{ErrorKind, counted};
 use crate::inside::look::{Look, field, le16, le32, le64};
 use crate::limits::{INSIDE_DIRECTORIES_MAX, INSIDE_INODES_MAX};
 use crate::num::{at_most, from_u32, to_usize};
@@ -62,8 +62,9 @@ pub(super) struct Index {
 impl Index {
     /// Takes a record in use.
     pub(super) fn take(&mut self, n: u64, place: u64, record: &[u8], all: &[(u32, &[u8])]) {
-        let first = le64(record, 32) & NUMBER;
-        let owner = if first == 0 { n } else { first };
+        // A further record of $MFT itself leads to number 0, with a sequence.
+        let is_own = le64(record, 32) == 0;
+        let owner = if is_own { n } else { le64(record, 32) & NUMBER };
         let names = all.iter().filter(|(kind, _)| *kind == NAME).count();
         // Each takes 32 bytes, and links of ext 8.
         if self.seen.len() >= INSIDE_INODES_MAX / 8 {
@@ -73,7 +74,7 @@ impl Index {
         let empty = Seen { place, sequence: 0, links: 0, names: 0, entries: 0 };
         let seen = self.seen.entry(owner).or_insert(empty);
         seen.names = seen.names.saturating_add(u16::try_from(names).unwrap_or(u16::MAX));
-        if first == 0 {
+        if is_own {
             (seen.place, seen.sequence, seen.links) = (place, le16(record, 16), le16(record, 18));
             if le16(record, 22) & IS_DIRECTORY != 0 {
                 self.directories.push(n);
@@ -82,7 +83,7 @@ impl Index {
         let is_it = |(kind, attribute): &&(u32, &[u8])| *kind == ALLOCATION && is_of_names(attribute);
         for (_, attribute) in all.iter().filter(is_it) {
             let runs = runs(attribute).unwrap_or_default();
-            self.kept_runs = self.kept_runs.saturating_add(runs.len());
+            self.kept_runs = self.kept_runs.saturating_add(runs.len()).saturating_add(1);
             if self.kept_runs > INSIDE_DIRECTORIES_MAX {
                 self.is_full = true;
                 return;
@@ -106,10 +107,15 @@ impl Index {
                 return odd;
             }
             let bytes = place(n).and_then(|at| Some((at, look.bytes(at, to_usize(boot.record).ok()?)?)));
-            let Some((at, record)) = bytes.and_then(|(at, bytes)| Some((at, restore(bytes).ok()?))) else { continue };
+            let Some((at, record)) = bytes.and_then(|(at, bytes)| Some((at, restore(bytes).ok()?))) else {
+                // What cannot be read is said where records are gone through.
+                is_whole = false;
+                continue;
+            };
             let mut pieces = self.blocks.remove(&n).unwrap_or_default();
             pieces.sort_by_key(|(first, _)| *first);
-            let mut walk = Walk { look, boot, runs: pieces, size: 0, n, odd: Vec::new(), seen: HashSet::new() };
+            let mut walk =
+                Walk { look, boot, runs: pieces, size: 0, n, odd: Vec::new(), seen: HashSet::new(), is_over: false };
             let own = self.seen.get(&n).map_or(0, |seen| seen.sequence);
             let mut held = Vec::new();
             let is_read = walk.root(at, &record, &mut |place, entry| {
@@ -180,6 +186,7 @@ struct Walk<'a> {
     n: u64,
     odd: Vec<Odd>,
     seen: HashSet<u64>,
+    is_over: bool,
 }
 
 impl Walk<'_> {
@@ -256,6 +263,10 @@ impl Walk<'_> {
         let what = format!("block {vcn} of the index");
         let unit = if self.size < self.boot.cluster { 512 } else { self.boot.cluster };
         let bytes = vcn.checked_mul(unit).and_then(|at| self.read(at));
+        // No more is read, or somebody stopped it: that says nothing of the directory.
+        if self.is_over {
+            return None;
+        }
         let Some((place, bytes)) = bytes.filter(|_| depth < DEPTH_MAX && self.seen.insert(vcn)) else {
             let place = self.runs.first().and_then(|(_, runs)| runs.first()?.start);
             let place = place.unwrap_or(0).saturating_mul(self.boot.cluster);
@@ -277,14 +288,20 @@ impl Walk<'_> {
     }
 
     /// The bytes of a block from a byte of the index on, and where its first is.
-    fn read(&self, at: u64) -> Option<(u64, Vec<u8>)> {
+    fn read(&mut self, at: u64) -> Option<(u64, Vec<u8>)> {
         let (mut bytes, mut place) = (Vec::new(), None);
         let mut left = self.size;
         let mut at = at;
         while left > 0 {
             let start = self.locate(at)?;
             let within = self.boot.cluster.checked_sub(at.checked_rem(self.boot.cluster)?)?.min(left);
-            bytes.extend(self.look.bytes(start, at_most(within, usize::MAX))?);
+            match self.look.read(start, at_most(within, usize::MAX)) {
+                Ok(more) => bytes.extend(more),
+                Err(e) => {
+                    self.is_over = matches!(e.kind(), ErrorKind::LimitExceeded | ErrorKind::Cancelled);
+                    return None;
+                }
+            }
             place = place.or(Some(start));
             (at, left) = (at.checked_add(within)?, left.checked_sub(within)?);
         }
