@@ -15,7 +15,9 @@
 
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 
+mod behind;
 mod books;
+mod conclude;
 mod container;
 mod counts;
 pub mod fleet;
@@ -27,6 +29,7 @@ mod listed;
 #[cfg(feature = "reader")]
 mod manifest;
 mod must_be;
+mod output;
 #[cfg(feature = "reader")]
 mod packages;
 mod pass;
@@ -40,6 +43,7 @@ mod report;
 mod seal;
 mod tree;
 mod unencrypted;
+mod unread;
 mod words;
 
 use std::num::NonZeroUsize;
@@ -48,17 +52,18 @@ use std::time::SystemTime;
 
 use crate::decrypt::hash::{Algorithm, Hashed, Hashers, Of, Wanted};
 use crate::decrypt::{self, Job};
-use crate::error::{Condition, Error, ErrorKind, Result, catch_panic, escape};
+use crate::error::{Condition, Error, ErrorKind, Result, catch_panic};
 use crate::image::{Image, UnlockedImage};
 use crate::inside::{Contents, Level};
 use crate::io::ReadAt;
 use crate::progress::Progress;
-use crate::volume::{BadSectorPolicy, Cause, Volume, VolumeOptions};
-use container::is_authenticated;
+use crate::volume::{BadSectorPolicy, Volume, VolumeOptions};
+use behind::Behind;
 use judge::Findings;
-use pass::{Pass, Passed};
+use pass::{Around, Pass, Passed};
 use patient::Patient;
 use refusal::Clock;
+use unread::Plaintext;
 
 #[cfg(feature = "reader")]
 pub use listed::{FileProof, OpenFiles};
@@ -101,6 +106,9 @@ pub struct Options {
     pub level: Level,
     /// What the plaintext is compared with.
     pub compare: Option<Compare>,
+    /// The path of what it is compared with, where that is the output of its decryption: then it is read back, which proves
+    /// nothing of the image.
+    pub output: Option<String>,
     /// What the header must be like.
     pub policy: Option<Policy>,
     /// When the backup was fetched, for the policy: RFC 3339, UTC.
@@ -152,7 +160,10 @@ pub fn verify(subject: &Subject<'_>, mut options: Options, progress: &Progress) 
         work.prove_files(volume, wanted, progress)?;
     }
     let passed = match &volume {
-        Some(volume) => work.pass(volume, tree, &options.compare, progress)?,
+        Some(volume) => {
+            let behind = contents.as_ref().map_or(Vec::new(), |contents| behind::of(contents, volume.len()));
+            work.pass(volume, behind, tree, &options.compare, progress)?
+        }
         None => None,
     };
     Ok(work.report(volume.as_deref(), contents.as_ref(), passed, &clock))
@@ -170,6 +181,8 @@ struct Work<'a> {
     policy: Option<(&'a Policy, Option<&'a str>)>,
     threads: Option<NonZeroUsize>,
     bad_sectors: BadSectorPolicy,
+    output_path: Option<&'a str>,
+    output: Option<Output>,
     /// The data, and all files, each read patiently. Where the file is the data, they are one.
     data: Arc<Patient>,
     files: Vec<Arc<Patient>>,
@@ -183,6 +196,8 @@ struct Work<'a> {
 /// What went through the pass, and how many bytes it had.
 struct Through {
     bytes: u64,
+    /// Bytes of these that stand for what could not be read.
+    lost: u64,
     passed: Passed,
 }
 
@@ -212,6 +227,8 @@ impl<'a> Work<'a> {
             policy: options.policy.as_ref().map(|policy| (policy, options.fetched_at.as_deref())),
             threads: options.threads,
             bad_sectors: options.bad_sectors,
+            output_path: options.output.as_deref(),
+            output: None,
             data,
             files,
             findings: Findings::default(),
@@ -241,6 +258,8 @@ impl<'a> Work<'a> {
         // The volume itself makes zeroes of what cannot be read: sectors, and not the ciphertext of some.
         let (data, bad_sectors): (Arc<dyn ReadAt>, _) = match self.bad_sectors {
             BadSectorPolicy::Zero => (Arc::clone(self.image.data()), BadSectorPolicy::Zero),
+            // What stands in is to be the same as in the output.
+            _ if self.output_path.is_some() => (Arc::clone(self.image.data()), BadSectorPolicy::Report),
             _ => (Arc::<Patient>::clone(&self.data), BadSectorPolicy::Report),
         };
         let options = VolumeOptions { allow_truncated: true, bad_sectors };
@@ -289,6 +308,11 @@ impl<'a> Work<'a> {
             self.coverage.unchecked_bytes = Some(covered.used_without_checksum);
             self.coverage.free_bytes = Some(covered.free);
         }
+        let behind = behind::bytes(&behind::of(&contents, volume.len()));
+        self.coverage.behind_bytes = Some(behind);
+        // It is free of the file system, but none of its own.
+        let free = &mut self.coverage.free_bytes;
+        *free = free.map(|free| free.saturating_sub(behind));
         let fits = contents.fits(volume.len());
         if let Err(e) = &fits {
             let finding = Finding::new(Severity::Error, "length.contents", "contents", e.message().to_owned());
@@ -320,7 +344,8 @@ impl<'a> Work<'a> {
     /// Files in the contents, and the hashes that they must have.
     #[cfg(feature = "reader")]
     fn prove_files(&mut self, volume: &Arc<Volume>, wanted: &FileProof, progress: &Progress) -> Result<()> {
-        let disk: Arc<dyn ReadAt> = Arc::<Volume>::clone(volume);
+        // What stands for bytes that could not be read is no file's.
+        let disk: Arc<dyn ReadAt> = Arc::new(self.plaintext(volume));
         let proven = listed::prove(wanted, disk, &mut self.findings, progress)?;
         self.coverage.listed_bytes = proven.files.as_ref().map(|used| used.matched_bytes);
         let of_packages =
@@ -330,15 +355,23 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
+    fn plaintext(&self, volume: &Arc<Volume>) -> Plaintext {
+        Plaintext { volume: Arc::clone(volume), data: Arc::clone(&self.data) }
+    }
+
     /// The one pass over all of it; `None` where it broke off.
     fn pass(
         &mut self,
-        volume: &Volume,
+        volume: &Arc<Volume>,
+        behind: Vec<Behind>,
         tree: Option<TreeFile>,
         compare: &Option<Compare>,
         progress: &Progress,
     ) -> Result<Option<Through>> {
-        let pass = Pass::new(tree, compare.as_ref(), volume.len());
+        let plaintext = self.plaintext(volume);
+        let unread = |range| plaintext.unread(range);
+        let around = Around { unread: &unread, behind, compares_unread: self.output_path.is_some() };
+        let pass = Pass::new(tree, compare.as_ref(), around, volume.len());
         let mut hashers = Hashers::default();
         for wanted in &self.wanted {
             match wanted.of {
@@ -359,35 +392,37 @@ impl<'a> Work<'a> {
             (ran, compared.join().unwrap_or_else(|_| Err(Error::cancelled())))
         });
         self.take_compared(compared)?;
-        let bytes = match ran.and_then(|bytes| hashers.results().map(|hashed| (bytes, hashed))) {
-            Ok((bytes, hashed)) => {
-                self.take_hashes(hashed, volume);
-                bytes
-            }
+        let (bytes, hashed) = match ran.and_then(|bytes| hashers.results().map(|hashed| (bytes, hashed))) {
+            Ok(done) => done,
             Err(e) if !e.is(Condition::Output) && matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::Io) => {
                 let message = format!("the plaintext cannot all be read: {}", e.message());
                 let finding = Finding::new(Severity::Error, "integrity.unreadable", "plaintext", message);
                 self.findings.add(finding.at(e.offset()));
-                self.note_bad(volume);
+                self.note_bad(volume, 0);
                 return Ok(None);
             }
             Err(e) => return Err(e),
         };
-        self.coverage.read_bytes = bytes;
-        let passed = pass.finish(bytes)?;
+        let mut passed = pass.finish(bytes)?;
+        // Of what could not be placed in the plaintext, no more is known than how much it is.
+        let lost = self.data.unread().map_or(0, |unread| unread.bytes.min(bytes)).max(passed.unread);
+        self.coverage.read_bytes = bytes.saturating_sub(lost);
         (self.coverage.zero_bytes, self.coverage.data_bytes) = (passed.zero, passed.data);
-        self.note_bad(volume);
+        self.take_behind(std::mem::take(&mut passed.behind));
+        if let (Some(path), Some(compare)) = (self.output_path, compare) {
+            self.output = Some(self.read_back(path, compare, bytes, lost, &passed, &hashed));
+        }
+        self.take_hashes(hashed, lost == 0);
+        self.note_bad(volume, bytes);
         self.note_unread(volume);
         self.check_expected();
         if let Some(compare) = compare {
-            self.compared(compare, bytes, &passed);
+            self.compared(compare, bytes, lost, &passed);
         }
-        Ok(Some(Through { bytes, passed }))
+        Ok(Some(Through { bytes, lost, passed }))
     }
 
-    fn take_hashes(&mut self, hashed: Vec<Hashed>, volume: &Volume) {
-        let is_whole = self.data.unread().is_none()
-            && !volume.bad_sectors().runs().iter().any(|run| run.cause == Cause::Unreadable);
+    fn take_hashes(&mut self, hashed: Vec<Hashed>, is_whole: bool) {
         let files_are_whole = self.files.iter().all(|file| file.unread().is_none());
         for Hashed { of, algorithm, hex } in hashed {
             match of {
@@ -397,51 +432,6 @@ impl<'a> Work<'a> {
                 }
                 Of::Plaintext | Of::Image => {}
             }
-        }
-    }
-
-    /// Sectors whose tags are wrong, and a journal that was not replayed.
-    fn note_bad(&mut self, volume: &Volume) {
-        let bad = volume.bad_sectors();
-        let runs = bad.runs();
-        let bytes = runs.iter().fold(0u64, |sum, run| sum.saturating_add(run.len));
-        let place = if self.subject.passes_by { judge::Place::Own } else { judge::Place::Within };
-        // What cannot be read is said where it is read as it lies.
-        let is_said = self.data.unread().is_some();
-        let to_say = runs.iter().filter(|run| !(is_said && run.cause == Cause::Unreadable));
-        self.findings.add_all(to_say.clone().map(|run| judge::of_bad(run, place)));
-        let lost =
-            to_say.filter(|run| run.cause == Cause::Unreadable).fold(0u64, |sum, run| sum.saturating_add(run.len));
-        self.coverage.unreadable_bytes = self.coverage.unreadable_bytes.max(lost);
-        self.findings.more = self.findings.more.saturating_add(bad.unlisted());
-        if let Some(damage) = bad.journal_damage() {
-            let message = format!("the journal is damaged, and the newest data of some sectors may be lost: {damage}");
-            self.findings.add(Finding::new(Severity::Error, "integrity.journal", "journal", message));
-        }
-        if is_authenticated(self.image.metadata()) {
-            let lost = bytes.saturating_add(bad.unlisted().saturating_mul(u64::from(volume.sector_size())));
-            self.coverage.authenticated_bytes = self.coverage.read_bytes.saturating_sub(lost);
-        }
-    }
-
-    /// Bytes that could not be read.
-    fn note_unread(&mut self, volume: &Volume) {
-        let files = self.files.iter().enumerate().filter(|_| !self.subject.passes_by);
-        let files = files.filter_map(|(n, file)| Some((format!("file {}", n.saturating_add(1)), file.unread()?)));
-        let data = self.data.unread().map(|unread| ("data".to_owned(), unread));
-        for (n, (structure, unread)) in data.into_iter().chain(files).enumerate() {
-            self.coverage.unreadable_bytes = self.coverage.unreadable_bytes.max(unread.bytes);
-            let code = if unread.is_damage { "format.damaged" } else { "file.unreadable" };
-            let of_data = n == 0 && structure == "data";
-            self.findings.add_all(unread.ranges.iter().map(|range| {
-                let len = range.end.saturating_sub(range.start);
-                let message =
-                    format!("{len} bytes from byte {} on cannot be read: {}", range.start, escape(&unread.error));
-                let plaintext = if of_data { places::in_plaintext(volume, range) } else { None };
-                Finding::new(Severity::Error, code, structure.as_str(), message)
-                    .at(Some(range.start))
-                    .at_plaintext(plaintext)
-            }));
         }
     }
 
@@ -486,7 +476,7 @@ impl<'a> Work<'a> {
         }
     }
 
-    fn compared(&mut self, compare: &Compare, bytes: u64, passed: &Passed) {
+    fn compared(&mut self, compare: &Compare, bytes: u64, lost: u64, passed: &Passed) {
         let (ranges, differing) = &passed.differences;
         if compare.size() != bytes {
             let message = format!("the plaintext has {bytes} bytes; what it is compared with has {}", compare.size());
@@ -504,95 +494,9 @@ impl<'a> Work<'a> {
             );
             Finding::new(Severity::Error, "plaintext.differs", "plaintext", message).at_plaintext(Some(range.start))
         }));
-        self.coverage.compared_bytes = bytes.min(compare.size()).saturating_sub(*differing);
-    }
-
-    fn report(
-        mut self,
-        volume: Option<&Volume>,
-        contents: Option<&Contents>,
-        through: Option<Through>,
-        clock: &Clock,
-    ) -> Report {
-        let metadata = self.image.metadata();
-        if let Some(volume) = volume.filter(|_| self.subject.passes_by) {
-            places::of_plaintext(volume, &mut self.findings.list);
-        }
-        self.hashes.tree =
-            through.as_ref().map(|t| t.passed.tree.clone()).filter(|_| !self.hashes.plaintext.is_empty());
-        let (verdict, reason) = self.findings.verdict();
-        let whole = self.coverage.plaintext_bytes == Some(self.coverage.read_bytes) && self.coverage.read_bytes > 0;
-        let all = |bytes: u64| whole && bytes >= self.coverage.read_bytes;
-        let c = &self.coverage;
-        let by_contents = whole && c.unchecked_bytes == Some(0) && c.checksummed_bytes.is_some_and(|bytes| bytes > 0);
-        let by_manifest = self.files_used.as_ref().is_some_and(FilesUsed::is_all);
-        // What is cut off, or hangs on a damaged structure, is not among the bytes that are there.
-        let has_error =
-            |layer: &str| self.findings.list.iter().any(|f| f.severity == Severity::Error && f.code.starts_with(layer));
-        self.coverage.file_data_proven = !has_error("length.")
-            && (all(c.authenticated_bytes)
-                || all(c.compared_bytes)
-                || (whole && (c.hashed_bytes > 0 || self.is_as_recorded()))
-                || (by_contents && !has_error("contents."))
-                || by_manifest);
-        self.coverage.statements =
-            words::statements(&self.coverage, self.files_used.as_ref(), self.packages_used.as_ref());
-        let is_unencrypted = self.image.is_unencrypted();
-        if is_unencrypted {
-            self.coverage.statements.insert(0, unencrypted::STATEMENT.to_owned());
-        }
-        let size = self.files.iter().fold(0, |sum: u64, file| sum.saturating_add(file.len()));
-        let policy = self.policy.map(|(policy, _)| policy.used(&self.findings.list));
-        let key = KeyUsed {
-            keyslots: self.subject.unlocked.opened().iter().map(|o| o.keyslot).collect(),
-            forms: self.subject.forms.clone(),
-        };
-        let says = |stage| match stage {
-            StageName::File => {
-                format!("{size} bytes{}", if self.coverage.hashed_bytes > 0 { ", as recorded" } else { "" })
-            }
-            StageName::Layers => words::layers(self.image),
-            StageName::Header if is_unencrypted => "none: it is not encrypted".into(),
-            StageName::Header => words::header(metadata),
-            StageName::Key if is_unencrypted => "none is needed".into(),
-            StageName::Key => words::keyslots(&key),
-            StageName::Length => match volume {
-                Some(volume) => format!("{} bytes of plaintext", volume.len()),
-                None => "no plaintext".into(),
-            },
-            StageName::Integrity if is_authenticated(metadata) => {
-                format!("{} bytes are authenticated", self.coverage.authenticated_bytes)
-            }
-            StageName::Integrity => report::UNAUTHENTICATED.into(),
-            StageName::Contents => contents.map_or("not looked at".into(), ToString::to_string),
-            StageName::Plaintext => match &through {
-                Some(t) => format!("{} bytes read, {} of them zero", t.bytes, t.passed.zero),
-                None => "not all of it was read".into(),
-            },
-        };
-        let mut stages: Vec<Stage> = StageName::ALL.into_iter().map(|s| self.findings.stage(s, says(s))).collect();
-        if through.is_none() {
-            stages.last_mut().into_iter().for_each(|last| last.result = Outcome::NotReached);
-        }
-        debug_assert!(through.is_some() || self.findings.has_error());
-        Report {
-            schema: SCHEMA,
-            verdict,
-            reason,
-            image: ImageFile { path: self.subject.path.clone(), size: Some(size) },
-            container: (!is_unencrypted).then(|| Container::of(metadata)),
-            policy,
-            stages,
-            key: (!is_unencrypted).then_some(key),
-            files: self.files_used,
-            packages: self.packages_used,
-            findings: self.findings.list,
-            more_findings: self.findings.more,
-            coverage: self.coverage,
-            hashes: self.hashes,
-            map: through.map(|through| through.passed.map),
-            layers: self.image.layers().to_vec(),
-            run: clock.run(),
+        if self.output_path.is_none() {
+            let same = bytes.min(compare.size()).saturating_sub(*differing);
+            self.coverage.compared_bytes = same.saturating_sub(lost);
         }
     }
 }

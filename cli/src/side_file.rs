@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use unluks::files::{Existing, Inputs, Role, folder, names, write_whole};
+use unluks::files::{Existing, Inputs, Role, Whole, folder, names, write_whole};
 use unluks::{Error, Result};
 
 use crate::args::DecryptArgs;
@@ -50,8 +50,13 @@ fn check(flag: &str, path: Option<&Path>, args: &DecryptArgs, source: &Source) -
             Err(Error::invalid(format!("{} is there already", shown(path))).with_hint("use --force to replace it"))
         }
         Ok(_) if path.metadata().is_ok_and(|meta| !meta.is_file()) => refuse("it is no regular file"),
-        _ => Ok(()),
+        // Whether it can be written there is known when it is begun.
+        _ => Whole::create(path, existing(args)).map(drop),
     }
+}
+
+fn existing(args: &DecryptArgs) -> Existing {
+    if args.out.force { Existing::Replace } else { Existing::Keep }
 }
 
 /// A file's name with its folder's true name.
@@ -76,6 +81,5 @@ pub fn write(flag: &str, path: Option<&Path>, text: &[u8], args: &DecryptArgs) -
     if is_output(path, args) {
         return Err(Error::invalid(format!("{flag} {}: it is the output itself", shown(path))));
     }
-    let existing = if args.out.force { Existing::Replace } else { Existing::Keep };
-    write_whole(path, text, existing)
+    write_whole(path, text, existing(args))
 }

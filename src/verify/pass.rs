@@ -13,9 +13,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
+use super::behind::Behind;
 use super::ranges::Ranges;
 use super::report::TreeInfo;
 use super::tree::{self, Earlier, LEAF, Tree, TreeFile};
+use super::unread::overlap;
 use crate::decrypt::Sink;
 use crate::error::{Condition, Error, Result};
 use crate::map::{Cells, Look, Map};
@@ -67,6 +69,18 @@ pub struct Pass<'a> {
     cells: Cells,
     compare: Option<&'a Compare>,
     differences: Mutex<Ranges>,
+    around: Around<'a>,
+    unread: AtomicU64,
+}
+
+/// What is known of the plaintext, beside its bytes.
+pub struct Around<'a> {
+    /// The parts of a range that was read for which something stands in.
+    pub unread: &'a (dyn Fn(Range<u64>) -> Vec<Range<u64>> + Sync),
+    /// What lies behind file systems.
+    pub behind: Vec<Behind>,
+    /// Whether what stands in is compared, too: an output has it.
+    pub compares_unread: bool,
 }
 
 /// A leaf as far as it came.
@@ -92,13 +106,16 @@ pub struct Passed {
     pub tree: TreeInfo,
     pub zero: u64,
     pub data: u64,
+    /// Bytes that stand for what could not be read, and are in neither of the two before.
+    pub unread: u64,
+    pub behind: Vec<Behind>,
     pub map: Map,
     /// The lowest ranges that differ from what was compared, and the bytes of all.
     pub differences: (Vec<Range<u64>>, u64),
 }
 
 impl<'a> Pass<'a> {
-    pub fn new(file: Option<TreeFile>, compare: Option<&'a Compare>, size: u64) -> Self {
+    pub fn new(file: Option<TreeFile>, compare: Option<&'a Compare>, around: Around<'a>, size: u64) -> Self {
         Self {
             open: Mutex::default(),
             whole: Mutex::new(Whole { tree: Tree::new(file), next: 0, early: BTreeMap::new() }),
@@ -107,6 +124,8 @@ impl<'a> Pass<'a> {
             cells: Cells::new(size),
             compare,
             differences: Mutex::default(),
+            around,
+            unread: AtomicU64::new(0),
         }
     }
 
@@ -121,7 +140,8 @@ impl<'a> Pass<'a> {
         let differences = self.differences.into_inner().unwrap_or_else(PoisonError::into_inner).listed();
         let (zero, data) = (self.zero.into_inner(), self.data.into_inner());
         let map = self.cells.finish();
-        Ok(Passed { tree: whole.tree.finish(size)?, zero, data, map, differences })
+        let (unread, behind) = (self.unread.into_inner(), self.around.behind);
+        Ok(Passed { tree: whole.tree.finish(size)?, zero, data, unread, behind, map, differences })
     }
 
     /// Adds bytes of one leaf.
@@ -169,7 +189,7 @@ impl<'a> Pass<'a> {
     }
 
     /// Compares a chunk with the plaintext as it was, block by block. Where that is shorter, its length tells.
-    fn compare(&self, bytes: &[u8], offset: u64) -> Result<()> {
+    fn compare(&self, bytes: &[u8], offset: u64, unread: &[Range<u64>]) -> Result<()> {
         let Some(Compare::Plaintext(file, len)) = self.compare else { return Ok(()) };
         let there = at_most(len.saturating_sub(offset), bytes.len());
         let mut other = Zeroizing::new(vec![0; there]);
@@ -177,6 +197,13 @@ impl<'a> Pass<'a> {
             // It is none of the image's bytes.
             Error::io("reading the plaintext to compare with", e).at(offset).with_condition(Condition::Output)
         })?;
+        if !self.around.compares_unread {
+            let place = |at: u64| at_most(at.saturating_sub(offset), there);
+            for range in unread {
+                let (start, end) = (place(range.start), place(range.end));
+                other[start..end].copy_from_slice(&bytes[start..end]);
+            }
+        }
         if other.as_slice() == &bytes[..there] {
             return Ok(());
         }
@@ -208,16 +235,32 @@ impl Sink for Pass<'_> {
     }
 
     fn write(&self, plaintext: &[u8], offset: u64) -> Result<()> {
-        let mut zero = 0u64;
+        let unread = (self.around.unread)(offset..offset.saturating_add(to_u64(plaintext.len())));
+        let (mut zero, mut data, mut lost) = (0u64, 0u64, 0u64);
         for (n, block) in plaintext.chunks(BLOCK).enumerate() {
-            let is_zero = block.iter().all(|b| *b == 0);
-            zero = zero.saturating_add(if is_zero { to_u64(block.len()) } else { 0 });
-            let place = offset.saturating_add(to_u64(n.saturating_mul(BLOCK)));
-            self.cells.add(place, if is_zero { Look::Zero } else { Look::Data(block) }, block.len());
+            let start = offset.saturating_add(to_u64(n.saturating_mul(BLOCK)));
+            let place = start..start.saturating_add(to_u64(block.len()));
+            let gone = overlap(&unread, &place);
+            let known = to_u64(block.len()).saturating_sub(gone);
+            lost = lost.saturating_add(gone);
+            if known == 0 {
+                continue;
+            }
+            let is_gone = |n: usize| unread.iter().any(|r| r.contains(&start.saturating_add(to_u64(n))));
+            let is_zero = block.iter().enumerate().all(|(n, b)| *b == 0 || (gone > 0 && is_gone(n)));
+            let sum = if is_zero { &mut zero } else { &mut data };
+            *sum = sum.saturating_add(known);
+            let look = if is_zero { Look::Zero } else { Look::Data(block) };
+            self.cells.add(start, look, at_most(known, block.len()));
+            for behind in self.around.behind.iter().filter(|_| !is_zero) {
+                let within = overlap(std::slice::from_ref(&behind.range), &place);
+                behind.data.fetch_add(within, Ordering::Relaxed);
+            }
         }
         self.zero.fetch_add(zero, Ordering::Relaxed);
-        self.data.fetch_add(to_u64(plaintext.len()).saturating_sub(zero), Ordering::Relaxed);
-        self.compare(plaintext, offset)?;
+        self.data.fetch_add(data, Ordering::Relaxed);
+        self.unread.fetch_add(lost, Ordering::Relaxed);
+        self.compare(plaintext, offset, &unread)?;
         let (mut rest, mut at) = (plaintext, offset);
         while !rest.is_empty() {
             let (now, later) = rest.split_at(at_most(LEAF.saturating_sub(at % LEAF), rest.len()));
@@ -236,8 +279,13 @@ fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
 
+    fn all_read(unread: &(dyn Fn(Range<u64>) -> Vec<Range<u64>> + Sync)) -> Around<'_> {
+        Around { unread, behind: Vec::new(), compares_unread: false }
+    }
+
     fn root(order: &[usize], bytes: &[u8]) -> String {
-        let pass = Pass::new(None, None, to_u64(bytes.len()));
+        let none = |_| Vec::new();
+        let pass = Pass::new(None, None, all_read(&none), to_u64(bytes.len()));
         let chunks: Vec<&[u8]> = bytes.chunks(512 << 10).collect();
         for n in order {
             pass.write(chunks[*n], to_u64(*n) * (512 << 10)).unwrap();
@@ -265,12 +313,20 @@ mod tests {
         std::fs::write(&path, &bytes).unwrap();
         let compare = Compare::open(&path).unwrap();
         bytes[2 * BLOCK + 1] = 9;
-        let pass = Pass::new(None, Some(&compare), to_u64(bytes.len()));
+        let none = |_| Vec::new();
+        let pass = Pass::new(None, Some(&compare), all_read(&none), to_u64(bytes.len()));
         pass.write(&bytes, 0).unwrap();
         let passed = pass.finish(to_u64(bytes.len())).unwrap();
         let block = to_u64(BLOCK);
         assert_eq!((passed.zero, passed.data), (8 * block + 7, 2 * block));
         assert_eq!((passed.map.cells.as_str(), passed.map.cell_bytes), ("00100100000", block));
         assert_eq!(passed.differences, (std::iter::once(2 * block + 1..2 * block + 2).collect(), 1));
+        // What stands for bytes that could not be read is in no sum, and like nothing that it is compared with.
+        let lost = |_| vec![2 * block..3 * block, 5 * block..5 * block + 512];
+        let pass = Pass::new(None, Some(&compare), all_read(&lost), to_u64(bytes.len()));
+        pass.write(&bytes, 0).unwrap();
+        let passed = pass.finish(to_u64(bytes.len())).unwrap();
+        assert_eq!((passed.zero, passed.data, passed.unread), (9 * block - 512 + 7, 0, block + 512));
+        assert_eq!((passed.map.cells.as_str(), passed.differences.1), ("00.00.00000", 0));
     }
 }

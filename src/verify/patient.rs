@@ -49,6 +49,11 @@ impl Patient {
         Some(Unread { ranges, bytes, error, is_damage: kind == ErrorKind::Corrupt })
     }
 
+    /// The parts of a range that could not be read so far.
+    pub fn unread_in(&self, range: &Range<u64>) -> Vec<Range<u64>> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner).ranges.within(range)
+    }
+
     /// Reads what can be read of a range that as a whole cannot.
     fn read_blocks(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         let (mut buf, mut at) = (buf, offset);

@@ -30,6 +30,14 @@ impl Ranges {
         }
     }
 
+    /// The parts of those that are listed in a range.
+    pub fn within(&self, range: &Range<u64>) -> Vec<Range<u64>> {
+        let before = self.lowest.range(..range.start).next_back();
+        let all = before.into_iter().chain(self.lowest.range(range.clone()));
+        let parts = all.map(|(start, end)| range.start.max(*start)..range.end.min(*end));
+        parts.filter(|part| part.start < part.end).collect()
+    }
+
     /// The lowest, neighbours as one; and the bytes of all.
     pub fn listed(&self) -> (Vec<Range<u64>>, u64) {
         let mut all: Vec<Range<u64>> = Vec::new();
@@ -64,5 +72,7 @@ mod tests {
         let mut near = Ranges::default();
         [4..8, 0..4, 9..10].into_iter().for_each(|range| near.add(range));
         assert_eq!(near.listed(), (vec![0..8, 9..10], 9));
+        assert_eq!(near.within(&(2..6)), [2..4, 4..6]);
+        assert_eq!(near.within(&(8..9)), []);
     }
 }

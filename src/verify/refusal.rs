@@ -86,6 +86,7 @@ impl Report {
             more_findings: findings.more,
             coverage: Coverage { contents: "none".into(), statements, ..Coverage::default() },
             hashes: Hashes::default(),
+            output: None,
             map: None,
             layers: image.map_or(Vec::new(), |image| image.layers().to_vec()),
             run: Clock::start().run(),

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use super::counts::{Database, FilesUsed, PackagesUsed};
+pub use super::output::Output;
 use super::record::Run;
 use crate::luks::layer::Layer;
 pub use crate::map::Map;
@@ -181,6 +182,8 @@ pub enum Outcome {
     Finding,
     /// Data would not come back.
     Failed,
+    /// There was nothing to look at.
+    None,
     /// It was not come to, for one before it failed.
     NotReached,
 }
@@ -200,13 +203,6 @@ pub struct Stage {
 
 /// What the stage of integrity says where there are no tags.
 pub(super) const UNAUTHENTICATED: &str = "nothing authenticates the data";
-
-impl Stage {
-    /// Whether there was nothing to look at: the volume has no tags of dm-integrity.
-    pub fn is_of_nothing(&self) -> bool {
-        self.stage == StageName::Integrity && self.says == UNAUTHENTICATED && self.result == Outcome::Ok
-    }
-}
 
 /// The file that was verified.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -237,7 +233,7 @@ pub struct KeyUsed {
 pub struct Coverage {
     /// Bytes of plaintext by the header and the data's length.
     pub plaintext_bytes: Option<u64>,
-    /// Bytes of plaintext that were read and decrypted.
+    /// Bytes of plaintext that were read and decrypted; what stands for bytes that could not be read is none of them.
     pub read_bytes: u64,
     /// Bytes of plaintext, in blocks of 4096, that are zero.
     pub zero_bytes: u64,
@@ -262,6 +258,11 @@ pub struct Coverage {
     pub unchecked_bytes: Option<u64>,
     /// Bytes of plaintext that are free, by the contents.
     pub free_bytes: Option<u64>,
+    /// Bytes of plaintext behind the end of a file system, in its volume: none of its own. `None` where the contents were not
+    /// looked at.
+    pub behind_bytes: Option<u64>,
+    /// Bytes of these in blocks of 4096 that are not zero; `None` also where not all was read.
+    pub behind_data_bytes: Option<u64>,
     /// Bytes of files in the contents that are as a manifest says; `None` where there was none. Like the next one, it is a number
     /// of its own: a file's length, whatever room it takes.
     pub listed_bytes: Option<u64>,
@@ -372,6 +373,8 @@ pub struct Report {
     pub coverage: Coverage,
     /// The hashes.
     pub hashes: Hashes,
+    /// The output that was read back, in the record of a decryption.
+    pub output: Option<Output>,
     /// What the plaintext looks like; `None` where not all of it went by.
     pub map: Option<Map>,
     /// What lies on what, from the file down to what holds the container.

@@ -1,6 +1,6 @@
 //! What a report says in words.
 
-use super::report::{Coverage, FilesUsed, KeyUsed, PackagesUsed};
+use super::report::{Coverage, FilesUsed, KeyUsed, Output, PackagesUsed};
 use crate::error::{counted, escape};
 use crate::image::Image;
 use crate::luks::metadata::{Metadata, Role};
@@ -84,6 +84,13 @@ pub fn statements(coverage: &Coverage, files: Option<&FilesUsed>, packages: Opti
     } else if coverage.contents == "full" {
         all.push("Of the contents, not all structures were checked: what kind they are has no full check.".into());
     }
+    if let Some(behind) = coverage.behind_bytes.filter(|bytes| *bytes > 0) {
+        let data = match coverage.behind_data_bytes {
+            Some(data) => format!("{data} of them are in blocks that are not zero"),
+            None => "not all of them were read".to_owned(),
+        };
+        all.push(format!("Behind the end of file systems, in their volumes, are {behind} bytes more; {data}."));
+    }
     all.extend(files.map(of_files));
     all.extend(packages.map(of_packages));
     let proven = [coverage.listed_bytes, coverage.package_bytes].into_iter().flatten().any(|bytes| bytes > 0);
@@ -99,6 +106,19 @@ pub fn statements(coverage: &Coverage, files: Option<&FilesUsed>, packages: Opti
         );
     }
     all
+}
+
+/// What became of an output.
+pub fn of_output(output: &Output) -> String {
+    let path = escape(&output.path);
+    if !output.read_back {
+        return format!("The output {path} was read back, and is not what was decrypted.");
+    }
+    let made = match &output.stand_in {
+        Some(what) => format!(", with {} bytes as {what} for what was not read", output.stand_in_bytes),
+        None => String::new(),
+    };
+    format!("The output {path} was read back, and is what was decrypted{made}: that says nothing of the image.")
 }
 
 /// What a manifest came to.

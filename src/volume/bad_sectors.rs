@@ -116,10 +116,22 @@ impl BadSectors {
 
     /// The parts of a range of the plaintext that could not be read.
     pub(super) fn unreadable(&self, range: Range<u64>) -> Vec<Range<u64>> {
+        self.within(range, |cause| cause == Cause::Unreadable)
+    }
+
+    /// The parts of a range of the plaintext that are not what is stored: they could not be read, or are zeroes for what is
+    /// bad.
+    pub(crate) fn stand_ins(&self, range: Range<u64>) -> Vec<Range<u64>> {
+        let blanks = matches!(self.policy, BadSectorPolicy::Zero | BadSectorPolicy::Skip);
+        self.within(range, |cause| blanks || cause == Cause::Unreadable)
+    }
+
+    /// The parts of a range of the plaintext that are bad by such a cause.
+    pub(crate) fn within(&self, range: Range<u64>, is_wanted: impl Fn(Cause) -> bool) -> Vec<Range<u64>> {
         let noted = self.lock();
         let before = noted.runs.range(..range.start).next_back();
         let runs = before.into_iter().chain(noted.runs.range(range.clone()));
-        let runs = runs.filter(|(_, run)| run.cause == Cause::Unreadable);
+        let runs = runs.filter(|(_, run)| is_wanted(run.cause));
         let within = runs.map(|(_, run)| run.start.max(range.start)..run.end().min(range.end));
         within.filter(|r| r.start < r.end).collect()
     }

@@ -11,6 +11,7 @@ use unluks::format::Named;
 use unluks::locate::{FindOptions, HeaderAt, Place, Unfit, find};
 use unluks::progress::Progress;
 use unluks::verify::{Compare, Expected, Options, Report, Subject, TreeFile, verify};
+use unluks::verify::{FileProof, Manifest};
 use unluks::volume::VolumeOptions;
 use unluks::{Error, Image, ReadAt, json};
 
@@ -216,4 +217,39 @@ fn a_byte_that_differs_from_the_plaintext_and_one_that_cannot_be_read_have_their
     assert_eq!(found["plaintext_offset"], at / 4096 * 4096 - u64::try_from(DATA).unwrap());
     // A hash of what was not read is none.
     assert_eq!(report["hashes"]["plaintext"], serde_json::json!({}));
+}
+
+/// A file in bytes that cannot be read has no hash, whatever stands for them.
+#[test]
+fn a_file_that_cannot_be_read_is_unread() {
+    let golden = Golden::read("l2-ext4");
+    let bytes = plaintext("l2-ext4");
+    let block = {
+        let is_file = |block: &&[u8]| block.starts_with(b"12.11\n") && block[6..].iter().all(|b| *b == 0);
+        let number = bytes.chunks(1024).position(|block| is_file(&block)).unwrap();
+        number * 1024 / 4096 * 4096
+    };
+    let manifest = Manifest::parse(format!("{}  hello.txt\n", "a".repeat(64)).as_bytes()).unwrap();
+    let open = |disk, kind| unluks::reader::open(kind, disk);
+    let proof = FileProof { open: Arc::new(open), manifest: Some(Arc::new(manifest)), packages: false };
+    let options = || Options { files: Some(proof.clone()), ..Options::default() };
+    let sound = Case::golden("l2-ext4").asked(options()).verify();
+    assert_eq!(codes(&sound, "error"), ["contents.files.differs"]);
+    let lost = u64::try_from(DATA + block).unwrap()..u64::try_from(DATA + block + 4096).unwrap();
+    let mut case = Case::golden("l2-ext4").asked(options());
+    case.file = Arc::new(FailingRanges::new(golden.image, vec![lost]));
+    let report = case.verify();
+    assert_eq!(codes(&report, "error"), ["file.unreadable", "contents.files.unread"], "{report:#}");
+    let files = &report["files"];
+    assert_eq!((&files["unread"], &files["differing"]), (&1.into(), &0.into()));
+    let of = |report: &Value, name: &str| report["coverage"][name].as_u64().unwrap();
+    assert_eq!(
+        (of(&report, "read_bytes") + 4096, of(&report, "zero_bytes")),
+        (of(&sound, "read_bytes"), of(&sound, "zero_bytes"))
+    );
+    assert_eq!(
+        (of(&report, "data_bytes") + 4096, &report["hashes"]["plaintext"]),
+        (of(&sound, "data_bytes"), &serde_json::json!({}))
+    );
+    assert_eq!(report["stages"][7]["result"], "failed");
 }

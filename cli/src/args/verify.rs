@@ -120,6 +120,8 @@ pub struct Decrypted {
     pub image_map: Option<PathBuf>,
     pub recover: bool,
     pub bad_sectors: BadSectorPolicy,
+    /// What was written, to be read back.
+    pub output: Option<PathBuf>,
 }
 
 /// Files in the image, and the hashes that they must have.
@@ -134,7 +136,7 @@ pub struct ProofArgs {
     pub files: Option<PathBuf>,
     /// Hold files in the image against the package databases in it
     ///
-    /// They are those of dpkg, apk and pacman. A file that differs is a warning, and a changed file of configuration a note.
+    /// They are those of dpkg, apk, pacman and rpm. A file that differs is a warning, and a changed file of configuration a note.
     #[cfg(feature = "files")]
     #[arg(long)]
     pub packages: bool,

@@ -57,7 +57,7 @@ pub fn wanted(args: &DecryptArgs) -> Result<Option<VerifyArgs>> {
         offset: source.offset,
         expect: Vec::new(),
         must_be: None,
-        compare: Some(args.output.clone()),
+        compare: None,
         tree: None,
         force: args.out.force,
         policy: None,
@@ -78,6 +78,7 @@ pub fn wanted(args: &DecryptArgs) -> Result<Option<VerifyArgs>> {
             image_map: source.image_map.clone(),
             recover: source.recover,
             bad_sectors,
+            output: Some(args.output.clone()),
         },
     };
     verify::check_outputs(&made)?;

@@ -8,6 +8,7 @@
 //! | DFXML | it is what the report among the files makes |
 //! | `FILE.minisig` | the signature |
 //! | `FILE.tsq` | it asks for a time stamp of the file as it is |
+//! | `FILE.tsr` | it has the hash of the file as it is; who answered is for `openssl ts -verify` |
 
 use std::io::Write;
 use std::path::Path;
@@ -60,7 +61,7 @@ pub fn run(args: &VerifyArgs) -> Result<ExitCode> {
             None if beside(found.file, SIGNATURE).exists() => "its signature was not checked: --public-key does".into(),
             None => "not signed".into(),
         };
-        let asked = query(found)?;
+        let asked = time_stamp(found)?;
         if !args.quiet {
             writeln!(out, "{}: {says}, {signed}{asked}", shown(found.file))
                 .map_err(|e| Error::io("writing to the standard output", e))?;
@@ -110,18 +111,40 @@ fn check(found: &Found<'_>, of: Option<(&Path, &Report)>) -> Result<String> {
     }
 }
 
-/// What is said of a query for a time stamp that lies beside a file.
-fn query(found: &Found<'_>) -> Result<&'static str> {
+/// What is said of a query for a time stamp, and of its answer, that lie beside a file.
+fn time_stamp(found: &Found<'_>) -> Result<String> {
+    let is_asked = query(found)?;
+    let path = beside(found.file, timestamp::ANSWER);
+    if !path.exists() {
+        let none = ", a query for a time stamp lies beside it; no answer";
+        return Ok(if is_asked { none.into() } else { String::new() });
+    }
+    let failed = |e| Error::io(format!("reading {}", shown(&path)), e);
+    let len = std::fs::metadata(&path).map_err(failed)?.len();
+    let is_its = len <= timestamp::ANSWER_MAX
+        && timestamp::answers(&std::fs::read(&path).map_err(failed)?, found.text.as_bytes());
+    if !is_its {
+        let message = format!("it is no time stamp of {}: the hash of that file is not in it", shown(found.file));
+        return Err(Error::corrupt("report", message).within_file(&path));
+    }
+    let (file, answer) = (shown(found.file), shown(&path));
+    Ok(format!(
+        ", an answer for a time stamp lies beside it; check with openssl ts -verify -data {file} -in {answer} -CAfile CA"
+    ))
+}
+
+/// Whether a query for a time stamp of a file lies beside it.
+fn query(found: &Found<'_>) -> Result<bool> {
     let path = beside(found.file, timestamp::SUFFIX);
     if !path.exists() {
-        return Ok("");
+        return Ok(false);
     }
     let wanted = timestamp::query(found.text.as_bytes());
     let failed = |e| Error::io(format!("reading {}", shown(&path)), e);
     let is_its = std::fs::metadata(&path).map_err(failed)?.len() == u64::try_from(wanted.len()).unwrap_or(0)
         && std::fs::read(&path).map_err(failed)? == wanted;
     if is_its {
-        return Ok(", with a query for its time stamp");
+        return Ok(true);
     }
     let message = format!("it asks for a time stamp of another file than {}", shown(found.file));
     Err(Error::corrupt("report", message).within_file(&path))

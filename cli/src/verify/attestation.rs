@@ -46,8 +46,8 @@ struct Predicate<'a> {
     failed_tests: Vec<&'static str>,
 }
 
-/// The statement of a report, a line. Its subjects are the image and its plaintext, as far as they were hashed; what was
-/// made, and with which policy, is in its configuration.
+/// The statement of a report, a line. Its subjects are the image, its plaintext and the output of a decryption, as far as
+/// they were hashed; what was made, and with which policy, is in its configuration.
 pub fn statement(report: &Report) -> Result<String> {
     let of = |outcome: Outcome| -> Vec<&'static str> {
         report.stages.iter().filter(|stage| stage.result == outcome).map(|stage| stage.stage.name()).collect()
@@ -60,7 +60,11 @@ pub fn statement(report: &Report) -> Result<String> {
         .collect();
     let plaintext: BTreeMap<&str, &str> = hashes.plaintext.iter().map(|(name, hex)| (&**name, &**hex)).collect();
     // A subject is known by its digest alone.
-    let subject = [(report.image.path.as_str(), image), ("plaintext", plaintext)].into_iter();
+    let output = report.output.iter().map(|output| {
+        let digest = output.sha256.iter().map(|hex| ("sha256", hex.as_str())).collect();
+        (output.path.as_str(), digest)
+    });
+    let subject = [(report.image.path.as_str(), image), ("plaintext", plaintext)].into_iter().chain(output);
     let subject = subject.filter(|(_, digest)| !digest.is_empty()).map(|(name, digest)| Resource { name, digest });
     let mut configuration = vec![Resource { name: RUN, digest: BTreeMap::from([("sha256", report.run.id.as_str())]) }];
     if let Some(sha256) = report.policy.as_ref().and_then(|policy| policy.sha256.as_deref()) {

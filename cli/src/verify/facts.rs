@@ -64,7 +64,8 @@ pub fn inputs<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Vec<InputFile> {
 
 /// A hash of what was asked, beside the key and the case.
 pub fn asked(args: &VerifyArgs, files: &Files<'_>) -> String {
-    let compare: Vec<&PathBuf> = args.compare.iter().chain(&args.header).chain(&args.with).collect();
+    let compare: Vec<&PathBuf> =
+        args.compare.iter().chain(&args.decrypted.output).chain(&args.header).chain(&args.with).collect();
     let all = (
         (env!("CARGO_PKG_VERSION"), unluks::verify::SCHEMA, files.policy),
         (args.must_be.map(|must_be| must_be.word()), &args.expect, &args.hash, compare),

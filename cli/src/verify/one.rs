@@ -137,6 +137,7 @@ impl Wishes<'_> {
         let mut expected = args.expect.iter().map(|text| expect(text)).collect::<Result<Vec<_>>>()?;
         expected.extend(backup.into_iter().flat_map(InBackup::expected));
         let mut hashes = hashes::parse(&args.hash)?;
+        let output = args.decrypted.output.as_deref();
         let record = &args.record;
         if record.writes() || args.fleet.batch {
             // A record has to say which image it is of.
@@ -149,7 +150,8 @@ impl Wishes<'_> {
             plaintext_bytes: backup.and_then(InBackup::plaintext_bytes),
             must_be: args.must_be.or(backup.and_then(InBackup::must_be)),
             level: if args.quick { Level::Quick } else { Level::Full },
-            compare: args.compare.as_deref().map(Compare::open).transpose()?,
+            compare: args.compare.as_deref().or(output).map(Compare::open).transpose()?,
+            output: output.map(|path| path.to_string_lossy().into_owned()),
             policy: self.policy.as_ref().map(|loaded| loaded.policy.clone()),
             fetched_at: backup.map(InBackup::fetched_at),
             #[cfg(feature = "files")]

@@ -24,6 +24,8 @@ enum Kind {
     Dfxml,
     Signature,
     TimestampQuery,
+    /// An authority's: it is never written here.
+    TimestampAnswer,
 }
 
 impl Kind {
@@ -36,6 +38,7 @@ impl Kind {
             Self::Dfxml => dfxml::BEGINS.as_bytes(),
             Self::Signature => b"untrusted comment:",
             Self::TimestampQuery => timestamp::BEGINS,
+            Self::TimestampAnswer => b"\x30",
         }
     }
 }
@@ -45,6 +48,8 @@ pub struct Outputs {
     files: Vec<(Kind, PathBuf, Whole)>,
     tree: Option<PathBuf>,
     existing: Existing,
+    /// What proves earlier files of these names, and would be wrong of the new ones.
+    stale: Vec<PathBuf>,
 }
 
 impl Outputs {
@@ -84,7 +89,9 @@ impl Outputs {
         if args.record.timestamp_query {
             wanted.extend(files.iter().map(|path| (Kind::TimestampQuery, beside(path, timestamp::SUFFIX))));
         }
+        let stale = stale(&files, &wanted, existing)?;
         let inputs = inputs(args);
+        stale.iter().try_for_each(|path| inputs.refuse(path))?;
         let tree = args.tree.clone();
         let mut paths: Vec<&Path> = wanted.iter().map(|(_, path)| path.as_path()).chain(tree.as_deref()).collect();
         if paths.iter().any(|path| is_dash(path)) {
@@ -103,7 +110,7 @@ impl Outputs {
             let whole = Whole::create(&path, existing)?;
             files.push((kind, path, whole));
         }
-        Ok(Self { files, tree, existing })
+        Ok(Self { files, tree, existing, stale })
     }
 
     /// Begins the tree, where one is wanted.
@@ -120,6 +127,10 @@ impl Outputs {
     /// Writes them.
     pub fn finish(self, report: &Report, line: &str, seals: Seals<'_>) -> Result<()> {
         let says = format!("{} run:{}", report.verdict.name(), report.run.id);
+        for path in &self.stale {
+            let failed = |e| Error::io(format!("removing {}", shown(path)), e).with_condition(Condition::Output);
+            std::fs::remove_file(path).map_err(failed)?;
+        }
         let mut made = Vec::new();
         let (about_files, files): (Vec<_>, Vec<_>) =
             self.files.into_iter().partition(|(kind, ..)| matches!(kind, Kind::Signature | Kind::TimestampQuery));
@@ -129,7 +140,7 @@ impl Outputs {
                 (Kind::Dfxml, _) => dfxml::render(report)?,
                 (Kind::Envelope, Some(key)) => key.envelope(&attestation::statement(report)?)?,
                 (Kind::Attestation | Kind::Envelope, _) => attestation::statement(report)?,
-                (Kind::Json | Kind::Signature | Kind::TimestampQuery, _) => format!("{line}\n"),
+                (Kind::Json | Kind::Signature | Kind::TimestampQuery | Kind::TimestampAnswer, _) => format!("{line}\n"),
             };
             if let Some(signer) = seals.signer {
                 made.push((beside(&path, SIGNATURE), signer.sign(text.as_bytes(), &says)?.into_bytes()));
@@ -165,7 +176,7 @@ fn inputs(args: &VerifyArgs) -> Inputs {
     let mut inputs = Inputs::default();
     args.images.iter().chain(&args.with).for_each(|path| inputs.add_path(path, Role::Image));
     args.header.iter().for_each(|path| inputs.add_path(path, Role::Header));
-    args.compare.iter().for_each(|path| inputs.add_path(path, Role::Compared));
+    args.compare.iter().chain(&args.decrypted.output).for_each(|path| inputs.add_path(path, Role::Compared));
     args.policy.iter().for_each(|path| inputs.add_path(path, Role::Policy));
     args.proof.manifest().iter().for_each(|path| inputs.add_path(path, Role::Manifest));
     let record = &args.record;
@@ -184,6 +195,33 @@ fn refuse(inputs: &Inputs, path: &Path) -> Result<()> {
     [path, &unfinished].into_iter().try_for_each(|name| inputs.refuse(name))
 }
 
+/// What lies beside files that will be written, proves earlier ones, and is not written anew. Without --force it is refused:
+/// it would look like a proof of the new file that is not good.
+fn stale(files: &[PathBuf], wanted: &[(Kind, PathBuf)], existing: Existing) -> Result<Vec<PathBuf>> {
+    let suffixes = [
+        (Kind::Signature, SIGNATURE),
+        (Kind::TimestampQuery, timestamp::SUFFIX),
+        (Kind::TimestampAnswer, timestamp::ANSWER),
+    ];
+    let mut stale = Vec::new();
+    for (kind, suffix) in suffixes {
+        for path in files.iter().map(|path| beside(path, suffix)) {
+            if wanted.iter().any(|(_, name)| *name == path) || path.symlink_metadata().is_err() {
+                continue;
+            }
+            if matches!(existing, Existing::Keep) {
+                let message =
+                    "it is there already, and would be of another file than the one that is written beside it";
+                let e = Error::invalid(message).within_file(&path).with_condition(Condition::Output);
+                return Err(e.with_hint("use --force to remove it"));
+            }
+            check_kind(kind, &path)?;
+            stale.push(path);
+        }
+    }
+    Ok(stale)
+}
+
 /// Refuses a file that is there, and is none of the kind: a piece of an image that could not be opened is no input that is
 /// known.
 fn check_kind(kind: Kind, path: &Path) -> Result<()> {
@@ -193,7 +231,10 @@ fn check_kind(kind: Kind, path: &Path) -> Result<()> {
     };
     let wanted = kind.begins_with();
     let mut start = vec![0; wanted.len()];
-    let is_kind = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok() && start == wanted;
+    let begins = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok() && start == wanted;
+    let is_answer =
+        || meta.len() <= timestamp::ANSWER_MAX && std::fs::read(path).is_ok_and(|b| timestamp::is_answer(&b));
+    let is_kind = begins && (kind != Kind::TimestampAnswer || is_answer());
     if is_kind {
         return Ok(());
     }

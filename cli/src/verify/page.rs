@@ -32,6 +32,8 @@ struct Page<'a> {
     /// Where what the reason says is, where that is known.
     place: Option<String>,
     examiner: Option<String>,
+    /// What was decrypted to where.
+    output: Option<String>,
     case: Vec<(&'static str, String)>,
     stages: Vec<Stage>,
     layers: Vec<picture::Bar>,
@@ -88,6 +90,7 @@ pub fn render(report: &Report, line: &str) -> Result<String> {
         reason: report.reason.as_deref().map(visible),
         place: place(report),
         examiner: report.run.case.examiner.as_deref().map(visible),
+        output: report.output.as_ref().map(|o| visible(&format!("{}, {}", o.path, o.says()))),
         case: lines.into_iter().filter_map(|(name, text)| Some((name, in_lines(text.as_deref()?)))).collect(),
         stages: report.stages.iter().map(stage).collect(),
         layers: picture::layers(report),
@@ -142,10 +145,10 @@ fn verdict(verdict: Verdict) -> Verdict2 {
 
 fn stage(stage: &unluks::verify::Stage) -> Stage {
     let (class, result) = match stage.result {
-        Outcome::Ok if stage.is_of_nothing() => ("none", "has none"),
         Outcome::Ok => ("good", "ok"),
         Outcome::Finding => ("some", "finding"),
         Outcome::Failed => ("bad", "failed"),
+        Outcome::None => ("none", "none"),
         Outcome::NotReached => ("none", "not reached"),
     };
     Stage { name: stage.stage.name(), class, result, says: visible(&stage.says) }
@@ -230,6 +233,13 @@ fn hashes(report: &Report) -> Vec<(String, String)> {
             }
         }
     }
+    if let Some((output, hex)) = report.output.as_ref().and_then(|output| Some((output, output.sha256.as_ref()?))) {
+        let made = match &output.stand_in {
+            Some(what) => format!(", with {} bytes as {what}", output.stand_in_bytes),
+            None => String::new(),
+        };
+        rows.push((visible(&format!("output {}{made}, sha256", output.path)), visible(hex)));
+    }
     rows.extend(hashes.plaintext.iter().map(|(name, hex)| (visible(&format!("plaintext, {name}")), visible(hex))));
     if let Some(tree) = &hashes.tree {
         let what =
@@ -251,6 +261,12 @@ fn checked(report: &Report) -> Vec<String> {
     if let Some(bytes) = coverage.plaintext_bytes.filter(|_| coverage.read_bytes > 0) {
         let read = coverage.read_bytes;
         all.push(format!("The plaintext was read once, from its first byte on: {read} of {bytes} bytes."));
+    }
+    if report.output.is_some() {
+        all.push(
+            "The output was written first. Then the image was read again, and the output beside it, byte for byte."
+                .into(),
+        );
     }
     if let Some(policy) = &report.policy {
         let hash = policy.sha256.as_deref().map_or(String::new(), |hash| format!(" (SHA-256 {})", visible(hash)));

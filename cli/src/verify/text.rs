@@ -26,6 +26,7 @@ pub fn text(report: &Report) -> String {
             Outcome::Ok => "ok",
             Outcome::Finding => "finding",
             Outcome::Failed => "failed",
+            Outcome::None => "none",
             Outcome::NotReached => "-",
         };
         let line = format!("  {:<10} {result:<8} {}", stage.stage.name(), stage.says);
@@ -37,7 +38,9 @@ pub fn text(report: &Report) -> String {
     }
     let notes = report.findings.iter().filter(|f| !is_shown(f)).count();
     if notes > 0 {
-        text += &format!("  without effect: {}; --json has them\n", counted(notes, "note"));
+        // A decryption has no such flag, and always a record.
+        let has = if report.output.is_some() { "the record" } else { "--json" };
+        text += &format!("  without effect: {}; {has} has them\n", counted(notes, "note"));
     }
     if report.more_findings > 0 {
         text += &format!("  left out: {} more\n", counted(report.more_findings, "finding"));
@@ -50,6 +53,9 @@ pub fn text(report: &Report) -> String {
     }
     for (name, hexes) in &report.hashes.container {
         hexes.iter().for_each(|hex| text += &format!("  disk in the container {name} {hex}\n"));
+    }
+    if let Some(output) = &report.output {
+        text += &format!("  output {}: {}\n", shown(Path::new(&output.path)), output.says());
     }
     if let Some(tree) = &report.hashes.tree {
         text += &format!("  tree of {}, root {}\n", counted(tree.leaves, "leaf"), tree.root);

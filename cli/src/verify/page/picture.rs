@@ -123,6 +123,8 @@ pub fn coverage(report: &Report) -> Vec<Bar> {
     more("of the plaintext, under a right checksum of its file system", coverage.checksummed_bytes, all, "good");
     more("of the plaintext, in use by its file system, and under none", coverage.unchecked_bytes, all, "open");
     more("of the plaintext, free by its file system", coverage.free_bytes, all, "zero");
+    let behind = coverage.behind_bytes.and_then(some);
+    more("of the plaintext, behind the end of its file system, and none of its own", behind, all, "open");
     more("of the image, as a recorded hash says", some(coverage.hashed_bytes), file, "good");
     more("of the image, unreadable", Some(coverage.unreadable_bytes), file, "bad");
     bars

@@ -89,6 +89,11 @@ fn a_list_of_hashes_replaces_nothing() {
     for (hash, says) in refused {
         assert_refused(&decrypt(&golden, &["-o", &out, "--hash", hash]), 2, &[says]);
     }
+    // Where nothing can be made, even by root.
+    let fresh = golden.path("fresh");
+    let run = decrypt(&golden, &["-o", &text(&fresh), "--hash", "sha256", "--hash-file", "/proc/self/sums"]);
+    assert!(run.code != Some(0) && run.stderr.contains("/proc/self"), "{}", run.stderr);
+    assert!(!fresh.exists() && !run.stderr.contains("opened with"), "{}", run.stderr);
     // --hash-file alone would write nothing.
     assert_eq!(decrypt(&golden, &["-o", &out, "--hash-file", &list]).code, Some(2));
     assert_eq!(peer("sha256sum", "coreutils", &[&list]).code, Some(0));
