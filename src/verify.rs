@@ -405,7 +405,8 @@ impl<'a> Work<'a> {
         };
         let mut passed = pass.finish(bytes)?;
         // Of what could not be placed in the plaintext, no more is known than how much it is.
-        let lost = self.data.unread().map_or(0, |unread| unread.bytes.min(bytes)).max(passed.unread);
+        let unplaced = self.data.unread().map_or(0, |unread| unread.bytes.min(bytes));
+        let lost = if passed.unread > 0 { passed.unread } else { unplaced };
         self.coverage.read_bytes = bytes.saturating_sub(lost);
         (self.coverage.zero_bytes, self.coverage.data_bytes) = (passed.zero, passed.data);
         self.take_behind(std::mem::take(&mut passed.behind));
