@@ -172,6 +172,8 @@ pub const INSIDE_DIRECTORIES_MAX: usize = 1 << 20;
 pub const INSIDE_JOURNAL_MAX: usize = 1 << 20;
 /// Inside: how many stripes of chunks of a btrfs are kept, 16 bytes each: those of a petabyte in chunks of 1 GiB.
 pub const INSIDE_CHUNKS_MAX: usize = 1 << 20;
+/// Inside: how many extents of a btrfs are kept, with who has them, 32 and 24 bytes each, and as many uses of 48 bytes.
+pub const INSIDE_EXTENTS_MAX: usize = 1 << 20;
 /// Inside: how many directories lie above a file whose path is named.
 pub const INSIDE_PATH_DEPTH_MAX: usize = 64;
 /// Reader: the longest name in a directory, which is the kernel's (`NAME_MAX`).

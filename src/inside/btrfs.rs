@@ -16,7 +16,12 @@
 //! `include/uapi/linux/btrfs_tree.h` and btrfs-progs' `kernel-shared/disk-io.c`.
 
 mod data;
+mod extents;
+mod files;
 mod full;
+mod groups;
+mod items;
+mod links;
 mod names;
 mod tree;
 

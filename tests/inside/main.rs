@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::as_conversions)]
 #![cfg(all(feature = "unlock", feature = "peer-tests"))]
 
+mod btrfs;
 mod damage;
 mod filled;
 mod full;

@@ -66,11 +66,11 @@ pub(super) struct Data {
 }
 
 impl Data {
-    /// Checks the sectors of an item.
-    pub(super) fn item(&mut self, fs: &Fs<'_>, start: u64, sums: &[u8]) {
+    /// Checks the sectors of an item. Gives how many bytes of data it covers.
+    pub(super) fn item(&mut self, fs: &Fs<'_>, start: u64, sums: &[u8]) -> u64 {
         let csum_type = fs.superblock.csum_type();
-        let sector = u64::from(fs.superblock.sector_size()).max(512);
-        let Some(size) = checksum_len(csum_type) else { return };
+        let sector = fs.sector();
+        let Some(size) = checksum_len(csum_type) else { return 0 };
         let per_run = at_most(RUN.checked_div(sector).unwrap_or(1).max(1), usize::MAX);
         let mut logical = start;
         let mut rest = sums;
@@ -89,6 +89,7 @@ impl Data {
             rest = behind;
             logical = logical.saturating_add(len);
         }
+        logical.saturating_sub(start)
     }
 
     /// Checks all copies of some sectors.

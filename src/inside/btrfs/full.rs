@@ -7,11 +7,17 @@
 //! | extent | 168, 169 | key: logical byte, and the length or a node's level |
 //!
 //! The trees are gone through in an order in which each needs only those in front: chunks, roots, extents, checksums with
-//! the data, and then the files, of which those that have damaged data are named.
+//! the data, and then the files, of which those that have damaged data are named. What they say is held against each other
+//! at the end.
 
 use super::data::{Bad, Data};
+use super::extents::Extents;
+use super::files::{Files, Summed};
+use super::groups::Groups;
+use super::items::{EXTENT_DATA, EXTENT_ITEM, METADATA_ITEM, ROOT as ROOT_ITEM};
+use super::links::Links;
 use super::names;
-use super::tree::{Fs, Key, Root, Walker};
+use super::tree::{Fs, Item, Key, LOG_TREE, Root, Walker};
 use super::{CHUNK_ITEM, Chunk, Contents, Severity, Superblock};
 use crate::inside::full::Coverage;
 use crate::inside::look::{Look, field, le32, le64};
@@ -22,14 +28,18 @@ const ROOT_TREE: u64 = 1;
 const EXTENT_TREE: u64 = 2;
 const CHUNK_TREE: u64 = 3;
 const CSUM_TREE: u64 = 7;
-const LOG_TREE: u64 = u64::MAX.wrapping_sub(5);
-const EXTENT_DATA: u8 = 108;
+/// What a balance that was interrupted has left.
+const RELOCATION: u64 = u64::MAX.wrapping_sub(7);
+/// The files through which a balance moves data.
+const DATA_RELOCATION: u64 = u64::MAX.wrapping_sub(8);
 const EXTENT_CSUM: u8 = 128;
-const ROOT_ITEM: u8 = 132;
-const EXTENT_ITEM: u8 = 168;
-const METADATA_ITEM: u8 = 169;
 /// All but zoned devices, the second extent tree, the tree of stripes, and what came later.
 const INCOMPAT_UNDERSTOOD: u64 = 0xfff | 1 << 16;
+
+/// How many times as many nodes as there are may be read to compare files, since snapshots share them.
+const SHARED_READS: u64 = 4;
+const NOT_COMPARED: &str =
+    "btrfs: files of some subvolumes were not held against their names: nodes are damaged, or shared by too many";
 
 /// Whether a tree holds files.
 fn has_files(id: u64) -> bool {
@@ -60,33 +70,73 @@ pub(super) fn check(look: &Look<'_>, superblock: &Superblock, contents: &mut Con
     fs.chunks = chunks_of(&fs, &mut walker);
 
     let root_tree = superblock.root(ROOT_TREE);
-    let mut roots = Vec::new();
-    walker.walk(&fs, root_tree, &mut |key, item| {
-        if key.1 == ROOT_ITEM && roots.len() < INSIDE_DIRECTORIES_MAX {
-            roots.extend(root(key.0, item));
+    let (mut roots, mut is_changing, mut links) = (Vec::new(), false, Links::default());
+    walker.walk(&fs, root_tree, &mut |item| {
+        links.item(item);
+        if item.key.1 == ROOT_ITEM && roots.len() < INSIDE_DIRECTORIES_MAX {
+            let root = root(item.key.0, item.bytes);
+            // What is being deleted or moved has been taken out in part.
+            is_changing |= root.is_none() || item.key.0 == RELOCATION;
+            roots.extend(root);
         }
     });
-    let mut used = 0u64;
+    let (mut used, mut extents, mut groups) = (0u64, Extents::default(), Groups::default());
     for root in roots.iter().filter(|root| root.id == EXTENT_TREE) {
-        walker.walk(&fs, *root, &mut |key, _| used = used.saturating_add(extent(&fs, key)));
+        walker.walk(&fs, *root, &mut |item| {
+            used = used.saturating_add(extent(&fs, item.key));
+            extents.item(&fs, item);
+            groups.item(&fs, item);
+        });
     }
-    let mut data = Data::default();
+    let has_extents = !walker.is_partial;
+    let (mut data, mut summed) = (Data::default(), Summed::default());
     for root in roots.iter().filter(|root| root.id == CSUM_TREE) {
-        walker.walk(&fs, *root, &mut |key, item| sums(&fs, &mut data, key, item));
+        walker.walk(&fs, *root, &mut |item| sums(&fs, (&mut data, &mut summed), item));
     }
+    let has_sums = !walker.is_partial;
     for root in roots.iter().filter(|root| ![EXTENT_TREE, CSUM_TREE].contains(&root.id) && !has_files(root.id)) {
-        walker.walk(&fs, *root, &mut |_, _| ());
+        walker.walk(&fs, *root, &mut |item| groups.item(&fs, item));
     }
+    let has_all = !walker.is_partial;
     log(&fs, &mut walker, &mut data);
     for root in roots.iter().filter(|root| has_files(root.id)) {
-        walker.walk(&fs, *root, &mut |key, item| owners(root.id, &mut data.bad, key, item));
+        walker.walk(&fs, *root, &mut |item| owners(root.id, &mut data.bad, item.key, item.bytes));
     }
     let (nodes, is_partial) = (walker.verified, walker.is_partial);
+    let (references, count) = (std::mem::take(&mut walker.references), walker.nodes);
+    let has_nodes_elsewhere = walker.has_elsewhere;
     found(&fs, contents, (root_tree, &roots), &data);
-    if data.elsewhere > 0 {
-        let elsewhere = data.elsewhere;
-        contents
-            .note(format!("btrfs: {elsewhere} bytes of data lie on other devices, or in stripes, and were not read"));
+    if has_all {
+        groups.check(&fs, &extents, contents);
+    }
+    let mut hits = Vec::new();
+    if has_extents {
+        hits = extents.check(&fs, &references, !is_partial && !is_changing, contents);
+    }
+    if has_sums {
+        // Snapshots share nodes, which are read for each of them.
+        let mut left = count.saturating_mul(SHARED_READS).saturating_add(1024);
+        links.check(&fs, contents);
+        for root in roots.iter().filter(|root| has_files(root.id) || root.id == DATA_RELOCATION) {
+            match Files::check(&fs, *root, (&summed, &links), &mut left, contents) {
+                Some(of_root) => hits.extend(of_root),
+                None => contents.note(NOT_COMPARED),
+            }
+        }
+    }
+    for (nth, owner) in hits {
+        let path = names::path(&fs, root_tree, &roots, owner);
+        contents.findings.get_mut(nth).into_iter().for_each(|finding| finding.path.clone_from(&path));
+    }
+    if has_nodes_elsewhere || data.elsewhere > 0 {
+        let (device, all) = (superblock.device(), le64(&superblock.bytes, 0x88));
+        let structure = (format!("device {device} of {all}"), superblock.place);
+        let found = match data.elsewhere {
+            0 => "not all nodes".into(),
+            len => format!("all but {len} bytes of data"),
+        };
+        let expected = "the others lie on other devices, or in stripes, and are not read here";
+        contents.find(Severity::Error, "contents.btrfs.device", structure, found, expected);
     }
     if data.left_out > 0 {
         contents.note(format!("btrfs: {} bytes of data were not read", data.left_out));
@@ -110,11 +160,11 @@ fn superblocks(look: &Look<'_>, superblock: &Superblock) -> u64 {
 /// The chunks of the chunk tree; those of the superblock lead to it.
 fn chunks_of(fs: &Fs<'_>, walker: &mut Walker<'_>) -> Vec<Chunk> {
     let (mut chunks, mut stripes, mut left_out) = (Vec::new(), 0usize, false);
-    walker.walk(fs, fs.superblock.root(CHUNK_TREE), &mut |key, item| {
-        if key.1 != CHUNK_ITEM {
+    walker.walk(fs, fs.superblock.root(CHUNK_TREE), &mut |item| {
+        if item.key.1 != CHUNK_ITEM {
             return;
         }
-        let Some((chunk, _)) = Chunk::parse(key.2, item) else { return };
+        let Some((chunk, _)) = Chunk::parse(item.key.2, item.bytes) else { return };
         stripes = stripes.saturating_add(chunk.stripes.len().max(1));
         left_out |= stripes > INSIDE_CHUNKS_MAX;
         if !left_out {
@@ -139,9 +189,10 @@ fn extent(fs: &Fs<'_>, key: Key) -> u64 {
     len.saturating_mul(copies)
 }
 
-fn sums(fs: &Fs<'_>, data: &mut Data, key: Key, item: &[u8]) {
-    if key.1 == EXTENT_CSUM {
-        data.item(fs, key.2, item);
+fn sums(fs: &Fs<'_>, (data, summed): (&mut Data, &mut Summed), item: &Item<'_>) {
+    if item.key.1 == EXTENT_CSUM {
+        let len = data.item(fs, item.key.2, item.bytes);
+        summed.take(item.key.2, len);
     }
 }
 
@@ -152,14 +203,16 @@ fn log(fs: &Fs<'_>, walker: &mut Walker<'_>, data: &mut Data) {
         return;
     }
     let mut roots = Vec::new();
-    walker.walk(fs, log, &mut |key, item| {
-        if key.1 == ROOT_ITEM && roots.len() < INSIDE_DIRECTORIES_MAX {
-            let [level] = field(item, 238);
-            roots.push(Root { id: LOG_TREE, logical: le64(item, 176), level, generation: le64(item, 160) });
+    walker.walk(fs, log, &mut |item| {
+        if item.key.1 == ROOT_ITEM && roots.len() < INSIDE_DIRECTORIES_MAX {
+            let [level] = field(item.bytes, 238);
+            roots.push(Root { id: LOG_TREE, logical: le64(item.bytes, 176), level, generation: le64(item.bytes, 160) });
         }
     });
+    // Its checksums are not those of what was committed.
+    let mut summed = Summed::default();
     for root in roots {
-        walker.walk(fs, root, &mut |key, item| sums(fs, data, key, item));
+        walker.walk(fs, root, &mut |item| sums(fs, (data, &mut summed), item));
     }
 }
 

@@ -8,14 +8,17 @@
 //!
 //! The source is Linux's `include/uapi/linux/btrfs_tree.h` and `fs/btrfs/tree-checker.c`.
 
-use super::{Chunk, Contents, ITEM, NODE_HEADER, Severity, Superblock, is_proved};
+use super::extents::References;
+use super::{Chunk, Contents, ITEM, NODE_HEADER, Severity, Superblock, is_proved, items};
 use crate::inside::full::Claims;
-use crate::inside::look::{Look, crc32c_raw, field, le32, le64};
+use crate::inside::look::{Look, field, le32, le64};
 use crate::num::{at_most, from_u32, to_u64};
 
 const POINTER: usize = 33;
-const DIR_ITEM: u8 = 84;
 const LEVEL_MAX: u8 = 7;
+
+/// What was synced after the last commit hangs on it.
+pub(super) const LOG_TREE: u64 = u64::MAX.wrapping_sub(5);
 
 /// A key: objectid, type, offset.
 pub(super) type Key = (u64, u8, u64);
@@ -23,6 +26,16 @@ pub(super) type Key = (u64, u8, u64);
 fn key(bytes: &[u8]) -> Key {
     let [kind] = field(bytes, 8);
     (le64(bytes, 0), kind, le64(bytes, 9))
+}
+
+/// An item, and the leaf that it is in.
+#[derive(Clone, Copy)]
+pub(super) struct Item<'a> {
+    pub key: Key,
+    pub bytes: &'a [u8],
+    /// The leaf's logical byte, and the tree that it was made for.
+    pub leaf: u64,
+    pub owner: u64,
 }
 
 /// A root of a tree.
@@ -67,11 +80,40 @@ impl Fs<'_> {
         self.chunks.get(n).filter(|chunk| logical.saturating_sub(chunk.start) < chunk.len)
     }
 
+    /// The bytes of a sector.
+    pub(super) fn sector(&self) -> u64 {
+        u64::from(self.superblock.sector_size()).max(512)
+    }
+
     /// The places of a logical byte on this device, and how many bytes from it on lie in the same chunk.
     pub(super) fn places(&self, logical: u64) -> Option<(Vec<u64>, u64)> {
         let chunk = self.chunk(logical)?;
         let left = chunk.len.saturating_sub(logical.saturating_sub(chunk.start));
         Some((chunk.places(self.superblock.device(), logical), left))
+    }
+
+    /// The first place of a logical byte on this device.
+    pub(super) fn place(&self, logical: u64) -> Option<u64> {
+        self.places(logical)?.0.first().copied()
+    }
+
+    /// All items of a tree once more, of nodes that have been found to be whole. It stops after so many nodes; whether it saw
+    /// all of them.
+    pub(super) fn each(&self, root: Root, nodes: &mut u64, take: &mut dyn FnMut(&Item<'_>)) -> bool {
+        self.each_in((root.logical, root.level), nodes, take)
+    }
+
+    fn each_in(&self, (logical, level): (u64, u8), nodes: &mut u64, take: &mut dyn FnMut(&Item<'_>)) -> bool {
+        let Some(left) = nodes.checked_sub(1).filter(|_| !self.look.is_cancelled()) else { return false };
+        *nodes = left;
+        let Some(node) = self.node(logical).filter(|node| level <= LEVEL_MAX && node.get(0x64) == Some(&level)) else {
+            return false;
+        };
+        if level == 0 {
+            whole_items(&node, logical).for_each(|item| take(&item));
+            return true;
+        }
+        pointers(&node).all(|(_, child, _)| self.each_in((child, level.saturating_sub(1)), nodes, take))
     }
 
     /// A node of which one copy is whole, for looking something up in it.
@@ -125,6 +167,12 @@ fn items(node: &[u8]) -> impl Iterator<Item = (Key, Option<&[u8]>)> {
     })
 }
 
+/// The items of the leaf at a logical byte whose bytes are in it.
+fn whole_items(node: &[u8], leaf: u64) -> impl Iterator<Item = Item<'_>> {
+    let owner = le64(node, 0x58);
+    items(node).filter_map(move |(key, bytes)| Some(Item { key, bytes: bytes?, leaf, owner }))
+}
+
 /// The children of a node: first key, logical byte, generation.
 fn pointers(node: &[u8]) -> impl Iterator<Item = (Key, u64, u64)> {
     let count = from_u32(le32(node, 0x60));
@@ -148,21 +196,37 @@ pub(super) struct Walker<'a> {
     pub verified: u64,
     /// Some nodes were not gone into.
     pub is_partial: bool,
+    /// Some nodes lie on other devices, or in stripes.
+    pub has_elsewhere: bool,
+    /// What points to nodes and data.
+    pub references: References,
+    /// How many nodes were read.
+    pub nodes: u64,
 }
 
 impl<'a> Walker<'a> {
     pub(super) fn new(look: &Look<'_>, contents: &'a mut Contents) -> Self {
-        Self { contents, visited: Claims::new(look.len() / 512), verified: 0, is_partial: false }
+        let visited = Claims::new(look.len() / 512);
+        Self {
+            contents,
+            visited,
+            verified: 0,
+            is_partial: false,
+            has_elsewhere: false,
+            references: References::default(),
+            nodes: 0,
+        }
     }
 
     /// Gives all items of a tree in their order.
-    pub(super) fn walk(&mut self, fs: &Fs<'_>, root: Root, each: &mut dyn FnMut(Key, &[u8])) {
+    pub(super) fn walk(&mut self, fs: &Fs<'_>, root: Root, each: &mut dyn FnMut(&Item<'_>)) {
+        self.references.root(root);
         let wanted = Wanted { logical: root.logical, level: root.level, generation: root.generation, first: None };
         self.visit(fs, root.id, &wanted, each);
     }
 
     /// The level falls with each step, and there are eight at most.
-    fn visit(&mut self, fs: &Fs<'_>, id: u64, wanted: &Wanted, each: &mut dyn FnMut(Key, &[u8])) {
+    fn visit(&mut self, fs: &Fs<'_>, id: u64, wanted: &Wanted, each: &mut dyn FnMut(&Item<'_>)) {
         let unit = to_u64(fs.node_size).max(1);
         let n = wanted.logical.checked_div(unit).unwrap_or(0);
         if fs.look.is_cancelled() || self.visited.claim(n, 1).is_some() {
@@ -176,11 +240,16 @@ impl<'a> Walker<'a> {
             self.is_partial = true;
             return;
         };
+        self.nodes = self.nodes.saturating_add(1);
         if wanted.level == 0 {
-            return items(&node).for_each(|(key, item)| item.into_iter().for_each(|item| each(key, item)));
+            return whole_items(&node, wanted.logical).for_each(|item| {
+                self.references.item(id, &item);
+                each(&item);
+            });
         }
         for (first, logical, generation) in pointers(&node) {
             let level = wanted.level.saturating_sub(1);
+            self.references.pointer(id, (wanted.logical, le64(&node, 0x58)), (logical, level));
             self.visit(fs, id, &Wanted { logical, level, generation, first: Some(first) }, each);
         }
     }
@@ -189,13 +258,17 @@ impl<'a> Walker<'a> {
     fn read(&mut self, fs: &Fs<'_>, id: u64, wanted: &Wanted) -> Option<Vec<u8>> {
         let structure = format!("a node of {}, logical byte {}", name(id), wanted.logical);
         let Some((places, _)) = fs.places(wanted.logical) else {
+            // Where chunks are listed there, too, nothing is known of it.
+            if self.has_elsewhere {
+                return None;
+            }
             let found = format!("logical byte {}", wanted.logical);
             let place = (structure, fs.superblock.place);
             self.contents.find(Severity::Error, "contents.btrfs.node", place, found, "a chunk maps it");
             return None;
         };
         if places.is_empty() {
-            self.contents.note("btrfs: what lies on other devices, or in stripes, was not looked at");
+            self.has_elsewhere = true;
             return None;
         }
         let (mut good, mut bad) = (None, Vec::new());
@@ -253,22 +326,23 @@ fn wrong(fs: &Fs<'_>, wanted: &Wanted, node: &[u8]) -> Option<(&'static str, Str
     if let Some(n) = keys.array_windows().position(|[a, b]| a >= b) {
         return is(format!("item {n} is not in front of the next"), "keys rise".into());
     }
-    if level == 0
-        && let Some(says) = gap(node)
-    {
-        return is(says.0, says.1);
+    if level > 0 {
+        return None;
     }
-    let is_out = |(_, item): &(Key, Option<&[u8]>)| item.is_none();
-    match level {
-        0 => items(node)
-            .position(|item| is_out(&item))
-            .and_then(|n| is(format!("item {n} beyond the leaf"), format!("the leaf has {} bytes", node.len()))),
-        _ => None,
+    if let Some((found, expected)) = gap(node) {
+        return is(found, expected);
     }
+    let generation = fs.superblock.generation();
+    items(node).zip(0u64..).find_map(|((key, item), n)| {
+        let Some(item) = item else {
+            return is(format!("item {n} beyond the leaf"), format!("the leaf has {} bytes", node.len()));
+        };
+        let (found, expected) = items::wrong(fs.sector(), generation, key, item)?;
+        is(format!("item {n} with {found}"), expected)
+    })
 }
 
-/// Items of a leaf lie behind each other, the first at its end; what is wrong with that otherwise. A name's item has the
-/// hash of its name in its key.
+/// Items of a leaf lie behind each other, the first at its end; what is wrong with that otherwise.
 fn gap(node: &[u8]) -> Option<(String, String)> {
     let count = from_u32(le32(node, 0x60));
     let data = node.get(NODE_HEADER..).unwrap_or_default();
@@ -281,14 +355,7 @@ fn gap(node: &[u8]) -> Option<(String, String)> {
         }
         wanted = at;
     }
-    items(node).zip(0u64..).find_map(|((key, item), n)| {
-        let item = item.filter(|item| key.1 == DIR_ITEM && item.len() >= 30)?;
-        let len = usize::from(u16::from_le_bytes(field(item, 27)));
-        // Two names of one hash share an item.
-        let name = item.get(30..30usize.saturating_add(len))?;
-        let right = u64::from(crc32c_raw(!1, name));
-        (right != key.2).then(|| (format!("item {n} with the hash {:#x}", key.2), format!("{right:#x} is its name's")))
-    })
+    None
 }
 
 /// Bytes of an item's name, as text.
