@@ -121,7 +121,7 @@ impl Work<'_> {
                 || by_manifest);
         self.coverage.statements =
             words::statements(&self.coverage, self.files_used.as_ref(), self.packages_used.as_ref());
-        let read_back = self.output.as_ref().map(|output| words::of_output(output));
+        let read_back = self.output.as_ref().map(words::of_output);
         self.coverage.statements.extend(read_back);
         let is_unencrypted = self.image.is_unencrypted();
         if is_unencrypted {
