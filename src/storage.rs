@@ -119,7 +119,7 @@ impl Entry {
                 "partition.truncated",
                 format!("partition {number} is {len} bytes from byte {start} on, but the disk ends at byte {total}"),
             )
-            .with_hint(["the image is cut off: get a whole copy".into(), Hint::NameOffset])
+            .with_hint(Hint::AllowTruncated)
         })
     }
 }

@@ -20,6 +20,7 @@ mod books;
 mod conclude;
 mod container;
 mod counts;
+mod elsewhere;
 pub mod fleet;
 #[cfg(feature = "reader")]
 mod hashing;
@@ -244,7 +245,8 @@ impl<'a> Work<'a> {
         self.findings.add_all(self.image.notes().iter().filter_map(|note| judge::of_note(note)));
         let opened: Vec<u32> = self.subject.unlocked.opened().iter().map(|o| o.keyslot).collect();
         let report = self.image.report(std::path::Path::new(&self.subject.path), None);
-        self.findings.add_all(judge::of_header(&report.findings, self.image.metadata(), Some(&opened)));
+        let of_header = judge::of_header(&report.findings, self.image.metadata(), Some(&opened));
+        self.findings.add_all(of_header.into_iter().chain(elsewhere::finding(self.image)));
         self.findings.add_all(self.image.is_unencrypted().then(unencrypted::finding));
         if let Some((policy, fetched_at)) = self.policy {
             let is_encrypted = !self.image.is_unencrypted();

@@ -230,8 +230,8 @@ impl TestKeyArgs {
             partition: self.partition.clone(),
             volume: self.volume.clone(),
             offset: self.offset,
-            // No data is read.
             allow_truncated: true,
+            header_alone: true,
             ..SourceArgs::default()
         }
     }
@@ -301,6 +301,9 @@ pub struct SourceArgs {
     /// What is done with files of --with that fit nothing: to a verification that is a finding.
     #[arg(skip)]
     pub unfit: Unfit,
+    /// No data is read: a partition may be cut off.
+    #[arg(skip)]
+    pub header_alone: bool,
     /// The image, or the directory of a backup by unluks fetch or Cinder; - is the standard input
     #[arg(value_name = "IMAGE")]
     pub image: PathBuf,

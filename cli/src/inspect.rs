@@ -35,7 +35,8 @@ pub fn run(args: &InspectArgs, exit_code: impl Fn(&Error) -> ExitCode) -> Result
         if !std::mem::take(&mut is_first) && !args.json {
             terminal::print("\n")?;
         }
-        let source = SourceArgs { image: image.to_owned(), ..args.source.clone() };
+        // What is there of an image that is cut off, is shown with what is missing.
+        let source = SourceArgs { image: image.to_owned(), header_alone: true, ..args.source.clone() };
         if args.inside || args.map { contents::inspect(args, source, several) } else { inspect(args, source, several) }
     })
 }

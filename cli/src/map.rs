@@ -11,10 +11,10 @@ use crate::signals;
 use crate::source::Disk;
 use crate::terminal;
 
-/// Cells of a line.
+/// Cells of a line, where there is room.
 const COLUMNS: usize = 64;
-/// How wide the offset in front of a line is.
-const OFFSET: usize = 16;
+/// And where there is none.
+const COLUMNS_MIN: usize = 16;
 
 /// What a line is drawn with.
 struct Signs {
@@ -58,22 +58,29 @@ pub fn headers(disk: &Disk, name: String) -> Result<Vec<u64>> {
 
 /// The map of `len` bytes for people, with an `L` where a LUKS header is.
 pub fn render(map: &Map, len: u64, headers: &[u64]) -> String {
-    draw(map, len, headers, if terminal::is_unicode() { &UNICODE } else { &ASCII })
+    draw(map, len, headers, if terminal::is_unicode() { &UNICODE } else { &ASCII }, terminal::columns())
 }
 
-fn draw(map: &Map, len: u64, headers: &[u64], signs: &Signs) -> String {
+/// Draws it for a terminal so wide; 64 cells in a line where it is none.
+fn draw(map: &Map, len: u64, headers: &[u64], signs: &Signs, width: Option<usize>) -> String {
+    let offset = len.to_string().len();
+    let mut columns = COLUMNS;
+    // Halves, so that a line begins at a round place.
+    while columns > COLUMNS_MIN && width.is_some_and(|width| offset.saturating_add(1).saturating_add(columns) > width) {
+        columns /= 2;
+    }
     let place = |at: &u64| at.checked_div(map.cell_bytes).and_then(|n| usize::try_from(n).ok());
     let headers: Vec<usize> = headers.iter().filter_map(place).collect();
     let cells: Vec<char> = map.cells.chars().collect();
     let mut text = format!("{len} bytes, {} in a cell\n", map.cell_bytes);
-    for (n, line) in cells.chunks(COLUMNS).enumerate() {
-        let first = n.saturating_mul(COLUMNS);
+    for (n, line) in cells.chunks(columns).enumerate() {
+        let first = n.saturating_mul(columns);
         let start = u64::try_from(first).unwrap_or(u64::MAX).saturating_mul(map.cell_bytes);
         let sign = |(n, cell): (usize, &char)| {
             if headers.contains(&first.saturating_add(n)) { HEADER } else { signs.of(*cell) }
         };
         let line: String = line.iter().enumerate().map(sign).collect();
-        let _ = writeln!(text, "{start:>OFFSET$} {line}");
+        let _ = writeln!(text, "{start:>offset$} {line}");
     }
     let drawn = |of: &dyn Fn(char) -> bool| cells.iter().any(|cell| of(*cell));
     let legend = [
@@ -86,7 +93,13 @@ fn draw(map: &Map, len: u64, headers: &[u64], signs: &Signs) -> String {
     ];
     let legend: Vec<String> =
         legend.into_iter().filter(|(is_there, ..)| *is_there).map(|(_, sign, what)| format!("{sign} {what}")).collect();
-    let _ = writeln!(text, "{:>OFFSET$} {}", "", legend.join("   "));
+    let legend = legend.join("   ");
+    let room = width.map_or(usize::MAX, |width| width.saturating_sub(offset).saturating_sub(1));
+    if legend.chars().count() <= room {
+        let _ = writeln!(text, "{:>offset$} {legend}", "");
+    } else {
+        legend.split("   ").for_each(|sign| text.extend(["  ", sign, "\n"]));
+    }
     text
 }
 
@@ -98,12 +111,17 @@ mod tests {
     fn a_map_is_lines_of_cells() {
         let json = format!(r#"{{"cell_bytes": 4096, "cells": "{}8."}}"#, "0158".repeat(16));
         let map: Map = serde_json::from_str(&json).unwrap();
-        let text = draw(&map, 66 * 4096, &[4097], &ASCII);
+        let text = draw(&map, 66 * 4096, &[4097], &ASCII, None);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "270336 bytes, 4096 in a cell");
-        assert!(lines[1].starts_with("               0 .L+#.-+#") && lines[1].len() == OFFSET + 1 + COLUMNS);
-        assert_eq!(lines[2], "          262144 #!");
+        assert!(lines[1].starts_with("     0 .L+#.-+#") && lines[1].len() == 7 + COLUMNS);
+        assert_eq!(lines[2], "262144 #!");
         assert!(lines[3].contains("L a LUKS header") && lines[3].contains("! cannot be read"));
-        assert!(draw(&map, 66 * 4096, &[], &UNICODE).contains("·░▒█"));
+        assert!(draw(&map, 66 * 4096, &[], &UNICODE, None).contains("·░▒█"));
+        for (width, wanted) in [(80, 71), (71, 71), (70, 39), (40, 39), (39, 39), (38, 23), (10, 23)] {
+            let text = draw(&map, 66 * 4096, &[4097], &ASCII, Some(width));
+            assert_eq!(text.lines().nth(1).map(str::len), Some(wanted), "{width}");
+            assert!(width < 32 || text.lines().all(|line| line.len() <= width), "{width}: {text}");
+        }
     }
 }

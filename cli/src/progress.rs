@@ -70,12 +70,24 @@ impl ProgressView {
         }
     }
 
-    /// Ends it.
-    pub fn finish(&self, bytes: u64) {
-        self.show(bytes);
+    /// So many bytes more.
+    pub fn add(&self, bytes: usize) {
+        if let Self::Bar(bar) = self {
+            bar.inc(u64::try_from(bytes).unwrap_or(u64::MAX));
+        }
+    }
+
+    /// Takes the bar away.
+    pub fn clear(&self) {
         if let Self::Bar(bar) = self {
             bar.finish_and_clear();
         }
+    }
+
+    /// Ends it.
+    pub fn finish(&self, bytes: u64) {
+        self.show(bytes);
+        self.clear();
     }
 }
 
@@ -145,13 +157,23 @@ fn bar(total: Option<u64>, before: u64) -> ProgressBar {
         None => ProgressBar::no_length(),
     };
     let template = match total {
-        Some(_) => "{bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}",
-        None => "{spinner} {bytes} {bytes_per_sec} {elapsed}",
+        Some(_) => with_total(crate::terminal::columns_of(&std::io::stderr()).unwrap_or(80)),
+        None => "{spinner} {bytes} {bytes_per_sec} {elapsed}".into(),
     };
-    bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.set_style(ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar()));
     bar.set_position(before);
     bar.reset_eta();
     bar
+}
+
+/// What a line so wide has room for: numbers before a bar.
+fn with_total(columns: usize) -> String {
+    /// As long as "123.45 MiB/123.45 GiB 123.45 MiB/s 12m" and a blank.
+    const NUMBERS: usize = 40;
+    match columns.saturating_sub(NUMBERS).min(30) {
+        room @ 5.. => format!("{{bar:{room}}} {{bytes}}/{{total_bytes}} {{bytes_per_sec}} {{eta}}"),
+        _ => "{percent}% {bytes} {bytes_per_sec} {eta}".into(),
+    }
 }
 
 /// `bytes` and `total` in bytes, `bytes_per_second`, and `eta_seconds` where there is a total.
@@ -171,6 +193,13 @@ mod tests {
         let four = Duration::from_millis(4200);
         assert_eq!(said(1, 2, 12, four), "trying keyslot 1, form 3 of 12, 4 s at most");
         assert_eq!(said(0, 0, 1, Duration::from_millis(200)), "trying keyslot 0, 1 s at most");
+    }
+
+    #[test]
+    fn a_bar_fits_the_line() {
+        let bars = [200, 80, 60, 45, 44, 20].map(with_total);
+        assert_eq!(bars.each_ref().map(|bar| bar.contains("{bar:")), [true, true, true, true, false, false]);
+        assert!(bars[0].starts_with("{bar:30} ") && bars[2].starts_with("{bar:20} "), "{bars:?}");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 use unluks::error::escape;
 use unluks::key::read_first_line;
 use unluks::{Error, Result};
+use zeroize::Zeroizing;
 
 use crate::key;
 use crate::source::{WithinFile, shown};
@@ -50,6 +51,8 @@ impl Signer {
             let line = String::from_utf8(line.expose().to_vec());
             let line = line.map_err(|_| Error::invalid("the passphrase of a key of minisign is UTF-8"))?;
             parse()?.into_secret_key(Some(line)).map_err(bad)?
+        } else if let Some(bytes) = without_checksum(&text) {
+            SecretKey::from_bytes(&bytes).map_err(bad)?
         } else {
             parse()?.into_unencrypted_secret_key().map_err(bad)?
         };
@@ -87,6 +90,14 @@ impl Signer {
             .map(SignatureBox::into_string)
             .map_err(|e| Error::invalid(format!("signing: {}", escape(&e.to_string()))))
     }
+}
+
+/// A key that is not encrypted and has zeroes in the place of its checksum, as `minisign -G -W` writes it.
+fn without_checksum(text: &str) -> Option<Zeroizing<Vec<u8>>> {
+    let line = text.lines().nth(1)?;
+    let bytes = Zeroizing::new(BASE64.decode(line.trim()).ok()?);
+    let is_none = |range: std::ops::Range<usize>| bytes.get(range).is_some_and(|bytes| bytes.iter().all(|b| *b == 0));
+    (bytes.len() == 158 && bytes.starts_with(b"Ed") && is_none(2..4) && is_none(126..158)).then_some(bytes)
 }
 
 /// Whether a secret key wants a passphrase: its second line has the function's name, `Sc` for scrypt, at byte 2.

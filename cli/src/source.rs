@@ -344,7 +344,7 @@ fn options(args: &SourceArgs, set: &FilesOf, with: Vec<Named>) -> FindOptions {
         partition: args.partition.clone(),
         offset: args.offset,
         header: if args.header.is_some() { HeaderAt::Elsewhere } else { args.header_at },
-        allow_truncated: args.allow_truncated,
+        allow_truncated: args.allow_truncated || args.header_alone,
         unfit: args.unfit,
     }
 }

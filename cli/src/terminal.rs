@@ -1,6 +1,6 @@
 //! The standard output: what is printed there as a whole, and what a terminal can show.
 
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 
 use unluks::{Error, Result};
 
@@ -21,6 +21,20 @@ fn write(mut stdout: impl Write, text: &str) -> Result<()> {
         Err(e) => Err(Error::io("writing to the standard output", e)),
         Ok(()) => Ok(()),
     }
+}
+
+/// How wide the terminal is that the standard output is; `None` where it is none.
+pub fn columns() -> Option<usize> {
+    columns_of(&std::io::stdout())
+}
+
+/// How wide a terminal is; `None` where it is none.
+pub fn columns_of(stream: &(impl IsTerminal + std::os::fd::AsFd)) -> Option<usize> {
+    if !stream.is_terminal() {
+        return None;
+    }
+    let columns = rustix::termios::tcgetwinsize(stream).map(|size| size.ws_col).ok().filter(|n| *n > 0);
+    Some(usize::from(columns.unwrap_or(80)))
 }
 
 /// Whether more than ASCII is shown: by the locale, as the C library finds it.

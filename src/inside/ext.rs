@@ -20,6 +20,8 @@ mod dirs;
 mod files;
 mod full;
 mod gather;
+mod hash;
+mod index;
 mod journal;
 mod map;
 mod names;

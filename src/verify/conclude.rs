@@ -139,7 +139,7 @@ impl Work<'_> {
             }
             StageName::Layers => words::layers(self.image),
             StageName::Header if is_unencrypted => "none: it is not encrypted".into(),
-            StageName::Header => words::header(metadata),
+            StageName::Header => words::header(self.image),
             StageName::Key if is_unencrypted => "none is needed".into(),
             StageName::Key => words::keyslots(&key),
             StageName::Length => match volume {

@@ -26,6 +26,10 @@ impl Clock {
     }
 }
 
+/// What a key that opens nothing does not say.
+const NO_KEYSLOT: &str = "Whether it is another key, or the area of the keyslot that it opened is damaged, nothing tells apart: a header \
+                          backup may.";
+
 impl Report {
     /// The report of an image that could not be opened; `None` where that is no fault of the image's or the key's, so that
     /// nothing is known of it. `image` is there where its header was read.
@@ -70,7 +74,10 @@ impl Report {
             }
             outcome
         };
-        let statements = vec!["Nothing of the plaintext was read.".to_owned()];
+        let mut statements = vec!["Nothing of the plaintext was read.".to_owned()];
+        if verdict == Verdict::WrongKey {
+            statements.push(NO_KEYSLOT.to_owned());
+        }
         Self {
             schema: SCHEMA,
             verdict,

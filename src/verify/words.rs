@@ -3,7 +3,7 @@
 use super::report::{Coverage, FilesUsed, KeyUsed, Output, PackagesUsed};
 use crate::error::{counted, escape};
 use crate::image::Image;
-use crate::luks::metadata::{Metadata, Role};
+use crate::luks::metadata::Role;
 
 /// What lies on what.
 pub fn layers(image: &Image) -> String {
@@ -14,7 +14,8 @@ pub fn layers(image: &Image) -> String {
 }
 
 /// Which copies of the header are good.
-pub fn header(metadata: &Metadata) -> String {
+pub fn header(image: &Image) -> String {
+    let metadata = image.metadata();
     if metadata.copies.is_empty() {
         return "none: whoever opened it says how it is encrypted".into();
     }
@@ -24,7 +25,8 @@ pub fn header(metadata: &Metadata) -> String {
         .filter(|copy| copy.error.is_none())
         .map(|copy| if copy.role == Role::Primary { "primary" } else { "secondary" })
         .collect();
-    format!("LUKS{}, {} good", metadata.version.number(), good.join(" and "))
+    let place = if image.has_own_header() { "" } else { ", in a file of its own" };
+    format!("LUKS{}, {} good{place}", metadata.version.number(), good.join(" and "))
 }
 
 /// What opened it.

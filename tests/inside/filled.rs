@@ -103,6 +103,8 @@ pub fn fill(name: &str, plant: &dyn Fn(&Path)) -> Filled {
     match name {
         "fat16" | "fat32" => plant_fat(&path),
         "exfat" => plant_exfat(&path),
+        // It makes trees over the names of large directories, which mkfs does not.
+        "ext3" => assert!(run("e2fsck", &["-fyD", image]).status.code().is_some_and(|code| code < 2)),
         "ntfs" => {
             for (from, to) in [("dir/file", "file"), ("dir/below/other", "other")] {
                 assert!(run("ntfscp", &["-f", "-q", image, &format!("{tree}/{from}"), to]).status.success());

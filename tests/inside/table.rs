@@ -152,6 +152,24 @@ const OF_EXT2: &[Damage] = &[
     ),
 ];
 
+/// A directory with a tree over the hashes of its names, and no checksums.
+const OF_EXT3: &[Damage] = &[
+    ("a letter of a name", |i| i.flip(i.block(MANY, 1) + 20), "contents.ext.directory-tree", Some(MANY)),
+    (
+        "the hash of a block of names",
+        |i| vec![(i.block(MANY, 0) + 0x28, vec![0xf0, 0xff, 0xff, 0xff])],
+        "contents.ext.directory-tree",
+        Some(MANY),
+    ),
+    (
+        "a block of names twice in a tree",
+        |i| vec![(i.block(MANY, 0) + 0x2c, vec![1, 0, 0, 0])],
+        "contents.ext.directory-tree",
+        Some(MANY),
+    ),
+    ("the kind of its hashes", |i| vec![(i.block(MANY, 0) + 0x1c, vec![9])], "contents.ext.directory-tree", Some(MANY)),
+];
+
 const OF_BTRFS: &[Damage] = &[
     (
         "a byte of a file",
@@ -287,6 +305,7 @@ fn plant_names(tree: &Path) {
 const TABLES: &[(&str, &[Damage])] = &[
     ("ext4", OF_EXT4),
     ("ext2", OF_EXT2),
+    ("ext3", OF_EXT3),
     ("btrfs", OF_BTRFS),
     ("btrfs", OF_BTRFS_TREES),
     ("btrfs-sha256", OF_BTRFS),

@@ -16,7 +16,9 @@ use unluks::reader::{FileKind, FileSystem, Metadata, shown};
 use unluks::{Error, Result};
 
 use super::{Faults, Files, Named, from_root, last_name};
+use crate::args::ProgressKind;
 use crate::args::files::CpArgs;
+use crate::progress::ProgressView;
 use crate::signals;
 
 /// So many names that are left out are said one by one.
@@ -39,11 +41,13 @@ pub fn run(args: &mut CpArgs, code: fn(&Error) -> u8) -> Result<ExitCode> {
         root: None,
         folders: Vec::new(),
         skipped: 0,
+        shown: ProgressView::new(ProgressKind::Auto, args.inside.quiet, None, 0),
     };
     for path in from {
         let path = from_root(path);
         copy.one(&mut files, &path, &to)?;
     }
+    copy.shown.clear();
     // Every file has its name; that all of them outlive a power cut is waited for once.
     if let Ok(there) = Folder::open(to.folder()) {
         there.sync()?;
@@ -103,6 +107,7 @@ struct Copy<'a> {
     /// The directories that are open, each in the one before it, and what they get.
     folders: Vec<(Folder, Attributes)>,
     skipped: u64,
+    shown: ProgressView,
 }
 
 impl Copy<'_> {
@@ -218,6 +223,7 @@ impl Copy<'_> {
                 let mut part = parent.file(&name, existing, self.inputs)?;
                 walk::read(fs, path, metadata, &mut |bytes| {
                     self.check_stop()?;
+                    self.shown.add(bytes.len());
                     part.write(bytes)
                 })?;
                 part.finish(attributes)?;

@@ -1,5 +1,6 @@
 //! `unluks hash`.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use sha2::{Digest, Sha256};
@@ -9,23 +10,29 @@ use unluks::{Error, Result};
 
 use super::print::Out;
 use super::{Faults, Files, Named, from_root};
+use crate::args::ProgressKind;
 use crate::args::files::HashArgs;
+use crate::progress::ProgressView;
 
 pub fn run(args: &mut HashArgs, code: fn(&Error) -> u8) -> Result<ExitCode> {
     let mut files = Files::open(&mut args.source, &args.inside)?;
     let mut faults = Faults::new(code);
     let mut out = Out::new();
+    // Where the lines go to a terminal, they are what shows how far it is.
+    let quiet = args.inside.quiet || std::io::stdout().is_terminal();
+    let shown = ProgressView::new(ProgressKind::Auto, quiet, None, 0);
     let done = args.paths.iter().try_for_each(|path| {
         let path = from_root(path);
         let below: Vec<_> = files.below(&path).iter().map(|volume| volume.path.clone()).collect();
         let all = if below.is_empty() { vec![path] } else { below };
-        all.iter().try_for_each(|path| hash(&mut files, path, &mut out, &mut faults))
+        all.iter().try_for_each(|path| hash(&mut files, path, (&mut out, &shown), &mut faults))
     });
+    shown.clear();
     out.finish(done)?;
     Ok(faults.exit())
 }
 
-fn hash(files: &mut Files, path: &[u8], out: &mut Out, faults: &mut Faults) -> Result<()> {
+fn hash(files: &mut Files, path: &[u8], (out, shown): (&mut Out, &ProgressView), faults: &mut Faults) -> Result<()> {
     let named = match files.named(path, Follow::Last) {
         Ok(named) => named,
         Err(e) => return faults.say(path, e),
@@ -35,7 +42,7 @@ fn hash(files: &mut Files, path: &[u8], out: &mut Out, faults: &mut Faults) -> R
     }
     let prefix = files.full(&named, b"");
     let Named { path, metadata, .. } = &named;
-    let mut work = Hash { prefix, out, faults };
+    let mut work = Hash { prefix, out, shown, faults };
     let reader = files.of(&named)?;
     walk::walk(reader, path, metadata, &mut work)
 }
@@ -44,13 +51,14 @@ struct Hash<'a> {
     /// The path of the volume.
     prefix: Vec<u8>,
     out: &'a mut Out,
+    shown: &'a ProgressView,
     faults: &'a mut Faults,
 }
 
 impl Visitor for Hash<'_> {
     fn visit(&mut self, fs: &mut dyn FileSystem, path: &[u8], metadata: &Metadata) -> Result<Descend> {
         if metadata.kind == FileKind::File {
-            match sha256(fs, path, metadata) {
+            match sha256(fs, path, metadata, self.shown) {
                 Ok(hex) => {
                     let path = self.out.name(&[&self.prefix, path].concat());
                     self.out.write(&line(&hex, &path))?;
@@ -67,10 +75,11 @@ impl Visitor for Hash<'_> {
 }
 
 /// The hash of a regular file, in hex.
-pub fn sha256(fs: &mut dyn FileSystem, path: &[u8], metadata: &Metadata) -> Result<String> {
+pub fn sha256(fs: &mut dyn FileSystem, path: &[u8], metadata: &Metadata, shown: &ProgressView) -> Result<String> {
     let mut hasher = Sha256::new();
     walk::read(fs, path, metadata, &mut |bytes| {
         hasher.update(bytes);
+        shown.add(bytes.len());
         Ok(())
     })?;
     Ok(hex::encode(hasher.finalize()))

@@ -15,6 +15,7 @@ use super::hash::sha256;
 use super::print::{Line, Out, XattrLine, columns};
 use super::{Faults, Files, from_root};
 use crate::args::files::LsArgs;
+use crate::progress::ProgressView;
 
 pub fn run(args: &mut LsArgs, code: fn(&Error) -> u8) -> Result<ExitCode> {
     let mut files = Files::open(&mut args.source, &args.inside)?;
@@ -114,7 +115,7 @@ fn line(
     }
     let mut hash = None;
     if args.hash.is_some() && metadata.kind == FileKind::File {
-        match sha256(reader, path, metadata) {
+        match sha256(reader, path, metadata, &ProgressView::Nothing) {
             Ok(hex) => hash = Some(hex),
             Err(e) => faults.say(full, e)?,
         }

@@ -1,11 +1,9 @@
 //! The layout to scale, in one line: where header, keyslots and data are. It is for a terminal, and of characters that the
 //! terminal has.
 
-use std::io::IsTerminal;
-
 use unluks::luks::report::{File, Kind, Report, State};
 
-use crate::terminal::is_unicode;
+use crate::terminal::{self, is_unicode};
 
 /// The narrowest and the widest picture.
 const WIDTHS: std::ops::RangeInclusive<usize> = 30..=160;
@@ -73,12 +71,7 @@ pub struct Canvas {
 impl Canvas {
     /// The terminal of the standard output; `None` where that is none, or a narrow one.
     pub fn of_stdout() -> Option<Self> {
-        let stdout = std::io::stdout();
-        if !stdout.is_terminal() {
-            return None;
-        }
-        let columns = rustix::termios::tcgetwinsize(&stdout).map(|size| size.ws_col).ok().filter(|n| *n > 0);
-        Self::new(usize::from(columns.unwrap_or(80)), is_unicode())
+        Self::new(terminal::columns()?, is_unicode())
     }
 
     fn new(columns: usize, is_unicode: bool) -> Option<Self> {

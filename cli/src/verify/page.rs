@@ -136,9 +136,11 @@ fn verdict(verdict: Verdict) -> Verdict2 {
         Verdict::NotRestorable => {
             ("bad", "Not restorable", "A restore would not bring back all that was there. Another copy is needed.")
         }
-        Verdict::WrongKey => {
-            ("bad", "Wrong key", "No keyslot opens with this key. Nothing is known of the data behind it.")
-        }
+        Verdict::WrongKey => (
+            "bad",
+            "Wrong key",
+            "No keyslot opens with this key: it is another, or a keyslot is damaged. Nothing is known of the data behind it.",
+        ),
     };
     Verdict2 { class, words, means }
 }

@@ -27,6 +27,23 @@ fn a_header_backup_opens_data_whose_header_is_gone() {
         let run = unluks(&["decrypt", &image, "--header", &header, "--key-file", &key, "-o", "-"]);
         assert_eq!(run.code, Some(0), "{}", run.stderr);
         assert_eq!(sha256(&run.stdout), golden.sidecar["sha256"].as_str().unwrap());
+        // That it opens only so, is a finding.
+        let verify = |image: &str| {
+            let run = unluks(&["verify", image, "--header", &header, "--key-file", &key, "--json"]);
+            assert_eq!(run.code, Some(0), "{}", run.stderr);
+            String::from_utf8(run.stdout).unwrap()
+        };
+        let report = verify(&image);
+        assert!(report.contains("\"header.missing\"") && report.contains("in a file of its own"), "{report}");
+        let sound = Golden::unpack(name);
+        assert!(verify(&text(&sound.image)).contains("\"header.given\""));
+        let mut bytes = fs::read(&sound.image).unwrap();
+        // The salt of a keyslot that is not in use.
+        bytes[264] ^= 1;
+        if name.starts_with("l1") {
+            fs::write(&sound.image, bytes).unwrap();
+            assert!(verify(&text(&sound.image)).contains("\"header.differs\""));
+        }
         // The file is there; and inputs are never outputs.
         for path in [&backup, &golden.image] {
             let run = unluks(&["header", &image, "--header", &header, "--output", &text(path)]);

@@ -74,7 +74,12 @@ fn a_partition_opens_from_its_secondary_header_alone_and_that_is_said() {
 fn a_partition_that_is_cut_off_is_read_as_far_as_it_is_there() {
     let mut disk = Disk::new();
     disk.bytes.truncate(END - 512);
-    assert_refused(&disk.decrypt(&["--partition", "2"]), 4, &["partition.truncated"]);
+    assert_refused(&disk.decrypt(&["--partition", "2"]), 4, &["partition.truncated", "--allow-truncated"]);
+    // What is there of the header is shown, with how much is missing.
+    let run = unluks(&["inspect", &text(disk.write()), "--partition", "2"]);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    let said = String::from_utf8_lossy(&run.stdout).into_owned();
+    assert!(said.contains("partition 2 is cut off"), "{said}{}", run.stderr);
     let run = disk.decrypt(&["--partition", "2", "--allow-truncated"]);
     assert_eq!(run.code, Some(0), "{}", run.stderr);
     assert!(disk.wanted().starts_with(&run.stdout) || run.stdout.starts_with(&disk.wanted()));

@@ -421,7 +421,7 @@ mod tests {
     #[test]
     fn what_has_no_checksum_is_named_by_its_first_byte() {
         let mut summed = Summed::default();
-        [(4096, 4096), (8192, 4096), (20480, 4096)].map(|(start, len)| summed.take(start, len));
+        [(4096, 4096), (8192, 4096), (20480, 4096)].iter().for_each(|(start, len)| summed.take(*start, *len));
         assert_eq!(summed.runs, [(4096, 12288), (20480, 24576)]);
         assert_eq!(summed.missing(4096, 8192), None);
         assert_eq!(summed.missing(4096, 12288), Some(12288));

@@ -31,10 +31,13 @@ impl Link {
     }
 }
 
-/// By the subvolume that they are in and the one that they name: as said from above, and from below, with its leaf.
+/// As it is said from above and from below, with the leaf of one of both.
+type Said = (Option<Link>, Option<Link>, u64);
+
+/// By the subvolume that they are in and the one that they name.
 #[derive(Default)]
 pub(super) struct Links {
-    all: BTreeMap<(u64, u64), (Option<Link>, Option<Link>, u64)>,
+    all: BTreeMap<(u64, u64), Said>,
 }
 
 impl Links {

@@ -10,6 +10,7 @@
 //! With checksums the last entry of a block is twelve bytes of type 0xde without a name. The source is Linux's
 //! `fs/ext4/namei.c`.
 
+use super::index;
 use super::map::Fs;
 use crate::error::counted;
 use crate::inside::look::{crc32c_raw, le16, le32};
@@ -42,8 +43,9 @@ pub(super) type Wrong = (&'static str, u64, String, String);
 const TAIL: usize = 12;
 const TAIL_KIND: u8 = 0xde;
 const ENTRY: usize = 8;
-/// Where the limit of a block of the tree is, but for the root.
-const NODE_AT: usize = 8;
+/// Where the limit of the tree's root is, and that of its other blocks.
+pub(super) const ROOT_AT: usize = 0x20;
+pub(super) const NODE_AT: usize = 8;
 
 /// The length of an entry, which in blocks of 64 KiB may be all of them.
 fn length(raw: u16, block: usize) -> usize {
@@ -55,7 +57,7 @@ fn length(raw: u16, block: usize) -> usize {
 
 /// Whether a block of an indexed directory is one of its tree. A block whose names were all removed looks the same but for
 /// the limit, as e2fsck tells them apart.
-fn is_tree(fs: &Fs<'_>, dir: DirBlock, bytes: &[u8]) -> bool {
+pub(super) fn is_tree(fs: &Fs<'_>, dir: DirBlock, bytes: &[u8]) -> bool {
     let is_whole = le32(bytes, 0) == 0 && length(le16(bytes, 4), fs.block_len) == fs.block_len;
     let tail = if fs.has_csum { 8 } else { 0 };
     let limit = fs.block_len.saturating_sub(NODE_AT).saturating_sub(tail) / 8;
@@ -133,12 +135,15 @@ pub(super) fn entries<'a>(fs: &Fs<'_>, bytes: &'a [u8], end: usize) -> (Vec<Entr
 
 /// Checks a block of a directory's tree; says whether it has a checksum.
 fn tree(fs: &Fs<'_>, dir: DirBlock, bytes: &[u8], (seed, blocks): (u32, u64)) -> Result<bool, Wrong> {
-    let at = if dir.logical == 0 { 0x20usize } else { NODE_AT };
+    let at = if dir.logical == 0 { ROOT_AT } else { NODE_AT };
     let (limit, count) = (usize::from(le16(bytes, at)), usize::from(le16(bytes, at.saturating_add(2))));
     let tail = limit.saturating_mul(8).saturating_add(at);
     let end = tail.saturating_add(if fs.has_csum { 8 } else { 0 });
     let code = "contents.ext.directory-tree";
     let place = to_u64(at);
+    if let Some((at, found, expected)) = index::wrong_root(bytes).filter(|_| dir.logical == 0) {
+        return Err((code, at, found, expected));
+    }
     if count == 0 || count > limit || end > bytes.len() {
         return Err((
             code,

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::attributes;
 use super::dirs::{self, DirBlock};
 use super::gather::{Gathered, Inodes};
+use super::index::Trees;
 use super::map::{EA_INODE, Fault, Fs, Group, INLINE_DATA, Inode, ROOT, Run, walk};
 use super::names::Names;
 use super::{Contents, INCOMPAT_RECOVER, Severity, State, Superblock};
@@ -34,6 +35,8 @@ const INODE_UNINIT: u16 = 1;
 const HUGE_FILE: u32 = 0x4_0000;
 const INDEXED: u32 = 0x1000;
 const ENCRYPTED: u32 = 0x800;
+/// Names are hashed as they fold.
+const FOLDED: u32 = 0x4000_0000;
 const VERITY: u32 = 0x10_0000;
 const RESIZE: u32 = 7;
 /// How much of an inode table is read at once.
@@ -51,6 +54,7 @@ pub(super) struct Full<'a, 'b> {
     pub all_dirs: bool,
     /// How many blocks each directory has that is indexed.
     pub lengths: HashMap<u32, u64>,
+    pub trees: Trees,
     pub attributes: HashMap<u64, u32>,
     /// The inodes that findings hit, by the findings' numbers.
     pub hits: BTreeMap<usize, u32>,
@@ -71,6 +75,7 @@ pub(super) fn check(look: &Look<'_>, sb: &Superblock, contents: &mut Contents) {
         dirs: Vec::new(),
         all_dirs: true,
         lengths: HashMap::new(),
+        trees: Trees::default(),
         attributes: HashMap::new(),
         hits: BTreeMap::new(),
         verified: if fs.has_csum { 1024 } else { 0 },
@@ -86,6 +91,7 @@ pub(super) fn check(look: &Look<'_>, sb: &Superblock, contents: &mut Contents) {
         full.group(group);
     }
     full.directories();
+    full.trees();
     full.links();
     full.bitmaps();
     full.finish();
@@ -478,6 +484,9 @@ impl Full<'_, '_> {
                     self.dirs.clear();
                 }
                 let block = run.start.saturating_add(n);
+                if logical == 0 && is_indexed && inode.flags() & FOLDED == 0 {
+                    self.trees.directory(inode.number, block);
+                }
                 let (inode, generation) = (inode.number, inode.generation());
                 let logical = low_u32(logical);
                 self.dirs.push(DirBlock { block, inode, generation, logical, is_indexed, is_encrypted });
@@ -496,6 +505,7 @@ impl Full<'_, '_> {
                 Ok(bytes) => bytes,
                 Err(e) => {
                     self.is_partial = true;
+                    self.trees.damaged(dir.inode);
                     self.contents.unread(fs.look, (structure(), fs.place(dir.block)), fs.block, &e);
                     continue;
                 }
@@ -503,8 +513,12 @@ impl Full<'_, '_> {
             let blocks = self.lengths.get(&dir.inode).copied().unwrap_or(u64::MAX);
             let (entries, wrong, proved) = dirs::check(fs, *dir, &bytes, blocks);
             self.verified = self.verified.saturating_add(if proved { fs.block } else { 0 });
+            if wrong.is_none() {
+                self.trees.block(fs, *dir, &bytes, &entries);
+            }
             if let Some((code, within, found, expected)) = wrong {
                 self.is_partial = true;
+                self.trees.damaged(dir.inode);
                 let place = (structure(), fs.place(dir.block).saturating_add(within));
                 self.find(Severity::Error, code, place, (found, expected), Some(dir.inode));
             }

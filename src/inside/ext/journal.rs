@@ -84,7 +84,7 @@ impl<'a> Journal<'a> {
         let number = fs.word(0xe0);
         let not = |what: &str, place: u64| (what.to_owned(), place);
         let inode = fs.inode(number).map_err(|e| (e.message().to_owned(), 1024))?;
-        let (bytes, place) = inode.ok_or_else(|| not("its inode is not there", 1024))?;
+        let (bytes, place) = inode.ok_or_else(|| not("no inode of it", 1024))?;
         let inode = Inode { number, bytes: &bytes, place };
         if fs.has_csum && inode.checksums(fs).0 != inode.checksums(fs).1 {
             return Err(not("the checksum of its inode is wrong", place));

@@ -333,7 +333,7 @@ fn extents(fs: &Fs<'_>, seed: u32, node: Node<'_>, visitor: &mut dyn Visitor) {
         return fault(code, format!("the magic {:#06x}", le16(bytes, 0)), format!("{EXTENT_MAGIC:#06x} is wanted"));
     }
     let has_tail = fs.has_csum && node.depth.is_some();
-    if tail.saturating_add(if has_tail { 4 } else { 0 }) > bytes.len() || entries > most {
+    if tail.saturating_add(if has_tail { 4 } else { 0 }) > bytes.len() || entries > most || most == 0 {
         let found = format!("{} of {most}", counted(entries, "entry"));
         return fault(code, found, format!("the node has {} bytes", bytes.len()));
     }
