@@ -38,8 +38,9 @@ fn first(name: &[u8], is_signed: bool) -> u32 {
 
 /// A name in pieces of `4 * N` bytes, as big-endian words, filled up with the length of what is left.
 fn pieces<const N: usize>(name: &[u8], is_signed: bool) -> impl Iterator<Item = [u32; N]> {
-    (0..name.len().div_ceil(4 * N)).map(move |n| {
-        let rest = name.get(n.saturating_mul(4 * N)..).unwrap_or_default();
+    let size = N.saturating_mul(4).max(1);
+    (0..name.len().div_ceil(size)).map(move |n| {
+        let rest = name.get(n.saturating_mul(size)..).unwrap_or_default();
         let len = u32::try_from(rest.len() & 0xff).unwrap_or(0);
         let pad = len.wrapping_mul(0x0101_0101);
         let mut words = [pad; N];
