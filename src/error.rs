@@ -395,7 +395,8 @@ impl Error {
         line
     }
 
-    fn without_hint(&self) -> String {
+    /// The one line of [`Display`](fmt::Display) without its hint, for who is told elsewhere what to do.
+    pub(crate) fn without_hint(&self) -> String {
         let i = &self.inner;
         let rule = if i.rule.is_empty() { String::new() } else { format!("{}: ", i.rule) };
         let place = i.offset.map_or(String::new(), |offset| format!(" (at byte {offset})"));

@@ -146,7 +146,11 @@ impl ReadAt for Far {
             ends.send(WANT, &[&at.to_le_bytes()[..], &len.to_le_bytes()[..]].concat())?;
             match ends.receive()? {
                 Some((DATA, bytes)) if bytes.len() == piece.len() => piece.copy_from_slice(&bytes),
-                Some((FAILED, why)) => return Err(Error::new(ErrorKind::Io, String::from_utf8_lossy(&why))),
+                Some((FAILED, why)) => {
+                    let (kind, why) = why.split_first().ok_or_else(misplaced)?;
+                    let kind = KINDS.get(usize::from(*kind)).copied().unwrap_or(ErrorKind::Io);
+                    return Err(Error::new(kind, String::from_utf8_lossy(why)));
+                }
                 _ => return Err(ended("the answer to a read is out of place")),
             }
         }
@@ -309,9 +313,11 @@ impl Remote {
         match self.disk.read_exact_at(&mut bytes, at) {
             Ok(()) => self.ends.send(DATA, &bytes),
             Err(e) => {
-                let why = e.to_string();
-                self.ends
-                    .send(FAILED, why.get(..at_most(1024, why.len())).unwrap_or("the disk cannot be read").as_bytes())
+                // What can be done about it is said where the image is opened, in the words of who opens it.
+                let why = e.without_hint();
+                let why = why.get(..at_most(1024, why.len())).unwrap_or("the disk cannot be read");
+                let kind = KINDS.iter().position(|kind| *kind == e.kind()).unwrap_or(0);
+                self.ends.send(FAILED, &[&[u8::try_from(kind).unwrap_or(0)], why.as_bytes()].concat())
             }
         }
     }

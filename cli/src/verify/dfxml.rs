@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use askama::Template;
 use unluks::error::visible;
+use unluks::locate::LayerKind;
 use unluks::verify::{Report, StageName};
 use unluks::{Error, Result};
 
@@ -22,6 +23,10 @@ struct Dfxml<'a> {
     case: Vec<(&'static str, String)>,
     command: String,
     contents: Option<String>,
+    /// The disk's bytes: what a container makes of its files, or the file itself.
+    len: Option<u64>,
+    /// Where the data is in the disk, where that is known.
+    data_offset: Option<u64>,
     image: Vec<(&'a str, &'a str)>,
     plaintext: Vec<(&'a str, &'a str)>,
 }
@@ -39,14 +44,22 @@ pub fn render(report: &Report) -> Result<String> {
     let arguments = report.run.program.as_ref().map(|program| program.arguments.as_slice()).unwrap_or_default();
     let contents = report.stages.iter().find(|stage| stage.stage == StageName::Contents);
     let known = |name: &&str| KINDS.contains(name);
-    let dfxml = Dfxml {
-        report,
-        case: lines.into_iter().filter_map(|(name, text)| Some((name, visible(text.as_deref()?)))).collect(),
-        command: visible(&arguments.join(" ")),
-        contents: contents.map(|stage| visible(&stage.says)),
-        image: of_one(&report.hashes.image).filter(|(name, _)| known(name)).collect(),
-        plaintext: report.hashes.plaintext.iter().map(|(n, h)| (&**n, &**h)).filter(|(n, _)| known(n)).collect(),
-    };
+    let format = report.layers.iter().find(|layer| layer.kind == LayerKind::Format);
+    let hashes = if format.is_some() { &report.hashes.container } else { &report.hashes.image };
+    let dfxml =
+        Dfxml {
+            report,
+            len: format.map(|layer| layer.size).or(report.image.size),
+            // A container in a partition or a volume counts from where that begins.
+            data_offset: report.container.as_ref().map(|container| container.data_offset).filter(|_| {
+                report.layers.iter().all(|layer| matches!(layer.kind, LayerKind::File | LayerKind::Format))
+            }),
+            case: lines.into_iter().filter_map(|(name, text)| Some((name, visible(text.as_deref()?)))).collect(),
+            command: visible(&arguments.join(" ")),
+            contents: contents.map(|stage| visible(&stage.says)),
+            image: of_one(hashes).filter(|(name, _)| known(name)).collect(),
+            plaintext: report.hashes.plaintext.iter().map(|(n, h)| (&**n, &**h)).filter(|(n, _)| known(n)).collect(),
+        };
     dfxml.render().map_err(|e| Error::invalid(format!("writing the DFXML: {e}")))
 }
 

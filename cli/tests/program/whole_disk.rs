@@ -86,6 +86,28 @@ fn a_partition_that_is_cut_off_is_read_as_far_as_it_is_there() {
     assert!(run.stderr.contains("missing"), "{}", run.stderr);
 }
 
+/// An offset that counts from a partition would be taken for one of the disk.
+#[test]
+fn dfxml_has_no_place_that_is_not_the_disks() {
+    let disk = Disk::new();
+    let (image, key) = (text(disk.write()), text(&disk.golden.key));
+    let dfxml = |image: &str, more: &[&str]| {
+        let path = text(&disk.golden.path("record.xml"));
+        let run = unluks(&[&["verify", image, "--key-file", &key, "--force", "--dfxml", &path], more].concat());
+        assert!(matches!(run.code, Some(0 | 4)), "{}", run.stderr);
+        fs::read_to_string(path).unwrap()
+    };
+    let xml = dfxml(&image, &["--partition", "2"]);
+    assert!(
+        xml.contains("<volume>") && xml.contains(&format!("img_offset=\"0\" len=\"{}\"", disk.bytes.len())),
+        "{xml}"
+    );
+    // A container at the start of the disk has one.
+    let part = disk.golden.path("part");
+    fs::write(&part, &disk.bytes[START..END]).unwrap();
+    assert!(dfxml(&text(&part), &[]).contains("<volume offset="));
+}
+
 #[test]
 fn a_damaged_table_is_the_reason_where_nothing_else_is_there() {
     let mut disk = Disk::new();
