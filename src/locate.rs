@@ -413,10 +413,7 @@ impl Survey<'_> {
         let disk = Arc::clone(self.disk);
         let part =
             if self.options.allow_truncated { entry.open_as_far_as_it_is_there(disk)? } else { entry.open(disk)? };
-        if part.len() < entry.len {
-            let (number, there, len) = (entry.number, part.len(), entry.len);
-            trail.notes.push(format!("partition {number} is cut off: {there} of its {len} bytes are there"));
-        }
+        trail.notes.extend(entry.cut_off(part.len()));
         trail.layers.push(Layer::new(LayerKind::Partition, entry.number, part.len()));
         Ok(Choice::Part(part))
     }

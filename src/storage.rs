@@ -125,6 +125,12 @@ impl Entry {
 }
 
 impl Entry {
+    /// That only `there` of its bytes are there, where that is so.
+    pub(crate) fn cut_off(&self, there: u64) -> Option<String> {
+        let (number, len) = (self.number, self.len);
+        (there < len).then(|| format!("partition {number} is cut off: {there} of its {len} bytes are there"))
+    }
+
     /// Whether the partition begins as a LUKS container does.
     pub(crate) fn starts_as_luks(&self, disk: &Peek<'_>) -> bool {
         self.len >= 512 && starts_as_luks(disk, self.start)

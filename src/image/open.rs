@@ -173,6 +173,11 @@ impl Image {
         }
     }
 
+    /// Whether the header is in a file of its own.
+    pub(crate) fn has_given_header(&self) -> bool {
+        self.clusters.is_none() && !self.has_own_header()
+    }
+
     /// Whether the header is where the data is, and not in another file.
     pub(crate) fn has_own_header(&self) -> bool {
         std::ptr::addr_eq(Arc::as_ptr(&self.header), Arc::as_ptr(&self.data))

@@ -21,8 +21,10 @@ mod files;
 mod full;
 mod groups;
 mod items;
+mod keys;
 mod links;
 mod names;
+mod references;
 mod tree;
 
 use blake2::Blake2b;
@@ -100,14 +102,14 @@ impl Superblock {
     }
 
     /// The root tree, the chunk tree, or else the tree of logs, as the superblock places it.
-    fn root(&self, id: u64) -> tree::Root {
+    fn root(&self, id: u64) -> keys::Root {
         let (at, level_at, generation) = match id {
             1 => (0x50, 0xc6, self.generation()),
             3 => (0x58, 0xc7, le64(&self.bytes, 0xa4)),
             _ => (0x60, 0xc8, self.generation().saturating_add(1)),
         };
         let [level] = field(&self.bytes, level_at);
-        tree::Root { id, logical: le64(&self.bytes, at), level, generation }
+        keys::Root { id, logical: le64(&self.bytes, at), level, generation }
     }
 
     fn csum_type(&self) -> u16 {

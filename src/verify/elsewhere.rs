@@ -13,7 +13,7 @@ const REENCRYPTED: &[u8] = b"LUKS\xde\xad";
 
 /// What is to be said of it. With what is in the image alone, it does not open.
 pub(super) fn finding(image: &Image) -> Option<Finding> {
-    if image.has_own_header() || image.is_unencrypted() || image.metadata().copies.is_empty() {
+    if !image.has_given_header() || image.is_unencrypted() || image.metadata().copies.is_empty() {
         return None;
     }
     let data_at = image.metadata().data_offset();

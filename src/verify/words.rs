@@ -25,7 +25,7 @@ pub fn header(image: &Image) -> String {
         .filter(|copy| copy.error.is_none())
         .map(|copy| if copy.role == Role::Primary { "primary" } else { "secondary" })
         .collect();
-    let place = if image.has_own_header() { "" } else { ", in a file of its own" };
+    let place = if image.has_given_header() { ", in a file of its own" } else { "" };
     format!("LUKS{}, {} good{place}", metadata.version.number(), good.join(" and "))
 }
 

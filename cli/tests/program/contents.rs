@@ -186,7 +186,7 @@ fn a_map_shows_containers_in_an_empty_disk_and_the_plaintext() {
     let shown = String::from_utf8(unluks(&["inspect", "--map", &image]).stdout).unwrap();
     assert!(shown.contains("L a LUKS header") && shown.contains("encrypted, compressed or noise"), "{shown}");
     let scanned = String::from_utf8(unluks(&["scan", "--map", "-q", &text(&disk)]).stdout).unwrap();
-    let last = format!("{:>16}", 60 << 20);
+    let last = format!("\n{} ", 60 << 20);
     assert!(scanned.contains(&last) && scanned.matches('L').count() > 4, "{scanned}");
     assert_eq!(unluks(&["inspect", "--map", "-"]).code, Some(2));
 }

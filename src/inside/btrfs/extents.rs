@@ -12,8 +12,10 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use super::items::{EXTENT_DATA, EXTENT_ITEM, INLINE, METADATA_ITEM};
-use super::tree::{Fs, Item, LOG_TREE, Root};
+use super::items::{EXTENT_ITEM, METADATA_ITEM};
+use super::keys::Item;
+use super::references::{References, Use};
+use super::tree::Fs;
 use super::{Contents, Severity};
 use crate::error::counted;
 use crate::inside::look::{field, le32, le64};
@@ -39,65 +41,8 @@ fn who(kind: u8, of: [u64; 3]) -> Who {
     hasher.finish()
 }
 
-/// A pointer to a node.
-struct Pointer {
-    node: u64,
-    /// The node that it is in; none for a root.
-    parent: u64,
-    owner: u64,
-    level: u8,
-}
-
-/// A file's use of an extent.
-#[derive(Clone, Copy)]
-struct Use {
-    start: u64,
-    len: u64,
-    leaf: u64,
-    owner: u64,
-    inode: u64,
-    /// Where the whole extent would begin in the file, which may be below its start.
-    offset: u64,
-}
-
 /// An extent, who has it, the node that says so, and the use of a file.
 type Seen = (u64, Who, u64, Option<Use>);
-
-/// All that was seen to point to something.
-#[derive(Default)]
-pub(super) struct References {
-    pointers: Vec<Pointer>,
-    uses: Vec<Use>,
-    is_full: bool,
-}
-
-impl References {
-    fn has_room(&mut self) -> bool {
-        self.is_full |= self.pointers.len().saturating_add(self.uses.len()) >= INSIDE_EXTENTS_MAX;
-        !self.is_full
-    }
-
-    /// The tree of logs is not in the extent tree, nor is anything that hangs on it.
-    pub(super) fn root(&mut self, root: Root) {
-        self.pointer(root.id, (0, root.id), (root.logical, root.level));
-    }
-
-    /// Takes a pointer in a node of tree `id`.
-    pub(super) fn pointer(&mut self, id: u64, (parent, owner): (u64, u64), (node, level): (u64, u8)) {
-        if id != LOG_TREE && self.has_room() {
-            self.pointers.push(Pointer { node, parent, owner, level });
-        }
-    }
-
-    /// Takes an item of tree `id`.
-    pub(super) fn item(&mut self, id: u64, item: &Item<'_>) {
-        let ([kind], start, len) = (field(item.bytes, 20), le64(item.bytes, 21), le64(item.bytes, 29));
-        if item.key.1 == EXTENT_DATA && kind != INLINE && start > 0 && id != LOG_TREE && self.has_room() {
-            let offset = item.key.2.wrapping_sub(le64(item.bytes, 37));
-            self.uses.push(Use { start, len, leaf: item.leaf, owner: item.owner, inode: item.key.0, offset });
-        }
-    }
-}
 
 /// An extent of the extent tree.
 struct Extent {

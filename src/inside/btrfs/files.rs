@@ -15,8 +15,9 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::items::{self, DIR_INDEX, DIR_ITEM, EXTENT_DATA, FIRST_FILE, INLINE, INODE, INODE_EXTREF, INODE_REF, ROOT};
+use super::keys::{Item, Root};
 use super::links::Links;
-use super::tree::{Fs, Item, Root, name};
+use super::tree::{Fs, name};
 use super::{Contents, Severity};
 use crate::error::counted;
 use crate::inside::look::{field, le16, le32, le64};

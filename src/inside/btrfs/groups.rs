@@ -13,7 +13,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::extents::Extents;
 use super::items::GROUP;
-use super::tree::{Fs, Item};
+use super::keys::Item;
+use super::tree::Fs;
 use super::{Contents, STRIPED, Severity};
 use crate::error::counted;
 use crate::inside::full::set_bits;

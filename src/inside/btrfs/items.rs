@@ -12,7 +12,7 @@
 //! The source is Linux's `fs/btrfs/tree-checker.c`.
 
 use super::CHUNK_ITEM;
-use super::tree::Key;
+use super::keys::Key;
 use crate::inside::look::{crc32c_raw, field, le16, le32, le64};
 use crate::num::to_u64;
 

@@ -7,7 +7,8 @@
 
 use std::collections::BTreeMap;
 
-use super::tree::{Fs, Item};
+use super::keys::Item;
+use super::tree::Fs;
 use super::{Contents, Severity};
 use crate::inside::look::{le16, le64};
 use crate::limits::INSIDE_EXTENTS_MAX;

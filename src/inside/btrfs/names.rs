@@ -1,6 +1,7 @@
 //! btrfs: the paths of inodes, as the kernel shows them from the top subvolume.
 
-use super::tree::{Fs, Key, Root, text};
+use super::keys::{Key, Root};
+use super::tree::{Fs, text};
 use crate::inside::look::{le16, le64};
 use crate::limits::INSIDE_PATH_DEPTH_MAX;
 

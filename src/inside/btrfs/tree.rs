@@ -8,7 +8,8 @@
 //!
 //! The source is Linux's `include/uapi/linux/btrfs_tree.h` and `fs/btrfs/tree-checker.c`.
 
-use super::extents::References;
+use super::keys::{Item, Key, Root};
+use super::references::References;
 use super::{Chunk, Contents, ITEM, NODE_HEADER, Severity, Superblock, is_proved, items};
 use crate::inside::full::Claims;
 use crate::inside::look::{Look, field, le32, le64};
@@ -17,34 +18,9 @@ use crate::num::{at_most, from_u32, to_u64};
 const POINTER: usize = 33;
 const LEVEL_MAX: u8 = 7;
 
-/// What was synced after the last commit hangs on it.
-pub(super) const LOG_TREE: u64 = u64::MAX.wrapping_sub(5);
-
-/// A key: objectid, type, offset.
-pub(super) type Key = (u64, u8, u64);
-
 fn key(bytes: &[u8]) -> Key {
     let [kind] = field(bytes, 8);
     (le64(bytes, 0), kind, le64(bytes, 9))
-}
-
-/// An item, and the leaf that it is in.
-#[derive(Clone, Copy)]
-pub(super) struct Item<'a> {
-    pub key: Key,
-    pub bytes: &'a [u8],
-    /// The leaf's logical byte, and the tree that it was made for.
-    pub leaf: u64,
-    pub owner: u64,
-}
-
-/// A root of a tree.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Root {
-    pub id: u64,
-    pub logical: u64,
-    pub level: u8,
-    pub generation: u64,
 }
 
 /// What a tree is called.

@@ -10,7 +10,6 @@
 //! With checksums the last entry of a block is twelve bytes of type 0xde without a name. The source is Linux's
 //! `fs/ext4/namei.c`.
 
-use super::index;
 use super::map::Fs;
 use crate::error::counted;
 use crate::inside::look::{crc32c_raw, le16, le32};
@@ -141,7 +140,7 @@ fn tree(fs: &Fs<'_>, dir: DirBlock, bytes: &[u8], (seed, blocks): (u32, u64)) ->
     let end = tail.saturating_add(if fs.has_csum { 8 } else { 0 });
     let code = "contents.ext.directory-tree";
     let place = to_u64(at);
-    if let Some((at, found, expected)) = index::wrong_root(bytes).filter(|_| dir.logical == 0) {
+    if let Some((at, found, expected)) = wrong_root(bytes).filter(|_| dir.logical == 0) {
         return Err((code, at, found, expected));
     }
     if count == 0 || count > limit || end > bytes.len() {
@@ -168,6 +167,23 @@ fn tree(fs: &Fs<'_>, dir: DirBlock, bytes: &[u8], (seed, blocks): (u32, u64)) ->
         return Err((code, place, format!("block {child}"), format!("the directory has {}", counted(blocks, "block"))));
     }
     Ok(fs.has_csum)
+}
+
+/// What is wrong with the head of a root, if anything.
+fn wrong_root(bytes: &[u8]) -> Option<(u64, String, String)> {
+    let zero = le32(bytes, 0x18);
+    let [kind, len, _, flags] = [0x1c, 0x1d, 0x1e, 0x1f].map(|at| bytes.get(at).copied().unwrap_or(0));
+    let says = |at: usize, found: String, expected: &str| Some((to_u64(at), found, expected.to_owned()));
+    if zero != 0 {
+        return says(0x18, format!("{zero:#x} at its head"), "zero is wanted");
+    } else if kind > 6 {
+        return says(0x1c, format!("hashes of kind {kind}"), "0 to 6 are known");
+    } else if len != 8 {
+        return says(0x1d, format!("{len} bytes of its head"), "8 are wanted");
+    } else if flags & 1 != 0 {
+        return says(0x1f, format!("flags {flags:#x}"), "none is known");
+    }
+    None
 }
 
 /// What is wrong with the names of a block: found, and wanted.

@@ -10,14 +10,11 @@
 
 use std::collections::HashMap;
 
-use super::Severity;
 use super::dirs::{DirBlock, Entry, NODE_AT, ROOT_AT, is_tree};
-use super::full::Full;
 use super::hash::hash;
 use super::map::Fs;
 use crate::inside::look::{le16, le32};
 use crate::limits::INSIDE_DIRECTORIES_MAX;
-use crate::num::to_u64;
 
 const INCOMPAT_LARGEDIR: u32 = 0x4000;
 /// Blocks of the tree from its root to names, in large directories.
@@ -200,35 +197,4 @@ impl Tree {
         let missing = self.leaves.iter().find(|leaf| leaf.low < END && !named.contains_key(&leaf.logical))?;
         says(missing.place, format!("block {} in no block of the tree", missing.logical), "each is there once")
     }
-}
-
-impl Full<'_, '_> {
-    /// The trees over the names, once all blocks were read.
-    pub(super) fn trees(&mut self) {
-        let trees = std::mem::take(&mut self.trees);
-        if trees.is_full() {
-            self.contents.note("ext: not all trees of directories were looked at: more than are kept in memory");
-        }
-        for (number, (place, found, expected)) in trees.odd(self.fs) {
-            let place = (format!("the tree of directory {number}"), place);
-            self.find(Severity::Error, "contents.ext.directory-tree", place, (found, expected), Some(number));
-        }
-    }
-}
-
-/// What is wrong with the head of a root, if anything.
-pub(super) fn wrong_root(bytes: &[u8]) -> Option<(u64, String, String)> {
-    let zero = le32(bytes, 0x18);
-    let [kind, len, _, flags] = [0x1c, 0x1d, 0x1e, 0x1f].map(|at| bytes.get(at).copied().unwrap_or(0));
-    let says = |at: usize, found: String, expected: &str| Some((to_u64(at), found, expected.to_owned()));
-    if zero != 0 {
-        return says(0x18, format!("{zero:#x} at its head"), "zero is wanted");
-    } else if kind > 6 {
-        return says(0x1c, format!("hashes of kind {kind}"), "0 to 6 are known");
-    } else if len != 8 {
-        return says(0x1d, format!("{len} bytes of its head"), "8 are wanted");
-    } else if flags & 1 != 0 {
-        return says(0x1f, format!("flags {flags:#x}"), "none is known");
-    }
-    None
 }

@@ -11,6 +11,18 @@ use crate::limits::INSIDE_INODES_MAX;
 const BLOCK_UNINIT: u16 = 2;
 
 impl Full<'_, '_> {
+    /// The trees over the names, once all blocks were read.
+    pub(super) fn trees(&mut self) {
+        let trees = std::mem::take(&mut self.trees);
+        if trees.is_full() {
+            self.contents.note("ext: not all trees of directories were looked at: more than are kept in memory");
+        }
+        for (number, (place, found, expected)) in trees.odd(self.fs) {
+            let place = (format!("the tree of directory {number}"), place);
+            self.find(Severity::Error, "contents.ext.directory-tree", place, (found, expected), Some(number));
+        }
+    }
+
     /// Compares the links of inodes with the names that they have.
     pub(super) fn links(&mut self) {
         if self.inodes.is_full {
