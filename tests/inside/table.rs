@@ -154,7 +154,20 @@ const OF_EXT2: &[Damage] = &[
 
 /// A directory with a tree over the hashes of its names, and no checksums.
 const OF_EXT3: &[Damage] = &[
-    ("a letter of a name", |i| i.flip(i.block(MANY, 1) + 20), "contents.ext.directory-tree", Some(MANY)),
+    (
+        "letters of names",
+        |i| {
+            // One alone may by chance have a hash that fits its block.
+            let (block, len) = (i.block(MANY, 1), i.block_size());
+            let mut entries = vec![0];
+            while let Some(at) = entries.last().map(|at| at + i.le(block + at + 4, 2)).filter(|at| *at < len) {
+                entries.push(at);
+            }
+            entries.into_iter().map(|at| (block + at + 10, vec![i.bytes(block + at + 10, 1)[0] ^ 1])).collect()
+        },
+        "contents.ext.directory-tree",
+        Some(MANY),
+    ),
     (
         "the hash of a block of names",
         |i| vec![(i.block(MANY, 0) + 0x28, vec![0xf0, 0xff, 0xff, 0xff])],
