@@ -71,6 +71,7 @@ impl ProgressView {
     }
 
     /// So many bytes more.
+    #[cfg(feature = "files")]
     pub fn add(&self, bytes: usize) {
         if let Self::Bar(bar) = self {
             bar.inc(u64::try_from(bytes).unwrap_or(u64::MAX));

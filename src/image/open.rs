@@ -174,6 +174,7 @@ impl Image {
     }
 
     /// Whether the header is in a file of its own.
+    #[cfg(feature = "serde")]
     pub(crate) fn has_given_header(&self) -> bool {
         self.clusters.is_none() && !self.has_own_header()
     }

@@ -121,6 +121,7 @@ impl BadSectors {
 
     /// The parts of a range of the plaintext that are not what is stored: they could not be read, or are zeroes for what is
     /// bad.
+    #[cfg(feature = "serde")]
     pub(crate) fn stand_ins(&self, range: Range<u64>) -> Vec<Range<u64>> {
         let blanks = matches!(self.policy, BadSectorPolicy::Zero | BadSectorPolicy::Skip);
         self.within(range, |cause| blanks || cause == Cause::Unreadable)
